@@ -1,0 +1,157 @@
+"""How well the bundled backbone tells blur from other changes, and whether its gradient can be trusted.
+
+Runs `tafm_loss.finetune.report.measure` for the bundled backbone, an untuned SqueezeNet 1.0 (ImageNet), the mean
+squared error, and the same after 8 x 8 averaging, on photographs and on generated scenes that no training saw.
+Writes results/selectivity.json and results/health.json after every arm and skips the arms that are there:
+
+    python benchmarks/judges.py --photographs DIR --squeezenet FILE.safetensors [--again ARM]
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from _common import RESULTS, metadata, write_result
+from torch import Tensor
+from tqdm import tqdm
+
+from tafm_loss import TaskAdaptiveFeatureLoss, create_backbone
+from tafm_loss._images import IMAGE_SUFFIXES, read_image
+from tafm_loss.finetune.report import RESPONSE_EXTENTS, SELECTIVITY_EXTENTS, measure
+from tafm_loss.finetune.trainer import measure_units
+from tafm_loss.scenes import generate_scenes
+
+SIZE = 160
+SCENES = 100
+SCENE_SEED = 2**40
+COMMAND = "python benchmarks/judges.py --photographs BSDS500/test --squeezenet squeezenet1_0-imagenet.safetensors"
+SQUEEZENET_TAPS = ("relu1", "fire3", "fire5", "fire9")
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+def photographs(folder: Path) -> Tensor:
+    """Return the central crops of all photographs in `folder`, (N, 3, SIZE, SIZE)."""
+    crops = []
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES):
+        image = read_image(path)
+        top, left = ((side - SIZE) // 2 for side in image.shape[1:])
+        crops.append(image[:, top : top + SIZE, left : left + SIZE])
+    return torch.stack(crops)
+
+
+def untuned_squeezenet(weights: Path) -> Distance:
+    """Return the default loss over an ImageNet SqueezeNet, every tap in the unit of a 10 px shake as ours is."""
+    import dataclasses
+
+    backbone = create_backbone("squeezenet1_0", weights=weights, layers=SQUEEZENET_TAPS)
+    units = measure_units(backbone, generate_scenes(32, SIZE, generator=torch.Generator().manual_seed(SCENE_SEED + 1)))
+    backbone.config = dataclasses.replace(backbone.config, units=units)
+    return TaskAdaptiveFeatureLoss(backbone, reduction="none")
+
+
+def squared_error(pred: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared error of each image."""
+    return (pred - target).square().mean(dim=(1, 2, 3))
+
+
+def pooled_squared_error(pred: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared error of each image after averaging 8 x 8 px."""
+    return squared_error(F.avg_pool2d(pred, 8), F.avg_pool2d(target, 8))
+
+
+def selectivity_table(arms: dict[str, Any]) -> dict[str, Any]:
+    """Return the least median over shake, linear and defocus blur, per arm, distractor and extent."""
+    rows = []
+    for name, figures in arms.items():
+        for distractor, kinds in figures["photographs"]["selectivity"].items():
+            least = [min(kinds[kind][f"{extent:g}"]["median"] for kind in kinds) for extent in SELECTIVITY_EXTENTS]
+            rows.append([f"{name}, {distractor}", *(f"{value:.2f}" for value in least)])
+    count = next(iter(arms.values()))["photographs"]["images"]
+    return {
+        "columns": ["judge, distractor", *(f"{extent:g} px" for extent in SELECTIVITY_EXTENTS)],
+        "rows": rows,
+        "caption": "Selectivity: the mean squared error of a distractor that is as far as blur, over that of the blur. "
+        f"Median over {count} photographs (BSDS500 test, central {SIZE} px square), the least of shake, linear and "
+        "defocus blur.",
+    }
+
+
+def health_table(arms: dict[str, Any]) -> dict[str, Any]:
+    """Return the health figures, photographs beside generated scenes."""
+    rows = []
+    for name, figures in arms.items():
+        for where in ("photographs", "scenes"):
+            f = figures[where]
+            rows.append(
+                [
+                    f"{name}, {where}",
+                    f"{f['recovery_before_db']:.1f} → {f['recovery_after_db']:.1f}",
+                    f"{f['gradient_peak']:.1f}",
+                    *(
+                        f"{f[key]['median']:.2f} ({f[key]['p10']:.2f})"
+                        for key in ("mirrored", "grey", "other", "shift")
+                    ),
+                    f"{min(f['response_slopes']):.2f}",
+                    f"{100 * f['ordered_share']:.1f} %",
+                ]
+            )
+    extents = f"{RESPONSE_EXTENTS[0]:g} to {RESPONSE_EXTENTS[-1]:g} px"
+    return {
+        "columns": [
+            "judge, images",
+            "recovery, dB",
+            "Nyquist peak",
+            "mirrored",
+            "grey",
+            "other",
+            "shift",
+            "least slope",
+            "ordered",
+        ],
+        "rows": rows,
+        "caption": "Health. Recovery: pixels optimised from a 6 px shake by the judge alone, PSNR before and after. "
+        "Nyquist peak: of the gradient's power, over its mean. Mirrored: a 3 px shake's error with its sign turned, "
+        "over the shake. Grey: the image without colour, over a 3 px shake. Other: another image, over a 24 px shake. "
+        "Shift: by 1 px, over a 3 px shake. Each the median over images, in brackets the lowest decile. Least slope: "
+        f"of log response over log extent between neighbours, {extents}; ordered: images whose response only grows.",
+    }
+
+
+def main() -> None:
+    """Measure what is not measured yet, and write both result files."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photographs", type=Path, required=True, help="a folder of photographs (BSDS500 test)")
+    parser.add_argument(
+        "--squeezenet", type=Path, required=True, help="ImageNet weights for torchvision's squeezenet1_0"
+    )
+    parser.add_argument("--again", action="append", default=[], help="an arm to measure again")
+    options = parser.parse_args()
+    judges: dict[str, Callable[[], Distance]] = {
+        "tafm-compact": lambda: TaskAdaptiveFeatureLoss(reduction="none"),
+        "SqueezeNet untuned": lambda: untuned_squeezenet(options.squeezenet),
+        "MSE": lambda: squared_error,
+        "MSE of 8 x 8 means": lambda: pooled_squared_error,
+    }
+    images = {
+        "photographs": photographs(options.photographs),
+        "scenes": generate_scenes(SCENES, SIZE, generator=torch.Generator().manual_seed(SCENE_SEED)),
+    }
+    path = RESULTS / "health.json"
+    known = json.loads(path.read_text())["arms"] if path.exists() else {}
+    arms = {name: known[name] for name in judges if name in known and name not in options.again}
+    for name in tqdm([name for name in judges if name not in arms], desc="judges"):
+        judge = judges[name]()
+        arms[name] = {where: measure(judge, batch, recovered_images=12) for where, batch in images.items()}
+        ordered = {known_name: arms[known_name] for known_name in judges if known_name in arms}
+        facts = metadata(COMMAND)
+        write_result(path, {"table": health_table(ordered), "metadata": facts, "arms": ordered})
+        write_result(RESULTS / "selectivity.json", {"table": selectivity_table(ordered), "metadata": facts})
+
+
+if __name__ == "__main__":
+    main()

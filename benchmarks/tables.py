@@ -1,0 +1,75 @@
+"""Puts the tables of benchmarks/results/*.json into README.md, between their markers.
+
+Each result file NAME.json holds {"table": {"columns": [...], "rows": [[...]], "caption": ...}, "metadata": {"machine",
+"commit", "command", ...}}; its block in README.md is <!-- table:NAME --> ... <!-- /table -->. Run it after a benchmark:
+
+    python benchmarks/tables.py            # rewrites the blocks
+    python benchmarks/tables.py --check    # fails if README.md says anything else than the result files
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(?P<head><!-- table:(?P<name>[\w-]+) -->\n).*?(?P<tail><!-- /table -->)", re.DOTALL)
+MARKER = re.compile(r"<!-- table:([\w-]+) -->")
+NO_RESULT = "*Not measured yet.*\n"
+
+
+def fill(text: str, results: Path) -> str:
+    """Return `text` with every block replaced by the table of its result file."""
+    names = MARKER.findall(text)
+    blocks = [match["name"] for match in BLOCK.finditer(text)]
+    if names != blocks:
+        raise ValueError(f"README blocks must open and close one after the other; opened {names}, complete {blocks}")
+    if unplaced := sorted(path.stem for path in results.glob("*.json") if path.stem not in names):
+        raise ValueError(f"README has no block for the result files {', '.join(unplaced)}: <!-- table:NAME -->")
+    return BLOCK.sub(lambda match: match["head"] + render(results / f"{match['name']}.json") + match["tail"], text)
+
+
+def render(path: Path) -> str:
+    """Return a result file's table as Markdown, with its caption and how to get it again."""
+    if not path.exists():
+        return NO_RESULT
+    result = json.loads(path.read_text())
+    table, metadata = result["table"], result["metadata"]
+    columns, rows = table["columns"], table["rows"]
+    if ragged := [row for row in rows if len(row) != len(columns)]:
+        raise ValueError(f"{path}: a row must have {len(columns)} cells, got {ragged[0]}")
+    lines = [_row(columns), _row(["---"] + ["---:"] * (len(columns) - 1)), *(_row(row) for row in rows)]
+    commit, *changed = str(metadata["commit"]).split("-")
+    origin = f"`{metadata['command']}`, {metadata['machine']}, commit {'-'.join([commit[:8], *changed])}."
+    caption = table.get("caption", "").strip()
+    return "\n".join(["", *lines, "", f"{caption} {origin}".strip(), "", ""])
+
+
+def _row(cells: list[Any]) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def main() -> int:
+    """Fill or check README.md."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if README.md is out of date")
+    check = parser.parse_args().check
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    filled = fill(text, ROOT / "benchmarks" / "results")
+    if filled == text:
+        return 0
+    if check:
+        print("README.md differs from benchmarks/results: run python benchmarks/tables.py", file=sys.stderr)
+        return 1
+    temporary = readme.with_name(f".{readme.name}.{os.getpid()}.tmp")
+    temporary.write_text(filled)
+    temporary.replace(readme)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Makes the bundled backbone: tunes `tafm-compact` from random weights on generated scenes, no photograph involved.
+
+    python examples/train_compact.py OUT_DIR
+
+The run can be interrupted and started again. OUT_DIR then holds model.safetensors, which the wheel ships as
+tafm_loss/backbones/assets/tafm-compact.safetensors; `--install` copies it there. Its SHA-256 belongs into the registry.
+The same machine, versions and number of threads give the same file.
+"""
+
+import argparse
+import dataclasses
+import shutil
+import warnings
+from pathlib import Path
+
+import torch
+
+import tafm_loss.backbones
+from tafm_loss import create_backbone, save_backbone
+from tafm_loss.finetune import finetune_backbone
+from tafm_loss.scenes import generate_scenes
+
+SCENES = 800
+SCENE_SIZE = 192
+VALIDATION_SCENES = 48
+STEPS = 4000
+BATCH_SIZE = 6
+ASSET = Path(tafm_loss.backbones.__file__).parent / "assets" / "tafm-compact.safetensors"
+
+
+def main() -> None:
+    """Train, measure, save."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out_dir", type=Path)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--install", action="store_true", help="put the result into the package")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        start = create_backbone("tafm-compact", weights=None)
+    scenes = _cached_scenes(options.out_dir / "scenes.pt")
+    validation = generate_scenes(VALIDATION_SCENES, SCENE_SIZE, generator=torch.Generator().manual_seed(1))
+    tuned = finetune_backbone(
+        start,
+        scenes,
+        steps=options.steps,
+        batch_size=BATCH_SIZE,
+        validation=validation,
+        out_dir=options.out_dir,
+        resume=True,
+    ).backbone
+    tuned.config = dataclasses.replace(
+        tuned.config,
+        base_weights="none: tuned from random weights",
+        training_data=f"{SCENES} generated scenes (tafm_loss.scenes), no photograph",
+        recipe="python examples/train_compact.py OUT_DIR --install",
+    )
+    save_backbone(tuned, options.out_dir)
+    print(f"sha256 {tuned.sha256}")
+    if options.install:
+        shutil.copyfile(options.out_dir / "model.safetensors", ASSET)
+        print(f"installed as {ASSET}; put the sha256 into tafm_loss/backbones/registry.py")
+
+
+def _cached_scenes(path: Path) -> torch.Tensor:
+    if path.exists():
+        return torch.load(path, weights_only=True)
+    scenes = generate_scenes(SCENES, SCENE_SIZE, generator=torch.Generator().manual_seed(0))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(scenes, path)
+    return scenes
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""A feature-matching loss for image deblurring whose backbone has learned what blur is."""
+
+from tafm_loss._version import __version__
+from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
+from tafm_loss.backbones.registry import create_backbone, list_backbones
+from tafm_loss.backbones.weight_files import WeightsError
+from tafm_loss.blur import BlurKernels, BlurSynthesizer, blur_extent
+from tafm_loss.finetune import FinetuneResult, finetune_backbone
+from tafm_loss.losses import FeatureMaps, TaskAdaptiveFeatureLoss, calibrate_weight, gradient_ratio, multi_output
+from tafm_loss.weights import load_backbone, save_backbone
+
+__all__ = [
+    "Backbone",
+    "BackboneConfig",
+    "BlurKernels",
+    "BlurSynthesizer",
+    "FeatureMaps",
+    "FinetuneResult",
+    "Tap",
+    "TaskAdaptiveFeatureLoss",
+    "WeightsError",
+    "__version__",
+    "blur_extent",
+    "calibrate_weight",
+    "create_backbone",
+    "finetune_backbone",
+    "gradient_ratio",
+    "list_backbones",
+    "load_backbone",
+    "multi_output",
+    "save_backbone",
+]

@@ -1,0 +1,70 @@
+"""What all modules know about images: one check of what callers pass, one definition of grey."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["IMAGE_SUFFIXES", "LUMA", "check_images", "read_image"]
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+# Rec. 601: the shares of red, green and blue in the lightness of gamma-encoded values.
+LUMA = (0.299, 0.587, 0.114)
+
+
+def check_images(images: Tensor, name: str, *, channels: int | None = 3, minimum_size: int = 1) -> None:
+    """Raise unless `images` is a floating (N, C, H, W) tensor that is large enough.
+
+    Args:
+        images: what the caller passed.
+        name: how the caller's signature names it; the message starts with it.
+        channels: the C that is expected, or None for any.
+        minimum_size: the smallest H and W that is accepted, in px.
+
+    Raises:
+        TypeError: if `images` is no tensor, or not of a floating type.
+        ValueError: if its shape has not four dimensions, another C, or is too small.
+    """
+    if not isinstance(images, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(images).__name__}")
+    if not images.is_floating_point():
+        raise TypeError(
+            f"{name} must be a floating-point tensor in [0, 1], got {images.dtype}; "
+            "for 8-bit images pass images.float() / 255"
+        )
+    shape = tuple(images.shape)
+    if len(shape) != 4:
+        raise ValueError(
+            f"{name} must have shape (N, C, H, W), got {shape}; add a batch axis to a single image with images[None]"
+        )
+    if channels is not None and shape[1] != channels:
+        raise ValueError(
+            f"{name} must have {channels} channels, got {shape[1]} in shape {shape}; "
+            "repeat a grey image with images.expand(-1, 3, -1, -1), drop alpha with images[:, :3]"
+        )
+    if min(shape[2:]) < minimum_size:
+        raise ValueError(f"{name} must be at least {minimum_size} px high and wide, got {shape[2]} x {shape[3]}")
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Return an image file as RGB (3, H, W) in [0, 1], turned as its EXIF data says; grey is repeated, alpha dropped.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read as an image.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            turned = ImageOps.exif_transpose(file)
+            if turned.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 8 bits
+                turned = Image.fromarray((np.array(turned) >> 8).astype(np.uint8))
+            pixels = np.array(turned.convert("RGB"))
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255

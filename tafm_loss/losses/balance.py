@@ -1,0 +1,129 @@
+"""How strong a loss is beside a pixel loss, and losses of networks with several outputs."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tafm_loss._images import check_images
+
+__all__ = ["calibrate_weight", "gradient_ratio", "multi_output"]
+
+Loss = Callable[[Tensor, Any], Tensor]
+
+
+def gradient_ratio(loss: Loss, pixel_loss: Loss, pred: Tensor, target: Tensor) -> float:
+    """Return the norm of the gradient of `loss` with respect to `pred`, divided by that of `pixel_loss`.
+
+    With an optimiser that normalises or clips gradients only this ratio decides how much a term counts, not its
+    weight or value. Gradients are not accumulated anywhere, and the graph of `pred` is left alone.
+
+    Args:
+        loss: called as loss(pred, target), giving a scalar.
+        pixel_loss: likewise.
+        pred: restored images (N, C, H, W); take them from the network that the ratio is meant for.
+        target: sharp images of the same shape.
+
+    Raises:
+        ValueError: if the gradient of `pixel_loss` is zero, or one of the two is not finite.
+    """
+    pixel_norm = _gradient_norm(pixel_loss, pred, target, "pixel_loss")
+    if pixel_norm == 0:
+        raise ValueError("the gradient of pixel_loss must not be zero; take a pred that differs from target")
+    return _gradient_norm(loss, pred, target, "loss") / pixel_norm
+
+
+def calibrate_weight(loss: Loss, pixel_loss: Loss, pred: Tensor, target: Tensor, ratio: float) -> float:
+    """Return the factor on `loss` that makes its `gradient_ratio` to `pixel_loss` equal `ratio`.
+
+    Raises:
+        ValueError: as `gradient_ratio`, if the gradient of `loss` is zero, or `ratio` is negative or not finite.
+
+    Example:
+        >>> import torch
+        >>> l1, l2 = torch.nn.L1Loss(), torch.nn.MSELoss()
+        >>> pred, target = torch.full((1, 3, 8, 8), 0.75), torch.full((1, 3, 8, 8), 0.5)
+        >>> round(calibrate_weight(l2, l1, pred, target, ratio=0.1), 4)
+        0.2
+    """
+    if not math.isfinite(ratio) or ratio < 0:
+        raise ValueError(f"ratio must be finite and not negative, got {ratio}")
+    current = gradient_ratio(loss, pixel_loss, pred, target)
+    if current == 0:
+        raise ValueError("the gradient of loss must not be zero; take a pred that differs from target")
+    return ratio / current
+
+
+def multi_output(loss: Loss, preds: Sequence[Tensor], target: Tensor, weights: Sequence[float] | None = None) -> Tensor:
+    """Return the sum of a loss over the outputs of a network that has several.
+
+    For lists of stages at full size (MPRNet, HINet) and of scales (MIMO-UNet). For an output smaller than `target` the
+    target is resized bilinearly without antialiasing, as MIMO-UNet's own training does. A loss that has `features`
+    computes those of the target once per size. Gradient reaches every output.
+
+    Args:
+        loss: called as loss(pred, target).
+        preds: images (N, C, H_i, W_i), none larger than `target`.
+        target: sharp images (N, C, H, W).
+        weights: a factor for each output; 1 each when None.
+
+    Raises:
+        TypeError: if `preds` is no list or tuple of tensors.
+        ValueError: if `preds` is empty, an output is larger than `target`, or `weights` are not one finite,
+            non-negative number for each output.
+    """
+    factors = _checked_outputs(preds, target, weights)
+    targets: dict[torch.Size, Any] = {}
+    parts = []
+    for pred, factor in zip(preds, factors, strict=True):
+        size = pred.shape[-2:]
+        if size not in targets:
+            targets[size] = _target_at(size, target, loss)
+        parts.append(factor * loss(pred, targets[size]))
+    return functools.reduce(torch.add, parts)
+
+
+def _gradient_norm(loss: Loss, pred: Tensor, target: Tensor, name: str) -> float:
+    leaf = pred.detach().float().requires_grad_()
+    with torch.enable_grad():
+        value = loss(leaf, target.detach())
+        (gradient,) = torch.autograd.grad(value, leaf)
+    norm = float(torch.linalg.vector_norm(gradient.double()))
+    if not math.isfinite(norm):
+        raise ValueError(f"the gradient of {name} must be finite, got a norm of {norm}")
+    return norm
+
+
+def _checked_outputs(preds: Sequence[Tensor], target: Tensor, weights: Sequence[float] | None) -> list[float]:
+    if not isinstance(preds, list | tuple):
+        raise TypeError(f"preds must be a list or tuple of tensors, got {type(preds).__name__}; wrap one as [pred]")
+    if not preds:
+        raise ValueError("preds must hold at least one output, got none")
+    check_images(target, "target", channels=None)
+    for index, pred in enumerate(preds):
+        check_images(pred, f"preds[{index}]", channels=None)
+        if pred.shape[-2] > target.shape[-2] or pred.shape[-1] > target.shape[-1]:
+            raise ValueError(
+                f"preds[{index}] must not be larger than target, got {tuple(pred.shape)} and {tuple(target.shape)}"
+            )
+    factors = [1.0] * len(preds) if weights is None else [float(weight) for weight in weights]
+    if len(factors) != len(preds):
+        raise ValueError(f"weights must hold one number for each of the {len(preds)} outputs, got {len(factors)}")
+    if not all(math.isfinite(factor) and factor >= 0 for factor in factors):
+        raise ValueError(f"weights must be finite and not negative, got {factors}")
+    return factors
+
+
+def _target_at(size: torch.Size, target: Tensor, loss: Loss) -> Any:
+    target = target.detach()
+    if target.shape[-2:] != size:
+        target = F.interpolate(target, size, mode="bilinear", align_corners=False, antialias=False)
+    features = getattr(loss, "features", None)
+    if not callable(features):
+        return target
+    with torch.no_grad():
+        return features(target)

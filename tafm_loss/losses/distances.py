@@ -1,0 +1,138 @@
+"""How far two feature maps are apart, location by location.
+
+Every distance maps features (N, C, H, W) to (N, 1, H, W), or embeddings (N, C) to (N, 1), is zero for equal features
+and never negative. It computes in float32 whatever it is given: the features are cast on entry, and only operations
+that autocast leaves alone follow.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["DISTANCES", "charbonnier", "cosine", "l1", "l2", "normalized_l2"]
+
+CHARBONNIER_EPS = 1e-3
+NORM_EPS = 1e-8
+
+
+def l1(a: Tensor, b: Tensor) -> Tensor:
+    """Return the mean absolute difference over the channels.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    a, b = _as_float32(a, b)
+    return (a - b).abs().mean(1, keepdim=True)
+
+
+def l2(a: Tensor, b: Tensor) -> Tensor:
+    """Return the mean squared difference over the channels.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    a, b = _as_float32(a, b)
+    return (a - b).square().mean(1, keepdim=True)
+
+
+def charbonnier(a: Tensor, b: Tensor) -> Tensor:
+    """Return the mean of sqrt(d^2 + eps^2) - eps over the channels, d being the difference and eps = 1e-3.
+
+    Charbonnier et al., ICIP 1994, less its eps, so that equal features are at distance zero.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    a, b = _as_float32(a, b)
+    difference = a - b
+    root = torch.hypot(difference, difference.new_full((), CHARBONNIER_EPS))
+    # The same as root - eps, without its cancellation near zero.
+    return (difference * (difference / (root + CHARBONNIER_EPS))).mean(1, keepdim=True)
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Return 1 - the cosine similarity of the channel vectors, in [0, 2].
+
+    It is half of `normalized_l2`: for vectors much longer than 1e-4 that is the same number, and unlike the textbook
+    form it is accurate near zero and zero for two vectors of zeros.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    return normalized_l2(a, b) / 2
+
+
+def normalized_l2(a: Tensor, b: Tensor) -> Tensor:
+    """Return the squared difference of the channel vectors scaled to unit length, in [0, 4].
+
+    LPIPS (Zhang et al., CVPR 2018, eq. 1) without its learned weights. The length is sqrt(sum of squares + 1e-8): an
+    eps inside the root keeps the gradient finite at vectors of zeros.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    a, b = _as_float32(a, b)
+    distance: Tensor = _NormalizedL2.apply(a, b)
+    return distance
+
+
+class _NormalizedL2(torch.autograd.Function):
+    """|u - v|^2 with u = s a, s = (|a|^2 + eps)^-1/2, and v = t b likewise.
+
+    Left to autograd this keeps five tensors of the features' size and takes two to three times as long; the gradient
+    needs none of them: with p = u.(u - v) it is 2 s ((1 - p) s a - t b).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        distance, s, t = _distance_and_lengths(a, b)
+        ctx.save_for_backward(a, b, s, t, distance)
+        return distance
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        a, b, s, t, distance = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            # A second derivative is asked for, and what forward saved has no history.
+            distance, s, t = _distance_and_lengths(a, b)
+        # |u|^2 = 1 - eps s^2, so that u.(u - v) = (distance + |u|^2 - |v|^2) / 2 needs no pass over the channels.
+        excess = NORM_EPS * (t.square() - s.square())
+        grad_a = _gradient(a, b, s, t, (distance + excess) / 2, grad) if ctx.needs_input_grad[0] else None
+        grad_b = _gradient(b, a, t, s, (distance - excess) / 2, grad) if ctx.needs_input_grad[1] else None
+        return grad_a, grad_b
+
+
+def _distance_and_lengths(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    s, t = _inverse_length(a), _inverse_length(b)
+    return _difference(a, s, b, t).square().sum(1, keepdim=True), s, t
+
+
+def _inverse_length(features: Tensor) -> Tensor:
+    return features.square().sum(1, keepdim=True).add_(NORM_EPS).rsqrt_()
+
+
+def _gradient(a: Tensor, b: Tensor, s: Tensor, t: Tensor, p: Tensor, grad: Tensor) -> Tensor:
+    scale = 2 * grad * s
+    return _difference(a, scale * ((1 - p) * s), b, scale * t)
+
+
+def _difference(a: Tensor, of_a: Tensor, b: Tensor, of_b: Tensor) -> Tensor:
+    # Not addcmul: it rounds one product and not the other, so that equal features would not be at zero.
+    return (a * of_a).sub_(b * of_b)
+
+
+def _as_float32(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    if a.shape != b.shape:
+        raise ValueError(f"features must have the same shape, got {tuple(a.shape)} and {tuple(b.shape)}")
+    return a.float(), b.float()
+
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": l1,
+    "l2": l2,
+    "charbonnier": charbonnier,
+    "cosine": cosine,
+    "normalized_l2": normalized_l2,
+}

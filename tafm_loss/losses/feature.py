@@ -1,0 +1,274 @@
+"""The loss: how far two images are apart in the features of a backbone."""
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tafm_loss._images import check_images
+from tafm_loss._version import __version__
+from tafm_loss.backbones.backbone import Backbone
+from tafm_loss.backbones.registry import create_backbone, list_backbones
+from tafm_loss.losses.distances import DISTANCES
+from tafm_loss.losses.options import Layers, checked_range, checked_weight, layer_names, layer_weights, require_one_of
+from tafm_loss.weights import load_backbone
+
+__all__ = ["FeatureMaps", "TaskAdaptiveFeatureLoss"]
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FeatureMaps:
+    """Features of one batch of images, as `TaskAdaptiveFeatureLoss.features` returns them.
+
+    Args:
+        maps: {tap: features}, (N, C, H', W') each, or (N, C).
+        image_shape: the shape (N, 3, H, W) of the images.
+        backbone: the SHA-256 of the backbone that made them.
+    """
+
+    maps: Mapping[str, Tensor]
+    image_shape: tuple[int, ...]
+    backbone: str
+
+    def to(self, device: torch.device | str) -> "FeatureMaps":
+        """Return the same features on another device, for targets that are kept off the accelerator."""
+        return dataclasses.replace(self, maps={tap: features.to(device) for tap, features in self.maps.items()})
+
+
+class TaskAdaptiveFeatureLoss(nn.Module):
+    """Distance between restored and sharp images in the features of a backbone that has learned what blur is.
+
+    Each tap's distance is averaged over the image and divided by its unit, so that a loss of 1 is as far as a
+    photograph is from itself under a 10 px shake; a backbone that carries no units gives plain distances. The backbone
+    is a frozen copy: always in evaluation mode, without parameters, and absent from `state_dict()`. It follows the loss
+    from device to device and from dtype to dtype, and is otherwise out of reach of the module that holds the loss.
+
+    After "Task-Adaptive Feature Matching Loss for Image Deblurring" (ICIP 2023). The paper compares one embedding of
+    the whole image by its mean squared error; that form is a backbone that ends in an embedding with `distance="l2"`.
+    The default compares normalised features at every location of several taps.
+
+    Args:
+        backbone: a name that `list_backbones` knows, a folder, "owner/name[@revision]" on the Hugging Face Hub, or a
+            `Backbone`, which is copied.
+        layers: the taps to compare: None for all of the backbone's, averaged; a sequence of names, averaged; or
+            {name: weight}, summed as given.
+        distance: "l1", "l2", "charbonnier", "cosine" or "normalized_l2".
+        reduction: over the batch: "mean" or "sum", giving (), or "none", giving (N,).
+        weight: what the loss is multiplied by.
+        input_range: the values of black and white in the images.
+
+    Raises:
+        ValueError: for an unknown name, a weight that is negative or not finite, or an empty range.
+        TypeError: for a backbone that is neither a name nor a `Backbone`.
+
+    Example:
+        >>> import torch
+        >>> loss_fn = TaskAdaptiveFeatureLoss()
+        >>> sharp = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        >>> loss_fn(sharp, sharp)
+        tensor(0.)
+        >>> target = loss_fn.features(sharp)  # once, for as many predictions as there are
+        >>> bool(loss_fn(sharp * 0.9, target) == loss_fn(sharp * 0.9, sharp))
+        True
+    """
+
+    def __init__(
+        self,
+        backbone: str | Path | Backbone = "tafm-compact",
+        *,
+        layers: Layers | None = None,
+        distance: str = "normalized_l2",
+        reduction: Literal["mean", "sum", "none"] = "mean",
+        weight: float = 1.0,
+        input_range: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        super().__init__()
+        require_one_of(distance, DISTANCES, "distance")
+        require_one_of(reduction, REDUCTIONS, "reduction")
+        self.distance = distance
+        self.reduction = reduction
+        self.weight = checked_weight(weight, "weight")
+        self.input_range = checked_range(input_range)
+        source = backbone if isinstance(backbone, Backbone) else _load(backbone, layers)
+        self.backbone: Backbone
+        # Not registered: DistributedDataParallel would broadcast a child's buffers at every step, sync-batch-norm
+        # conversion and apply() would rewrite it, and older checkpoints would miss its batch counts.
+        self.__dict__["backbone"] = source.frozen_copy()
+        self.sha256 = source.sha256
+        self.layers = layer_weights(layers, tuple(source.config.taps))
+        self._range_checked = False
+        self.eval()
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> "TaskAdaptiveFeatureLoss":
+        """Return `TaskAdaptiveFeatureLoss(source, **options)`."""
+        return cls(source, **options)
+
+    def forward(self, pred: Tensor, target: Tensor | FeatureMaps) -> Tensor:
+        """Return the loss in float32: (), or (N,) for reduction="none". Gradient reaches `pred` alone.
+
+        Args:
+            pred: restored images (N, 3, H, W), RGB in `input_range`; float32, float16 or bfloat16.
+            target: sharp images of the same shape, or their `features`, which are then not computed again.
+
+        Raises:
+            TypeError: if an image is no floating-point tensor.
+            ValueError: if an image is of another shape, device or size than can be compared, or the features are of
+                another backbone or other images.
+        """
+        return functools.reduce(torch.add, self.terms(pred, target).values())
+
+    def terms(self, pred: Tensor, target: Tensor | FeatureMaps) -> dict[str, Tensor]:
+        """Return {tap: its part of the loss}, weighted and reduced: the parts add up to `forward`."""
+        return {
+            tap: self._reduced(distances.flatten(1).mean(1)) * self._scale(tap)
+            for tap, distances in self._distances(pred, target).items()
+        }
+
+    def distance_map(self, pred: Tensor, target: Tensor | FeatureMaps) -> Tensor:
+        """Return where the images differ, (N, 1, H, W) in float32.
+
+        The weighted distances of all taps, bilinearly upsampled to the size of the image and added: the map's mean is
+        the loss, up to what interpolation changes at the borders.
+
+        Raises:
+            ValueError: as `forward`, and if the backbone ends in an embedding.
+        """
+        if not self.backbone.config.spatial:
+            raise ValueError(
+                f"distance_map needs feature maps, but the backbone {self.backbone.config.name!r} ends in an embedding"
+            )
+        parts = [
+            F.interpolate(distances, pred.shape[-2:], mode="bilinear", align_corners=False) * self._scale(tap)
+            for tap, distances in self._distances(pred, target).items()
+        ]
+        return functools.reduce(torch.add, parts)
+
+    def features(self, images: Tensor) -> FeatureMaps:
+        """Return the features of images (N, 3, H, W), reusable as `target`.
+
+        Raises:
+            TypeError: if `images` is no floating-point tensor.
+            ValueError: if its shape, device or size is not what the backbone takes.
+        """
+        self._check_images(images, "images")
+        self._warn_about_range(images)
+        return FeatureMaps(self._maps(images), tuple(images.shape), self.sha256)
+
+    def train(self, mode: bool = True) -> "TaskAdaptiveFeatureLoss":
+        """Stay in evaluation mode whatever `mode` is, and return self."""
+        return super().train(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TaskAdaptiveFeatureLoss":
+        self.backbone._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(backbone={self.backbone.config.name!r}, sha256={self.sha256[:8]!r}, "
+            f"layers={self.layers}, distance={self.distance!r}, reduction={self.reduction!r}, weight={self.weight}, "
+            f"input_range={self.input_range}, version={__version__!r})"
+        )
+
+    def _distances(self, pred: Tensor, target: Tensor | FeatureMaps) -> dict[str, Tensor]:
+        self._check_images(pred, "pred")
+        if not isinstance(target, FeatureMaps):
+            self._check_images(target, "target")
+        self._warn_about_range(pred, target)
+        # The target goes first: without a graph its activations are gone before those of pred are kept.
+        target_maps = self._target_maps(pred, target)
+        distance = DISTANCES[self.distance]
+        return {tap: distance(features, target_maps[tap]) for tap, features in self._maps(pred).items()}
+
+    def _target_maps(self, pred: Tensor, target: Tensor | FeatureMaps) -> dict[str, Tensor]:
+        if isinstance(target, FeatureMaps):
+            self._check_features(pred, target)
+            return {tap: _without_graph(target.maps[tap]) for tap in self.layers}
+        if target.shape != pred.shape:
+            raise ValueError(f"pred and target must have the same shape, got {_shape(pred)} and {_shape(target)}")
+        with torch.no_grad():
+            return self._maps(target)
+
+    def _maps(self, images: Tensor) -> dict[str, Tensor]:
+        black, white = self.input_range
+        if (black, white) != (0.0, 1.0):
+            images = (images.to(self.backbone.mean.dtype) - black) / (white - black)
+        features = self.backbone(images)
+        return {tap: features[tap] for tap in self.layers}
+
+    def _scale(self, tap: str) -> float:
+        unit = self.backbone.config.units.get(self.distance, {}).get(tap, 1.0)
+        return self.weight * self.layers[tap] / unit
+
+    def _reduced(self, losses: Tensor) -> Tensor:
+        if self.reduction == "none":
+            return losses
+        return losses.mean() if self.reduction == "mean" else losses.sum()
+
+    def _check_images(self, images: Tensor, name: str) -> None:
+        check_images(images, name, minimum_size=self.backbone.config.minimum_size)
+        if images.shape[0] == 0:
+            raise ValueError(f"{name} must hold at least one image, got shape {_shape(images)}")
+        device = self.backbone.mean.device
+        if images.device != device:
+            raise ValueError(f"{name} is on {images.device}, but the loss is on {device}; move one of them")
+
+    def _check_features(self, pred: Tensor, target: FeatureMaps) -> None:
+        if target.backbone != self.sha256:
+            raise ValueError(
+                f"target holds features of another backbone: sha256 {target.backbone[:8]}, "
+                f"this loss has {self.sha256[:8]} ({self.backbone.config.name})"
+            )
+        if missing := [tap for tap in self.layers if tap not in target.maps]:
+            raise ValueError(f"target holds no features of {', '.join(missing)}, only of {', '.join(target.maps)}")
+        if target.image_shape != tuple(pred.shape):
+            raise ValueError(f"target holds features of images {target.image_shape}, but pred has shape {_shape(pred)}")
+        for tap in self.layers:
+            if target.maps[tap].device != pred.device:
+                raise ValueError(
+                    f"target holds features on {target.maps[tap].device}, but pred is on {pred.device}; "
+                    "move them with target.to(pred.device)"
+                )
+
+    def _warn_about_range(self, *batches: Tensor | FeatureMaps) -> None:
+        # Looking at values waits for the device, so it is done at the first call alone, and never in a traced graph.
+        if torch.compiler.is_compiling() or self._range_checked:
+            return
+        self._range_checked = True
+        black, white = self.input_range
+        top = max(float(images.detach().amax()) for images in batches if isinstance(images, Tensor))
+        if top > white + (white - black):
+            warnings.warn(
+                f"the images reach {top:g}, far outside the input_range {self.input_range}; scale them, or for "
+                "8-bit values pass input_range=(0, 255)",
+                stacklevel=2,
+            )
+
+
+def _load(source: str | Path, layers: Layers | None) -> Backbone:
+    if not isinstance(source, str | Path):
+        raise TypeError(f"backbone must be a name, a folder or a Backbone, got {type(source).__name__}")
+    # By name the network can be cut after the last of the layers; a folder or the Hub says which taps it has.
+    if isinstance(source, str) and source in list_backbones():
+        return create_backbone(source, layers=None if layers is None else layer_names(layers))
+    return load_backbone(source)
+
+
+def _without_graph(features: Tensor) -> Tensor:
+    # Autograd cannot keep tensors that inference_mode made; a copy of them it can.
+    if not torch.compiler.is_compiling() and features.is_inference():
+        return features.clone()
+    return features.detach()
+
+
+def _shape(images: Tensor) -> tuple[int, ...]:
+    return tuple(images.shape)

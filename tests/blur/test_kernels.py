@@ -1,0 +1,101 @@
+"""Point-spread functions: mass, centroid, extent and order."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tafm_loss.blur import BlurSynthesizer, blur_extent
+from tafm_loss.blur.kernels import KINDS, kernel_size
+
+EXTENTS = (0.5, 1.0, 2.0, 5.0, 10.0, 25.0)
+
+
+def centroids(kernels: torch.Tensor) -> torch.Tensor:
+    position = torch.arange(kernels.shape[-1], dtype=kernels.dtype) - kernels.shape[-1] // 2
+    return torch.stack([(kernels.sum(-1) * position).sum(-1), (kernels.sum(-2) * position).sum(-1)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kernels_have_unit_mass_no_shift_and_their_extent(kind: str) -> None:
+    drawn = BlurSynthesizer(EXTENTS, kind=kind).sample(100, generator=torch.Generator().manual_seed(1))
+    assert (drawn.kernels >= 0).all()
+    assert (drawn.kernels.sum(dim=(-2, -1)) - 1).abs().max() <= 1e-6
+    assert centroids(drawn.kernels).abs().max() <= 1e-5
+    torch.testing.assert_close(blur_extent(drawn.kernels), drawn.extents, rtol=0.02, atol=0.02)
+
+
+def test_extents_rise_with_the_level_in_every_one_of_2000_shakes() -> None:
+    drawn = BlurSynthesizer((4.0, 8.0, 16.0), jitter=6.0, impulse=0.05).sample(
+        2000, generator=torch.Generator().manual_seed(2)
+    )
+    measured = blur_extent(drawn.kernels)
+    assert (measured[1:] > measured[:-1]).all()
+
+
+def test_levels_of_a_shake_are_nested_exposures() -> None:
+    weak, strong = (
+        BlurSynthesizer((8.0, 20.0), impulse=0.0).sample(50, generator=torch.Generator().manual_seed(3)).kernels
+    )
+    # Some whole-pixel shift of the strong kernel, dilated by a pixel for sub-pixel splats, covers the weak one.
+    reach = torch.nn.functional.max_pool2d((strong > 1e-7).float(), 3, stride=1, padding=1)
+    best = torch.zeros(50)
+    for dy in range(-12, 13):
+        for dx in range(-12, 13):
+            covered = (weak * reach.roll((dy, dx), (-2, -1))).sum(dim=(-2, -1))
+            best = torch.maximum(best, covered)
+    assert (best > 0.999).all()
+
+
+def test_extent_jitter_is_one_factor_per_scene() -> None:
+    drawn = BlurSynthesizer((0.0, 5.0, 10.0), extent_jitter=0.4).sample(64, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(drawn.extents[2], 2 * drawn.extents[1])
+    assert drawn.extents[1].min() < 3.5 < 6.5 < drawn.extents[1].max()
+    assert drawn.extents[1].min() >= 3.0 and drawn.extents[1].max() <= 7.0
+
+
+def test_mixtures_draw_each_kind_by_its_probability() -> None:
+    mixture = BlurSynthesizer((4.0,), kind={"linear": 1.0, "defocus": 3.0})
+    kinds = mixture.sample(2000, generator=torch.Generator().manual_seed(5)).kinds
+    shares = torch.bincount(kinds, minlength=len(KINDS)) / 2000
+    torch.testing.assert_close(shares, torch.tensor([0.0, 0.25, 0.75, 0.0]), atol=0.04, rtol=0)
+
+
+def test_draws_depend_on_the_generator_alone() -> None:
+    synthesizer = BlurSynthesizer(kind={"shake": 1, "gaussian": 1})
+    state = torch.random.get_rng_state()
+    first = synthesizer.sample(4, generator=torch.Generator().manual_seed(6))
+    second = synthesizer.sample(4, generator=torch.Generator().manual_seed(6))
+    other = synthesizer.sample(4, generator=torch.Generator().manual_seed(7))
+    synthesizer.sample(2)
+    assert torch.equal(first.kernels, second.kernels)
+    assert not torch.equal(first.kernels, other.kernels)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_blur_extent_of_known_shapes() -> None:
+    size = 61
+    y, x = torch.meshgrid(torch.arange(size) - 30.0, torch.arange(size) - 30.0, indexing="ij")
+    gaussian = torch.exp(-(x**2 + y**2) / (2 * 5.0**2))
+    disk = (x**2 + y**2 <= 20.0**2).float()
+    box = ((x.abs() <= 8) & (y.abs() <= 8)).float()
+    extents = blur_extent(torch.stack([gaussian, disk, box]))
+    expected = torch.tensor([math.sqrt(24) * 5, math.sqrt(6) * 20, math.sqrt(2 * (17**2 - 1))])
+    torch.testing.assert_close(extents, expected, rtol=5e-3, atol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.3, 40.0), st.sampled_from(KINDS), st.integers(0, 2**31))
+def test_any_extent_of_any_kind_is_met(extent: float, kind: str, seed: int) -> None:
+    drawn = BlurSynthesizer((extent,), kind=kind).sample(3, generator=torch.Generator().manual_seed(seed))
+    assert drawn.kernels.shape[-1] == kernel_size(extent)
+    torch.testing.assert_close(blur_extent(drawn.kernels), drawn.extents, rtol=0.04, atol=0.04)
+
+
+def test_blur_extent_refuses_what_is_no_kernel() -> None:
+    with pytest.raises(ValueError, match=r"shape \(\.\.\., K, K\)"):
+        blur_extent(torch.ones(5))
+    with pytest.raises(ValueError, match="positive sum"):
+        blur_extent(torch.zeros(1, 3, 3))

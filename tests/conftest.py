@@ -1,0 +1,21 @@
+"""What tests share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_path() -> Callable[[str], Path]:
+    """Return a function from a path below the folder `shared` beside the repository to that path; skips without it."""
+
+    def find(relative: str) -> Path:
+        path = SHARED / relative
+        if not path.exists():
+            pytest.skip(f"needs {path.name}, which is not kept in the repository")
+        return path
+
+    return find

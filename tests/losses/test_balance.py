@@ -1,0 +1,158 @@
+"""Gradient ratios in closed form, and losses over lists that reach every output."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tafm_loss import TaskAdaptiveFeatureLoss, calibrate_weight, gradient_ratio, multi_output
+
+
+def image_batch(seed: int, n: int = 2, height: int = 32, width: int = 40) -> Tensor:
+    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+PRED, TARGET = image_batch(0), image_batch(1)
+L1, L2 = nn.L1Loss(), nn.MSELoss()
+
+
+# ---- ratio and weight ----
+
+
+def test_ratio_in_closed_form() -> None:
+    # d = 0.25 everywhere: the gradient of L2 is 2 d / n, that of L1 is 1 / n.
+    pred, target = torch.full((1, 3, 8, 8), 0.75), torch.full((1, 3, 8, 8), 0.5)
+    assert gradient_ratio(L2, L1, pred, target) == pytest.approx(0.5)
+    assert gradient_ratio(L1, L2, pred, target) == pytest.approx(2.0)
+
+
+def test_ratio_is_linear_in_the_loss() -> None:
+    loss_fn = TaskAdaptiveFeatureLoss()
+    heavier = TaskAdaptiveFeatureLoss(weight=10.0)
+    ratio = gradient_ratio(loss_fn, L1, PRED, TARGET)
+    assert ratio > 0
+    assert gradient_ratio(heavier, L1, PRED, TARGET) == pytest.approx(10 * ratio, rel=1e-4)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.05, 1.0, 30.0])
+def test_the_calibrated_weight_gives_the_ratio(ratio: float) -> None:
+    weight = calibrate_weight(TaskAdaptiveFeatureLoss(), L1, PRED, TARGET, ratio)
+    loss_fn = TaskAdaptiveFeatureLoss(weight=weight)
+    assert gradient_ratio(loss_fn, L1, PRED, TARGET) == pytest.approx(ratio, rel=1e-4)
+
+
+def test_ratio_leaves_the_training_alone() -> None:
+    network = nn.Conv2d(3, 3, 1)
+    pred = network(PRED)
+    target = TARGET.clone().requires_grad_()
+    expected = gradient_ratio(L2, L1, pred.detach(), TARGET)
+    with torch.no_grad():
+        assert gradient_ratio(L2, L1, pred, target) == expected
+    assert network.weight.grad is None
+    assert target.grad is None
+    pred.sum().backward()
+    assert network.weight.grad is not None
+
+
+def test_ratio_of_half_precision_does_not_underflow() -> None:
+    pred, target = image_batch(0, 2, 64, 64), image_batch(1, 2, 64, 64)
+    expected = gradient_ratio(L2, L1, pred, target)
+    assert gradient_ratio(L2, L1, pred.half(), target.half()) == pytest.approx(expected, rel=0.01)
+
+
+def test_a_zero_gradient_is_an_error_where_it_would_be_divided_by() -> None:
+    with pytest.raises(ValueError, match="gradient of pixel_loss must not be zero"):
+        gradient_ratio(L1, L2, PRED, PRED)
+    assert gradient_ratio(lambda pred, target: 0 * L1(pred, target), L1, PRED, TARGET) == 0
+    with pytest.raises(ValueError, match="gradient of loss must not be zero"):
+        calibrate_weight(lambda pred, target: 0 * L1(pred, target), L1, PRED, TARGET, 0.1)
+
+
+def test_a_gradient_that_is_not_finite_is_an_error() -> None:
+    def broken(pred: Tensor, target: Tensor) -> Tensor:
+        return (pred - pred).sum().sqrt()
+
+    with pytest.raises(ValueError, match="gradient of loss must be finite"):
+        gradient_ratio(broken, L1, PRED, TARGET)
+    with pytest.raises(ValueError, match="gradient of pixel_loss must be finite"):
+        gradient_ratio(L1, broken, PRED, TARGET)
+
+
+@pytest.mark.parametrize("ratio", [-1.0, float("nan"), float("inf")])
+def test_a_wrong_ratio_is_an_error(ratio: float) -> None:
+    with pytest.raises(ValueError, match="ratio must be finite and not negative"):
+        calibrate_weight(L2, L1, PRED, TARGET, ratio)
+
+
+# ---- several outputs ----
+
+
+def test_stages_are_added() -> None:
+    stages = [image_batch(seed) for seed in (2, 3, 4)]
+    expected = sum(L1(stage, TARGET) for stage in stages)
+    torch.testing.assert_close(multi_output(L1, stages, TARGET), expected)
+    weighted = 0.5 * L1(stages[0], TARGET) + 2 * L1(stages[2], TARGET)
+    torch.testing.assert_close(multi_output(L1, tuple(stages), TARGET, weights=[0.5, 0, 2]), weighted)
+
+
+def test_scales_are_compared_with_the_resized_target() -> None:
+    scales = [image_batch(2), image_batch(3, 2, 16, 20), image_batch(4, 2, 8, 10)]
+    # At half size without antialiasing the bilinear resize is the mean of 2 x 2 pixels; at a quarter, of the inner
+    # 2 x 2 of every 4 x 4.
+    half = F.avg_pool2d(TARGET, 2)
+    quarter = F.avg_pool2d(TARGET[..., 1:-1, 1:-1], 2, stride=4)
+    expected = L1(scales[0], TARGET) + L1(scales[1], half) + L1(scales[2], quarter)
+    torch.testing.assert_close(multi_output(L1, scales, TARGET), expected)
+
+
+@pytest.mark.parametrize("loss", [L1, TaskAdaptiveFeatureLoss(), TaskAdaptiveFeatureLoss(reduction="none")])
+def test_gradient_reaches_every_stage(loss: nn.Module) -> None:
+    # MPRNet's users replaced a failing sum of stages by torch.tensor([...]), which trains on nothing.
+    stages = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+    multi_output(loss, [stage(PRED) for stage in stages], TARGET).sum().backward()
+    assert all(stage.weight.grad is not None and stage.weight.grad.any() for stage in stages)
+
+
+def test_gradient_reaches_every_scale_and_no_target() -> None:
+    target = image_batch(1, 1, 64, 80).requires_grad_()
+    scales = [image_batch(2 + k, 1, 64 >> k, 80 >> k).requires_grad_() for k in range(3)]
+    multi_output(TaskAdaptiveFeatureLoss(), scales, target).backward()
+    assert all(scale.grad is not None and scale.grad.count_nonzero() > 0 for scale in scales)
+    assert target.grad is None
+
+
+def test_target_features_are_computed_once_per_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    loss_fn = TaskAdaptiveFeatureLoss()
+    stages = [image_batch(2), image_batch(3), image_batch(4), image_batch(5, 2, 16, 20)]
+    expected = sum(loss_fn(stage, TARGET) for stage in stages[:3])
+    expected = expected + loss_fn(stages[3], F.avg_pool2d(TARGET, 2))
+    seen = []
+    compute = loss_fn.features
+    monkeypatch.setattr(loss_fn, "features", lambda images: seen.append(tuple(images.shape)) or compute(images))
+    torch.testing.assert_close(multi_output(loss_fn, stages, TARGET), expected)
+    assert seen == [(2, 3, 32, 40), (2, 3, 16, 20)]
+
+
+def test_reduction_none_stays_per_image() -> None:
+    loss_fn = TaskAdaptiveFeatureLoss(reduction="none")
+    stages = [image_batch(2), image_batch(3)]
+    expected = loss_fn(stages[0], TARGET) + loss_fn(stages[1], TARGET)
+    torch.testing.assert_close(multi_output(loss_fn, stages, TARGET), expected)
+
+
+@pytest.mark.parametrize(
+    ("preds", "weights", "error", "message"),
+    [
+        ([], None, ValueError, "at least one output"),
+        (PRED, None, TypeError, r"list or tuple of tensors, got Tensor; wrap one as \[pred\]"),
+        ([PRED, None], None, TypeError, r"preds\[1\].*NoneType"),
+        ([PRED, PRED], [1.0], ValueError, "each of the 2 outputs, got 1"),
+        ([PRED], [], ValueError, "each of the 1 outputs, got 0"),
+        ([PRED, PRED], [1.0, -1.0], ValueError, "finite and not negative"),
+        ([PRED], [float("nan")], ValueError, "finite and not negative"),
+        ([image_batch(0, 2, 33, 40)], None, ValueError, r"preds\[0\] must not be larger than target"),
+    ],
+)
+def test_wrong_outputs_are_errors(preds, weights, error, message: str) -> None:
+    with pytest.raises(error, match=message):
+        multi_output(L1, preds, TARGET, weights=weights)

@@ -1,0 +1,373 @@
+"""What is particular to the loss: its options, taps, units, cached targets and errors."""
+
+import copy
+import dataclasses
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tafm_loss import FeatureMaps, TaskAdaptiveFeatureLoss, __version__
+from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
+from tafm_loss.losses.distances import DISTANCES
+from tafm_loss.weights import save_backbone
+
+
+class TwoTaps(nn.Module):
+    """A network small enough to compute by hand: a fixed 1 x 1 convolution, and its 2 x 2 average."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(3, 4, 1)
+        self.calls = 0
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        self.calls += 1
+        fine = self.mix(images)
+        return {"fine": fine, "coarse": nn.functional.avg_pool2d(fine, 2)}
+
+
+class Embedding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(3, 4, 1)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"end": self.mix(images).mean((2, 3))}
+
+
+CONFIG = BackboneConfig(
+    name="two-taps",
+    architecture="two-taps",
+    taps={"fine": Tap(4, 1), "coarse": Tap(4, 2)},
+    mean=(0.4, 0.5, 0.6),
+    std=(0.2, 0.25, 0.3),
+    minimum_size=8,
+    units={"l2": {"fine": 0.5, "coarse": 0.25}},
+)
+
+
+def two_taps(seed: int = 0, **changes: object) -> Backbone:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Backbone(TwoTaps(), dataclasses.replace(CONFIG, **changes))
+
+
+def embedding() -> Backbone:
+    config = dataclasses.replace(CONFIG, name="embedding", taps={"end": Tap(4, 1)}, spatial=False, units={})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Backbone(Embedding(), config)
+
+
+def image_batch(seed: int, n: int = 2, height: int = 12, width: int = 16) -> Tensor:
+    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+PRED, TARGET = image_batch(0), image_batch(1)
+
+
+def tap_distances(backbone: Backbone, name: str, pred: Tensor = PRED, target: Tensor = TARGET) -> dict[str, Tensor]:
+    """Each tap's distance per image, from the backbone's features alone."""
+    with torch.no_grad():
+        ours, theirs = backbone(pred), backbone(target)
+    return {tap: DISTANCES[name](ours[tap], theirs[tap]).flatten(1).mean(1) for tap in backbone.config.taps}
+
+
+# ---- the sum ----
+
+
+def test_by_default_taps_are_averaged_in_their_units() -> None:
+    backbone = two_taps()
+    distances = tap_distances(backbone, "l2")
+    expected = (distances["fine"] / 0.5 + distances["coarse"] / 0.25) / 2
+    loss_fn = TaskAdaptiveFeatureLoss(backbone, distance="l2", reduction="none")
+    torch.testing.assert_close(loss_fn(PRED, TARGET), expected)
+
+
+def test_a_distance_without_units_is_taken_as_it_is() -> None:
+    backbone = two_taps()
+    distances = tap_distances(backbone, "l1")
+    expected = (distances["fine"] + distances["coarse"]).mean() / 2
+    torch.testing.assert_close(TaskAdaptiveFeatureLoss(backbone, distance="l1")(PRED, TARGET), expected)
+
+
+def test_layers_choose_and_weigh_the_taps() -> None:
+    backbone = two_taps()
+    distances = {tap: values.mean() for tap, values in tap_distances(backbone, "l1").items()}
+
+    def loss(layers: object) -> Tensor:
+        return TaskAdaptiveFeatureLoss(backbone, layers=layers, distance="l1")(PRED, TARGET)
+
+    torch.testing.assert_close(loss(["coarse"]), distances["coarse"])
+    torch.testing.assert_close(loss("coarse"), distances["coarse"])
+    torch.testing.assert_close(loss(["coarse", "fine"]), (distances["coarse"] + distances["fine"]) / 2)
+    torch.testing.assert_close(loss({"fine": 3.0, "coarse": 0.5}), 3 * distances["fine"] + distances["coarse"] / 2)
+
+
+@pytest.mark.parametrize("layers", [None, ["fine"], {"fine": 2.0, "coarse": 0.1}])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_terms_add_up_to_the_loss(layers: object, reduction: str) -> None:
+    loss_fn = TaskAdaptiveFeatureLoss(two_taps(), layers=layers, distance="l2", reduction=reduction, weight=0.3)
+    terms = loss_fn.terms(PRED, TARGET)
+    assert list(terms) == list(layers or CONFIG.taps)
+    assert torch.equal(sum(terms.values()), loss_fn(PRED, TARGET))
+
+
+def test_reductions_are_those_of_the_loss_of_each_image() -> None:
+    alone = torch.stack(
+        [TaskAdaptiveFeatureLoss(two_taps())(PRED[i : i + 1], TARGET[i : i + 1]) for i in range(len(PRED))]
+    )
+    losses = {r: TaskAdaptiveFeatureLoss(two_taps(), reduction=r)(PRED, TARGET) for r in ("none", "mean", "sum")}
+    torch.testing.assert_close(losses["none"], alone)
+    torch.testing.assert_close(losses["mean"], alone.mean())
+    torch.testing.assert_close(losses["sum"], alone.sum())
+
+
+def test_a_batch_of_one_keeps_the_shapes() -> None:
+    for reduction, shape in {"none": (1,), "mean": (), "sum": ()}.items():
+        assert TaskAdaptiveFeatureLoss(two_taps(), reduction=reduction)(PRED[:1], TARGET[:1]).shape == shape
+
+
+def test_weight_multiplies_and_may_change_during_training() -> None:
+    loss_fn = TaskAdaptiveFeatureLoss(two_taps())
+    plain = loss_fn(PRED, TARGET)
+    torch.testing.assert_close(TaskAdaptiveFeatureLoss(two_taps(), weight=0.25)(PRED, TARGET), plain / 4)
+    loss_fn.weight = 3.0
+    torch.testing.assert_close(loss_fn(PRED, TARGET), plain * 3)
+
+
+def test_input_range_is_mapped_to_zero_and_one() -> None:
+    expected = TaskAdaptiveFeatureLoss(two_taps())(PRED, TARGET)
+    for black, white in [(-1.0, 1.0), (0.0, 255.0), (-3.0, -2.0)]:
+        pred, target = (black + (white - black) * images for images in (PRED, TARGET))
+        loss = TaskAdaptiveFeatureLoss(two_taps(), input_range=(black, white))(pred, target)
+        torch.testing.assert_close(loss, expected, rtol=1e-4, atol=0)
+
+
+# ---- the backbone ----
+
+
+def test_the_backbone_that_was_passed_is_left_alone() -> None:
+    backbone = two_taps().train()
+    before = backbone.sha256
+    loss_fn = TaskAdaptiveFeatureLoss(backbone)
+    expected = loss_fn(PRED, TARGET)
+    assert backbone.training
+    assert len(list(backbone.parameters())) == 2
+    assert backbone.sha256 == before
+    with torch.no_grad():
+        backbone.network.mix.weight.zero_()
+    assert torch.equal(loss_fn(PRED, TARGET), expected)
+
+
+def test_it_follows_the_loss_to_another_dtype_and_device() -> None:
+    parent = nn.ModuleDict({"loss": TaskAdaptiveFeatureLoss(two_taps())})
+    parent.double()
+    assert parent["loss"].features(PRED).maps["fine"].dtype == torch.float64
+    parent.to("meta")
+    assert parent["loss"].backbone.mean.device.type == "meta"
+
+
+def test_a_name_loads_no_more_than_the_layers_need() -> None:
+    whole = TaskAdaptiveFeatureLoss()
+    first = next(iter(whole.layers))
+    cut = TaskAdaptiveFeatureLoss(layers=[first])
+    sizes = [sum(tensor.numel() for tensor in loss_fn.backbone.state().values()) for loss_fn in (cut, whole)]
+    assert sizes[0] < sizes[1]
+    pred, target = image_batch(0, 1, 64, 64), image_batch(1, 1, 64, 64)
+    torch.testing.assert_close(cut(pred, target), whole.terms(pred, target)[first] * len(whole.layers))
+
+
+def test_a_saved_backbone_loads_from_its_folder(tmp_path: Path) -> None:
+    whole = TaskAdaptiveFeatureLoss()
+    save_backbone(whole.backbone, tmp_path)
+    images = image_batch(0, 1, 64, 64), image_batch(1, 1, 64, 64)
+    for loss_fn in (
+        TaskAdaptiveFeatureLoss(tmp_path),
+        TaskAdaptiveFeatureLoss(str(tmp_path)),
+        TaskAdaptiveFeatureLoss.from_pretrained(tmp_path, weight=1.0),
+    ):
+        assert loss_fn.sha256 == whole.sha256
+        assert torch.equal(loss_fn(*images), whole(*images))
+
+
+def test_repr_says_what_a_paper_would_cite() -> None:
+    backbone = two_taps()
+    text = repr(TaskAdaptiveFeatureLoss(backbone, layers={"coarse": 0.5}, distance="l2", weight=0.1))
+    for part in ("two-taps", backbone.sha256[:8], "'coarse': 0.5", "distance='l2'", "weight=0.1", __version__):
+        assert part in text
+    assert "fine" not in text
+    assert "\n" not in text
+
+
+# ---- cached targets ----
+
+
+def test_features_stand_for_their_images() -> None:
+    loss_fn = TaskAdaptiveFeatureLoss(two_taps())
+    features = loss_fn.features(TARGET)
+    assert torch.equal(loss_fn(PRED, features), loss_fn(PRED, TARGET))
+    assert torch.equal(loss_fn.distance_map(PRED, features), loss_fn.distance_map(PRED, TARGET))
+    assert features.image_shape == tuple(TARGET.shape)
+
+
+def test_cached_features_are_not_computed_again() -> None:
+    loss_fn = TaskAdaptiveFeatureLoss(two_taps())
+    features = loss_fn.features(TARGET)
+    network = loss_fn.backbone.network
+    before = network.calls
+    loss_fn(PRED, features)
+    assert network.calls == before + 1
+
+
+def test_features_are_reusable_by_a_loss_of_fewer_taps_and_other_options() -> None:
+    features = TaskAdaptiveFeatureLoss(two_taps()).features(TARGET)
+    other = TaskAdaptiveFeatureLoss(two_taps(), layers=["coarse"], distance="l1", reduction="none")
+    assert torch.equal(other(PRED, features), other(PRED, TARGET))
+
+
+def test_gradient_does_not_reach_images_behind_cached_features() -> None:
+    loss_fn = TaskAdaptiveFeatureLoss(two_taps())
+    target, pred = TARGET.clone().requires_grad_(), PRED.clone().requires_grad_()
+    features = loss_fn.features(target)
+    assert features.maps["fine"].requires_grad
+    loss_fn(pred, features).backward()
+    assert pred.grad is not None
+    assert target.grad is None
+
+
+def test_features_made_in_inference_mode_serve_in_training() -> None:
+    loss_fn = TaskAdaptiveFeatureLoss(two_taps())
+    with torch.inference_mode():
+        features = loss_fn.features(TARGET)
+    pred = PRED.clone().requires_grad_()
+    loss_fn(pred, features).backward()
+    assert pred.grad is not None
+
+
+def test_features_move_and_pickle() -> None:
+    loss_fn = TaskAdaptiveFeatureLoss(two_taps())
+    features = loss_fn.features(TARGET)
+    assert all(tensor.device.type == "meta" for tensor in features.to("meta").maps.values())
+    for twin in (pickle.loads(pickle.dumps(features)), copy.deepcopy(features), features.to("cpu")):
+        assert torch.equal(loss_fn(PRED, twin), loss_fn(PRED, TARGET))
+
+
+def test_cached_targets_trace_as_one_graph() -> None:
+    torch.compiler.reset()
+    loss_fn = TaskAdaptiveFeatureLoss(two_taps())
+    features = loss_fn.features(TARGET)
+    compiled = torch.compile(loss_fn, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(PRED, features), loss_fn(PRED, TARGET))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TaskAdaptiveFeatureLoss(two_taps(seed=1)).features(TARGET), "another backbone"),
+        (lambda: TaskAdaptiveFeatureLoss(two_taps(), layers=["fine"]).features(TARGET), "no features of coarse, only"),
+        (lambda: TaskAdaptiveFeatureLoss(two_taps()).features(TARGET[:1]), r"\(1, 3, 12, 16\).*\(2, 3, 12, 16\)"),
+        (lambda: TaskAdaptiveFeatureLoss(two_taps()).features(TARGET[..., 1:]), r"\(2, 3, 12, 15\)"),
+        (lambda: TaskAdaptiveFeatureLoss(two_taps()).features(TARGET).to("meta"), r"meta.*target\.to"),
+    ],
+)
+def test_features_that_do_not_fit_are_errors(make, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TaskAdaptiveFeatureLoss(two_taps())(PRED, make())
+
+
+def test_features_check_their_images() -> None:
+    loss_fn = TaskAdaptiveFeatureLoss(two_taps())
+    with pytest.raises(TypeError, match=r"images must be a floating"):
+        loss_fn.features((TARGET * 255).byte())
+    with pytest.raises(ValueError, match="images must be at least 8 px"):
+        loss_fn.features(TARGET[..., :7])
+    with pytest.warns(UserWarning, match="input_range"):
+        loss_fn.features(TARGET * 255)
+
+
+# ---- the map ----
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_the_mean_of_the_map_is_the_loss(name: str) -> None:
+    loss_fn = TaskAdaptiveFeatureLoss(two_taps(), distance=name, reduction="none", weight=0.7)
+    distance_map = loss_fn.distance_map(PRED, TARGET)
+    assert distance_map.shape == (2, 1, 12, 16)
+    assert distance_map.dtype == torch.float32
+    torch.testing.assert_close(distance_map.mean((1, 2, 3)), loss_fn(PRED, TARGET), rtol=0.02, atol=0)
+
+
+def test_the_map_of_the_bundled_backbone_has_the_size_of_the_image() -> None:
+    loss_fn = TaskAdaptiveFeatureLoss()
+    pred, target = image_batch(0, 1, 65, 94), image_batch(1, 1, 65, 94)
+    distance_map = loss_fn.distance_map(pred, target)
+    assert distance_map.shape == (1, 1, 65, 94)
+    torch.testing.assert_close(distance_map.mean(), loss_fn(pred, target), rtol=0.1, atol=0)
+
+
+def test_the_map_is_bright_where_the_images_differ() -> None:
+    pred = TARGET.clone()
+    pred[:, :, :4, :4] = 1 - pred[:, :, :4, :4]
+    distance_map = TaskAdaptiveFeatureLoss(two_taps()).distance_map(pred, TARGET)
+    assert distance_map[..., :4, :4].mean() > 0
+    # Beyond the patch by more than the interpolation of the coarse tap reaches.
+    assert distance_map[..., 6:, :].abs().max() == 0
+    assert distance_map[..., :, 6:].abs().max() == 0
+
+
+def test_an_embedding_has_a_loss_but_no_map() -> None:
+    loss_fn = TaskAdaptiveFeatureLoss(embedding(), distance="l2", reduction="none")
+    backbone = embedding()
+    with torch.no_grad():
+        expected = (backbone(PRED)["end"] - backbone(TARGET)["end"]).square().mean(1)
+    torch.testing.assert_close(loss_fn(PRED, TARGET), expected)
+    with pytest.raises(ValueError, match="ends in an embedding"):
+        loss_fn.distance_map(PRED, TARGET)
+
+
+# ---- wrong options ----
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"distance": "normalised_l2"}, r"distance must be one of .*did you mean 'normalized_l2'"),
+        ({"distance": "l3"}, r"distance must be one of .*got 'l3'"),
+        ({"reduction": "means"}, r"reduction must be one of .*did you mean 'mean'"),
+        ({"layers": ["coarce"]}, r"layers must be one of 'fine', 'coarse'.*did you mean 'coarse'"),
+        ({"layers": {"fien": 1.0}}, r"did you mean 'fine'"),
+        ({"layers": "corse"}, r"did you mean 'coarse'"),
+        ({"layers": []}, r"at least one tap of fine, coarse"),
+        ({"layers": {}}, r"at least one tap"),
+        ({"layers": ["fine", "fine"]}, r"each tap once"),
+        ({"layers": {"fine": -1.0}}, r"weight of layer fine must be finite and not negative, got -1\.0"),
+        ({"layers": {"fine": float("inf")}}, r"weight of layer fine"),
+        ({"weight": -0.1}, r"weight must be finite and not negative, got -0\.1"),
+        ({"weight": float("nan")}, r"weight must be finite.*nan"),
+        ({"input_range": (1.0, 0.0)}, r"black < white"),
+        ({"input_range": (0.5, 0.5)}, r"black < white"),
+        ({"input_range": (0.0, float("inf"))}, r"two finite numbers"),
+        ({"input_range": (0.0, 0.5, 1.0)}, r"two finite numbers"),
+    ],
+)
+def test_wrong_options_are_errors(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TaskAdaptiveFeatureLoss(two_taps(), **options)
+
+
+def test_a_backbone_of_another_type_is_an_error() -> None:
+    with pytest.raises(TypeError, match="a Backbone, got TwoTaps"):
+        TaskAdaptiveFeatureLoss(TwoTaps())
+
+
+def test_an_unknown_name_is_an_error_that_says_which_are_near() -> None:
+    with pytest.raises(Exception, match="tafm-compact"):
+        TaskAdaptiveFeatureLoss("tafm-compct")
+
+
+def test_feature_maps_are_public() -> None:
+    assert isinstance(TaskAdaptiveFeatureLoss(two_taps()).features(TARGET), FeatureMaps)

@@ -1,0 +1,116 @@
+"""The command line as a user meets it: what it prints, where, and with which exit code."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import tafm_loss
+from tafm_loss.cli import main
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must fail as a user's mistake does, and return its one line."""
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("tafm-loss: error: ") and captured.err.count("\n") == 1, captured.err
+    return captured.err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.strip() == f"tafm-loss {tafm_loss.__version__}"
+
+
+@pytest.mark.parametrize("arguments", [[], ["dmeo"], ["demo", "--steps", "many"]])
+def test_a_mistyped_command_is_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_info_lists_every_backbone_with_size_taps_and_licence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in tafm_loss.list_backbones():
+        assert [line for line in lines if line.split()[:1] == [name]], name
+    squeezenet = next(line for line in lines if line.startswith("squeezenet1_0"))
+    # torchvision's features without the classifier: 1 248 424 - 513 000 weights.
+    assert "735,424" in squeezenet and "2.9 MB" in squeezenet and "fire9" in squeezenet and "BSD-3" in squeezenet
+
+
+def test_info_of_the_bundled_backbone_is_the_config_in_its_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "tafm-compact"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(tafm_loss.create_backbone("tafm-compact").config.to_json())
+
+
+def test_info_of_a_listed_network_needs_no_download(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("info must not fetch weights")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
+    assert main(["info", "vgg16"]) == 0
+    config = json.loads(capsys.readouterr().out)
+    assert config["taps"]["relu3_3"] == [256, 4] and config["mean"] == [0.485, 0.456, 0.406]
+
+
+def test_info_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tafm_loss.save_backbone(tafm_loss.create_backbone("tafm-compact"), tmp_path / "mine")
+    assert main(["info", str(tmp_path / "mine")]) == 0
+    assert json.loads(capsys.readouterr().out)["architecture"] == "tafm-compact"
+
+
+def test_info_of_a_mistyped_name_says_what_is_near(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "tafm-compact" in fails(capsys, "info", "tafm-compakt")
+
+
+def test_demo_without_a_folder_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = fails(capsys, "demo", "--images", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"))
+    assert "nowhere" in message
+
+
+def test_demo_with_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = fails(capsys, "demo", "--images", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert "at least 2 images of 192 x 192 px" in message
+
+
+def test_demo_with_a_file_that_is_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jpg").write_text("not an image")
+    assert "a.jpg cannot be read as an image" in fails(
+        capsys, "demo", "--images", str(tmp_path), "--out", str(tmp_path / "out")
+    )
+
+
+def test_demo_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").write_text("")
+    assert str(tmp_path / "out") in fails(capsys, "demo", "--out", str(tmp_path / "out"))
+
+
+def test_demo_with_too_few_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "steps must be at least 3, got 2" in fails(capsys, "demo", "--steps", "2", "--out", str(tmp_path))
+
+
+def test_demo_without_matplotlib_says_what_to_install_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    message = fails(capsys, "demo", "--out", str(tmp_path / "out"))
+    assert 'pip install "tafm-loss[plots]"' in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_down() -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("tafm_loss.backbones.registry.describe_backbones", break_down)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["info"])

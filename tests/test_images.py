@@ -1,0 +1,57 @@
+"""Reading image files of every mode, and the one check of what callers pass."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tafm_loss._images import check_images, read_image
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "1"])
+def test_every_mode_is_read_as_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    Image.new("RGB", (5, 4), (255, 255, 255)).convert(mode).save(path)
+    torch.testing.assert_close(read_image(path), torch.ones(3, 4, 5))
+
+
+def test_values_and_orientation(tmp_path: Path) -> None:
+    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    image = Image.fromarray(pixels)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.png", exif=exif)
+    expected = torch.from_numpy(np.rot90(pixels, -1).copy()).permute(2, 0, 1) / 255
+    torch.testing.assert_close(read_image(tmp_path / "turned.png"), expected)
+
+
+def test_sixteen_bit_grey_is_scaled(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 0x8000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    torch.testing.assert_close(read_image(tmp_path / "deep.png"), torch.full((3, 4, 4), 128 / 255))
+
+
+def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    whole = tmp_path / "whole.png"
+    Image.effect_noise((64, 64), 50).save(whole)
+    (tmp_path / "half.png").write_bytes(whole.read_bytes()[:500])
+    for name in ("text.png", "half.png"):
+        with pytest.raises(ValueError, match=f"{name} cannot be read as an image"):
+            read_image(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        read_image(tmp_path / "nowhere.png")
+
+
+def test_messages_name_the_argument_and_the_remedy() -> None:
+    for images, error, message in (
+        ([1.0], TypeError, "pred must be a torch.Tensor, got list"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), TypeError, r"pred must be .* got torch.uint8; .* / 255"),
+        (torch.zeros(3, 8, 8), ValueError, r"\(N, C, H, W\), got \(3, 8, 8\); add a batch axis"),
+        (torch.zeros(1, 4, 8, 8), ValueError, "must have 3 channels, got 4"),
+        (torch.zeros(1, 3, 8, 7), ValueError, "at least 8 px high and wide, got 8 x 7"),
+    ):
+        with pytest.raises(error, match=message):
+            check_images(images, "pred", minimum_size=8)  # type: ignore[arg-type]
+    check_images(torch.zeros(0, 1, 8, 8), "pred", channels=None)

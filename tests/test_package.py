@@ -1,0 +1,58 @@
+"""What importing costs, and facts that must be said in one place only."""
+
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import tafm_loss
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("torchvision", "open_clip", "matplotlib", "accelerate", "huggingface_hub.hf_api", "PIL", "scipy")
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_import_leaves_heavy_packages_alone() -> None:
+    # torch may import some of these by itself; only what our import adds counts.
+    code = "import sys, torch; before = set(sys.modules); import tafm_loss; print(*(set(sys.modules) - before))"
+    added = run_python(code).split()
+    assert "tafm_loss" in added
+    assert not [name for name in added if name.startswith(HEAVY)]
+
+
+def test_import_changes_neither_random_state_nor_warnings() -> None:
+    code = (
+        "import torch, warnings; torch.manual_seed(0); state = torch.get_rng_state(); filters = list(warnings.filters);"
+        "import tafm_loss; print(torch.equal(state, torch.get_rng_state()), filters == list(warnings.filters))"
+    )
+    assert run_python(code).split() == ["True", "True"]
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    assert tafm_loss.__all__ == sorted(tafm_loss.__all__)
+    for name in tafm_loss.__all__:
+        assert name == "__version__" or getattr(tafm_loss, name).__doc__, name
+
+
+def test_the_installed_version_is_the_one_in_the_source() -> None:
+    try:
+        installed = metadata.version("tafm-loss")
+    except metadata.PackageNotFoundError:
+        pytest.skip("tafm-loss is not installed here")
+    assert installed == tafm_loss.__version__
+
+
+def test_no_other_file_states_the_version() -> None:
+    for name in ("pyproject.toml", "CITATION.cff"):
+        assert f'"{tafm_loss.__version__}"' not in (ROOT / name).read_text(), name
+
+
+def test_type_marker_and_bundled_weights_are_in_the_package() -> None:
+    package = Path(tafm_loss.__file__).parent
+    assert (package / "py.typed").exists()
+    assert list((package / "backbones" / "assets").glob("*.safetensors"))

@@ -1,0 +1,345 @@
+"""Saving and loading: round trips, every kind of source, damage, and the Hub's client replaced by a folder."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from tafm_loss import Backbone, BackboneConfig, Tap, WeightsError, create_backbone, load_backbone, save_backbone
+
+COMMIT = "0123456789abcdef" * 2 + "01234567"
+
+
+class Mine(nn.Module):
+    """An architecture that no list knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"map": self.norm(self.conv(images))}
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    with torch.random.fork_rng(), pytest.warns(UserWarning, match="random weights"):
+        torch.manual_seed(0)
+        backbone = create_backbone("squeezenet1_1", weights=None, layers=["relu1", "fire3"])
+    units = {"l2": {"relu1": 0.5, "fire3": 0.25}}
+    backbone.config = dataclasses.replace(backbone.config, name="tuned", units=units, figures={"selectivity": 4.5})
+    return backbone
+
+
+@pytest.fixture
+def mine() -> Backbone:
+    config = BackboneConfig("mine", "mine-of-3", {"map": Tap(4, 1)}, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 3)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Backbone(Mine(), config).eval()
+
+
+@pytest.fixture
+def folder(backbone: Backbone, tmp_path: Path) -> Path:
+    return save_backbone(backbone, tmp_path / "saved")
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(1, 3, 37, 45, generator=torch.Generator().manual_seed(0))
+
+
+def same(first: Backbone, second: Backbone, images: Tensor) -> bool:
+    ours, theirs = first(images), second(images)
+    return (
+        first.sha256 == second.sha256
+        and first.config == second.config
+        and ours.keys() == theirs.keys()
+        and all(torch.equal(ours[tap], theirs[tap]) for tap in ours)
+    )
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_is_saved_comes_back_bit_for_bit(backbone: Backbone, tmp_path: Path, images: Tensor, frozen: bool) -> None:
+    saved = save_backbone(backbone.frozen_copy() if frozen else backbone, tmp_path / "new" / "folder")
+    loaded = load_backbone(saved)
+    assert same(loaded, backbone, images)
+    assert not loaded.training
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_the_folder_holds_two_files_and_the_digest_is_the_backbones(folder: Path, backbone: Backbone) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    config = json.loads((folder / "config.json").read_text())
+    data = (folder / "model.safetensors").read_bytes()
+    assert config["weights"] == {"file": "model.safetensors", "size": len(data), "sha256": backbone.sha256}
+    assert config["backbone"]["name"] == "tuned"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions are of POSIX")
+def test_files_are_as_readable_as_any_other(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("")
+    for path in folder.iterdir():
+        assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_saving_again_replaces_and_a_failure_leaves_what_was_there(
+    folder: Path, backbone: Backbone, mine: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(source: object, target: object) -> None:
+        raise OSError("no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="no space"):
+            save_backbone(mine, folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert load_backbone(folder).sha256 == backbone.sha256
+    save_backbone(mine, folder)
+    assert load_backbone(folder, module=Mine()).sha256 == mine.sha256
+
+
+@pytest.mark.parametrize("spell", [str, Path, lambda path: f"local-dir:{path}"])
+def test_a_folder_may_be_given_in_three_ways(folder: Path, backbone: Backbone, spell: Callable[[Path], Any]) -> None:
+    assert load_backbone(spell(folder)).sha256 == backbone.sha256
+
+
+def test_a_relative_folder_goes_before_the_hub(
+    folder: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent.parent)
+    assert load_backbone(f"{folder.parent.name}/{folder.name}").sha256 == backbone.sha256
+
+
+def test_a_listed_name_is_loaded_and_its_digest_checked() -> None:
+    backbone = load_backbone("tafm-compact")
+    assert load_backbone("tafm-compact", sha256=backbone.sha256.upper()).sha256 == backbone.sha256
+    with pytest.raises(WeightsError, match="expected 00"):
+        load_backbone("tafm-compact", sha256="00")
+    with pytest.raises(ValueError, match="neither module nor revision"):
+        load_backbone("tafm-compact", revision="main")
+
+
+def test_a_source_that_is_nothing_says_how_it_was_read() -> None:
+    with pytest.raises(ValueError, match=r"did you mean tafm-compact\?; nor is it a folder, or an owner/name"):
+        load_backbone("tafm-compcat")
+    with pytest.raises(ValueError, match="nor is it a folder"):
+        load_backbone("./not/there")
+    with pytest.raises(WeightsError, match=r"no backbone in .*cannot read config\.json"):
+        load_backbone(Path("not/there"))
+
+
+def test_the_digest_that_the_user_gives_is_checked(folder: Path, backbone: Backbone) -> None:
+    assert load_backbone(folder, sha256=backbone.sha256.upper()).sha256 == backbone.sha256
+    with pytest.raises(WeightsError, match="other weights"):
+        load_backbone(folder, sha256="0" * 64)
+
+
+# Architectures of the user
+
+
+def test_weights_of_another_architecture_need_its_module(mine: Backbone, tmp_path: Path, images: Tensor) -> None:
+    folder = save_backbone(mine, tmp_path)
+    with pytest.raises(WeightsError, match=r"'mine-of-3'.*pass module="):
+        load_backbone(folder)
+    module = Mine()
+    before = module.conv.weight.clone()
+    assert same(load_backbone(folder, module=module), mine, images)
+    assert torch.equal(module.conv.weight, before)
+
+
+def test_a_module_that_does_not_fit_is_refused(mine: Backbone, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"does not fit Conv2d: missing: weight, bias; unexpected: conv\.bias"):
+        load_backbone(save_backbone(mine, tmp_path), module=nn.Conv2d(3, 4, 3))
+
+
+# Damage
+
+
+def test_a_flipped_byte_or_a_cut_is_found(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(WeightsError, match="sha256"):
+        load_backbone(folder)
+    path.write_bytes(data[:-1])
+    with pytest.raises(WeightsError, match=f"has {len(data) - 1} bytes, expected {len(data)}"):
+        load_backbone(folder)
+    path.unlink()
+    with pytest.raises(WeightsError, match=r"cannot read the weights .*model\.safetensors"):
+        load_backbone(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ((), [], "describes no backbone"),
+        (("format",), "other", "describes no backbone"),
+        (("format_version",), 2, "upgrade tafm-loss"),
+        (("format_version",), True, "not as save_backbone writes it"),
+        (("format_version",), "1", "not as save_backbone writes it"),
+        (("weights",), None, "not as save_backbone writes it"),
+        (("weights", "file"), "../../elsewhere.safetensors", "not as save_backbone writes it"),
+        (("weights", "size"), True, "not as save_backbone writes it"),
+        (("weights", "sha256"), 5, "not as save_backbone writes it"),
+        (("weights", "sha256"), "0" * 64, "expected 0000"),
+        (("backbone", "mean"), [0.0, 0.0, 0.0], "does not describe the weights beside it"),
+    ],
+)
+def test_a_config_that_was_changed_is_refused(folder: Path, path: tuple[str, ...], value: Any, message: str) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    target = config
+    for key in path[:-1]:
+        target = target[key]
+    if path:
+        target[path[-1]] = value
+    (folder / "config.json").write_text(json.dumps(config if path else value))
+    with pytest.raises(WeightsError, match=message):
+        load_backbone(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"{", b"[" * 100_000, b" " * (2**20 + 1), b"9" * 5000])
+def test_a_config_that_is_no_json_is_refused(folder: Path, content: bytes) -> None:
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"config\.json is no JSON"):
+        load_backbone(folder)
+
+
+def test_weights_that_are_not_finite_are_refused_though_saved_so(backbone: Backbone, tmp_path: Path) -> None:
+    with torch.no_grad():
+        next(backbone.parameters()).view(-1)[0] = torch.nan
+    with pytest.raises(WeightsError, match=r"features\.0\.weight has values that are not finite"):
+        load_backbone(save_backbone(backbone, tmp_path))
+
+
+def test_a_config_that_lies_about_the_network_is_refused(backbone: Backbone, tmp_path: Path) -> None:
+    taps = {"relu1": Tap(64, 2), "fire3": Tap(128, 8)}
+    backbone.config = dataclasses.replace(backbone.config, taps=taps)
+    with pytest.raises(WeightsError, match=r"says fire3 is .*stride=8.*but the network has .*stride=4"):
+        load_backbone(save_backbone(backbone, tmp_path))
+    backbone.config = dataclasses.replace(backbone.config, taps={"relu7": Tap(64, 2)})
+    with pytest.raises(WeightsError, match="has no tap 'relu7'"):
+        load_backbone(save_backbone(backbone, tmp_path))
+
+
+def test_foreign_safetensors_with_a_config_of_ours_beside_it_are_refused(folder: Path) -> None:
+    data = safetensors.torch.save({"weight": torch.zeros(1)})
+    (folder / "model.safetensors").write_bytes(data)
+    config = json.loads((folder / "config.json").read_text())
+    config["weights"].update(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match="does not describe the weights beside it"):
+        load_backbone(folder)
+
+
+# The Hub
+
+
+class Hub:
+    """Stands in for `hf_hub_download`: copies files of a folder into a cache of the client's layout."""
+
+    def __init__(self, content: Path, cache: Path) -> None:
+        self.content = content
+        self.cache = cache
+        self.calls: list[tuple[str, str, str | None]] = []
+        self.options: dict[str, Any] = {}
+        self.error: Exception | None = None
+
+    def download(self, repository: str, name: str, *, revision: str | None, **options: Any) -> str:
+        self.calls.append((repository, name, revision))
+        self.options = options
+        if self.error is not None:
+            raise self.error
+        target = self.cache / "snapshots" / COMMIT / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.content / name, target)
+        return str(target)
+
+
+@pytest.fixture
+def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    hub = Hub(folder, tmp_path / "cache")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", hub.download)
+    return hub
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "revision"),
+    [
+        ("owner/name", {}, None),
+        ("owner/name@v1.0", {}, "v1.0"),
+        ("hf-hub:owner/name@main", {}, "main"),
+        ("owner/name", {"revision": "v2"}, "v2"),
+        ("owner/name@v2", {"revision": "v2"}, "v2"),
+    ],
+)
+def test_weights_are_fetched_at_the_commit_of_the_config(
+    hub: Hub, backbone: Backbone, images: Tensor, source: str, options: dict[str, str], revision: str | None
+) -> None:
+    assert same(load_backbone(source, **options), backbone, images)
+    assert hub.calls == [("owner/name", "config.json", revision), ("owner/name", "model.safetensors", COMMIT)]
+
+
+def test_options_reach_the_client(hub: Hub) -> None:
+    load_backbone("owner/name", token="secret", cache_dir="cache", local_files_only=True)
+    assert hub.options == {"token": "secret", "cache_dir": "cache", "local_files_only": True}
+
+
+def test_two_revisions_are_one_too_many(hub: Hub) -> None:
+    with pytest.raises(ValueError, match="two revisions"):
+        load_backbone("owner/name@v1", revision="v2")
+    assert not hub.calls
+
+
+def test_damage_in_the_cache_is_found(hub: Hub) -> None:
+    data = (hub.content / "model.safetensors").read_bytes()
+    (hub.content / "model.safetensors").write_bytes(data[:-1] + b"\x7f")
+    with pytest.raises(WeightsError, match="sha256"):
+        load_backbone("owner/name")
+
+
+def _client_errors() -> list[tuple[Exception, str]]:
+    from huggingface_hub import errors
+
+    def make(kind: type[Exception]) -> Exception:
+        error = kind.__new__(kind, "token hf_secret")  # constructors differ between versions
+        error.args = ("token hf_secret",)
+        return error
+
+    return [
+        (make(errors.GatedRepoError), "access must be asked for"),
+        (make(errors.RepositoryNotFoundError), "no such repository, or a private one"),
+        (make(errors.RevisionNotFoundError), "no such revision"),
+        (make(errors.LocalEntryNotFoundError), "not in the cache, and the Hub cannot be reached"),
+        (make(errors.EntryNotFoundError), "holds no backbone"),
+        (make(errors.HFValidationError), "the download failed"),
+        (ConnectionResetError("token hf_secret"), "the download failed"),
+    ]
+
+
+@pytest.mark.parametrize(("error", "message"), _client_errors(), ids=lambda value: type(value).__name__)
+def test_every_error_of_the_client_becomes_ours_without_its_request(hub: Hub, error: Exception, message: str) -> None:
+    hub.error = error
+    with pytest.raises(WeightsError, match=rf"owner/name/config\.json@v1 .*{message}") as raised:
+        load_backbone("owner/name@v1", token="hf_secret")
+    assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
+    assert b"hf_secret" not in pickle.dumps(raised.value)
+    assert "hf_secret" not in str(raised.value)
+
+
+def test_a_cache_without_commits_is_refused(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repository, name, **options: str(hub.content / name))
+    with pytest.raises(WeightsError, match="cannot tell the commit"):
+        load_backbone("owner/name")
