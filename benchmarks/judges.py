@@ -21,12 +21,11 @@ from tqdm import tqdm
 
 from tafm_loss import TaskAdaptiveFeatureLoss, create_backbone
 from tafm_loss._images import IMAGE_SUFFIXES, read_image
-from tafm_loss.finetune.report import RESPONSE_EXTENTS, SELECTIVITY_EXTENTS, measure
-from tafm_loss.finetune.trainer import measure_units
+from tafm_loss.finetune.report import RESPONSE_EXTENTS, SELECTIVITY_EXTENTS, measure, measure_units, response
 from tafm_loss.scenes import generate_scenes
 
 SIZE = 160
-SCENES = 100
+SCENES = 60
 SCENE_SEED = 2**40
 COMMAND = "python benchmarks/judges.py --photographs BSDS500/test --squeezenet squeezenet1_0-imagenet.safetensors"
 SQUEEZENET_TAPS = ("relu1", "fire3", "fire5", "fire9")
@@ -92,12 +91,10 @@ def health_table(arms: dict[str, Any]) -> dict[str, Any]:
                     f"{name}, {where}",
                     f"{f['recovery_before_db']:.1f} → {f['recovery_after_db']:.1f}",
                     f"{f['gradient_peak']:.1f}",
-                    *(
-                        f"{f[key]['median']:.2f} ({f[key]['p10']:.2f})"
-                        for key in ("mirrored", "grey", "other", "shift")
-                    ),
+                    *(_range(f[key]) for key in ("mirrored", "grey", "other", "shift")),
                     f"{min(f['response_slopes']):.2f}",
                     f"{100 * f['ordered_share']:.1f} %",
+                    f"{max(decile_ratios(figures).values()):.1f}" if where == "photographs" else "",
                 ]
             )
     extents = f"{RESPONSE_EXTENTS[0]:g} to {RESPONSE_EXTENTS[-1]:g} px"
@@ -112,14 +109,45 @@ def health_table(arms: dict[str, Any]) -> dict[str, Any]:
             "shift",
             "least slope",
             "ordered",
+            "worst decile",
         ],
         "rows": rows,
         "caption": "Health. Recovery: pixels optimised from a 6 px shake by the judge alone, PSNR before and after. "
         "Nyquist peak: of the gradient's power, over its mean. Mirrored: a 3 px shake's error with its sign turned, "
         "over the shake. Grey: the image without colour, over a 3 px shake. Other: another image, over a 24 px shake. "
-        "Shift: by 1 px, over a 3 px shake. Each the median over images, in brackets the lowest decile. Least slope: "
-        f"of log response over log extent between neighbours, {extents}; ordered: images whose response only grows.",
+        "Shift: by 1 px, over a 3 px shake. Each the median over images, in brackets 10th and 90th percentile. Least "
+        f"slope: of log response over log extent between neighbours, {extents}; ordered: images whose response only "
+        "grows. Worst decile: the largest factor, over all figures that an image has of its own, selectivity included, "
+        f"by which the worst decile of photographs is worse than the median scene.{_unit_sentence(arms)}",
     }
+
+
+def _range(spread: dict[str, float]) -> str:
+    return f"{spread['median']:.2f} ({spread['p10']:.2f}-{spread['p90']:.2f})"
+
+
+def _unit_sentence(arms: dict[str, Any]) -> str:
+    mean = arms.get("tafm-compact", {}).get("ten_px_shake_of_photographs")
+    return "" if mean is None else f" A 10 px shake of the photographs costs {mean:.2f} by tafm-compact, on average."
+
+
+def decile_ratios(figures: dict[str, Any]) -> dict[str, float]:
+    """Return by what factor the worst decile of photographs is worse than the median of generated scenes."""
+
+    def factor(photographs: dict[str, float], scenes: dict[str, float]) -> float:
+        return round(scenes["median"] / max(photographs["p10"], 1e-9), 2)
+
+    here, there = figures["photographs"], figures["scenes"]
+    ratios = {name: factor(here[name], there[name]) for name in ("grey", "other")}
+    mirrored = here["mirrored"]
+    ratios["mirrored"] = round(max(mirrored["p90"], 1 / mirrored["p10"]) / max(there["mirrored"]["median"], 1), 2)
+    for distractor, kinds in here["selectivity"].items():
+        for extent in next(iter(kinds.values())):
+            matching = there["selectivity"][distractor]
+            ratios[f"{distractor}, {extent} px"] = max(
+                factor(kinds[kind][extent], matching[kind][extent]) for kind in kinds
+            )
+    return ratios
 
 
 def main() -> None:
@@ -132,10 +160,10 @@ def main() -> None:
     parser.add_argument("--again", action="append", default=[], help="an arm to measure again")
     options = parser.parse_args()
     judges: dict[str, Callable[[], Distance]] = {
-        "tafm-compact": lambda: TaskAdaptiveFeatureLoss(reduction="none"),
-        "SqueezeNet untuned": lambda: untuned_squeezenet(options.squeezenet),
         "MSE": lambda: squared_error,
         "MSE of 8 x 8 means": lambda: pooled_squared_error,
+        "SqueezeNet untuned": lambda: untuned_squeezenet(options.squeezenet),
+        "tafm-compact": lambda: TaskAdaptiveFeatureLoss(reduction="none"),
     }
     images = {
         "photographs": photographs(options.photographs),
@@ -144,9 +172,17 @@ def main() -> None:
     path = RESULTS / "health.json"
     known = json.loads(path.read_text())["arms"] if path.exists() else {}
     arms = {name: known[name] for name in judges if name in known and name not in options.again}
+    if "tafm-compact" in arms and arms["tafm-compact"]["judge"] != repr(judges["tafm-compact"]()):
+        del arms["tafm-compact"]
     for name in tqdm([name for name in judges if name not in arms], desc="judges"):
         judge = judges[name]()
         arms[name] = {where: measure(judge, batch, recovered_images=12) for where, batch in images.items()}
+        arms[name]["worst_decile_factors"] = decile_ratios(arms[name])
+        arms[name]["ten_px_shake_of_photographs"] = float(
+            response(judge, images["photographs"], extents=(10.0,)).mean()
+        )
+        arms[name]["metadata"] = metadata(COMMAND)
+        arms[name]["judge"] = repr(judge)
         ordered = {known_name: arms[known_name] for known_name in judges if known_name in arms}
         facts = metadata(COMMAND)
         write_result(path, {"table": health_table(ordered), "metadata": facts, "arms": ordered})

@@ -23,7 +23,7 @@ from tafm_loss.scenes import generate_scenes
 SCENES = 800
 SCENE_SIZE = 192
 VALIDATION_SCENES = 48
-STEPS = 4000
+STEPS = 1200
 BATCH_SIZE = 6
 ASSET = Path(tafm_loss.backbones.__file__).parent / "assets" / "tafm-compact.safetensors"
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out_dir", type=Path)
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--install", action="store_true", help="put the result into the package")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -42,7 +42,7 @@ def main() -> None:
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
         start = create_backbone("tafm-compact", weights=None)
-    scenes = _cached_scenes(options.out_dir / "scenes.pt")
+    scenes = generate_scenes(SCENES, SCENE_SIZE, generator=torch.Generator().manual_seed(0))
     validation = generate_scenes(VALIDATION_SCENES, SCENE_SIZE, generator=torch.Generator().manual_seed(1))
     tuned = finetune_backbone(
         start,
@@ -55,6 +55,8 @@ def main() -> None:
     ).backbone
     tuned.config = dataclasses.replace(
         tuned.config,
+        name="tafm-compact",
+        licence="Apache-2.0",
         base_weights="none: tuned from random weights",
         training_data=f"{SCENES} generated scenes (tafm_loss.scenes), no photograph",
         recipe="python examples/train_compact.py OUT_DIR --install",
@@ -64,15 +66,6 @@ def main() -> None:
     if options.install:
         shutil.copyfile(options.out_dir / "model.safetensors", ASSET)
         print(f"installed as {ASSET}; put the sha256 into tafm_loss/backbones/registry.py")
-
-
-def _cached_scenes(path: Path) -> torch.Tensor:
-    if path.exists():
-        return torch.load(path, weights_only=True)
-    scenes = generate_scenes(SCENES, SCENE_SIZE, generator=torch.Generator().manual_seed(0))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(scenes, path)
-    return scenes
 
 
 if __name__ == "__main__":

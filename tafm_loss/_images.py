@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["IMAGE_SUFFIXES", "LUMA", "check_images", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "LUMA", "check_images", "check_unit_range", "read_image"]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -46,6 +46,15 @@ def check_images(images: Tensor, name: str, *, channels: int | None = 3, minimum
         )
     if min(shape[2:]) < minimum_size:
         raise ValueError(f"{name} must be at least {minimum_size} px high and wide, got {shape[2]} x {shape[3]}")
+
+
+def check_unit_range(images: Tensor, name: str) -> None:
+    """Raise ValueError unless all values are finite and in [0, 1], up to an overshoot of 0.05."""
+    if images.numel() == 0:
+        return
+    low, high = (float(bound) for bound in images.detach().aminmax())
+    if not -0.05 <= low <= high <= 1.05:
+        raise ValueError(f"{name} must have values in [0, 1], got {low:g} to {high:g}; divide 8-bit values by 255")
 
 
 def read_image(path: str | Path) -> Tensor:

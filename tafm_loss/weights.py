@@ -93,8 +93,8 @@ def load_backbone(
         return _checked(create_backbone(text), text, sha256)
     if text.startswith("local-dir:"):
         return _load_folder(Path(text.removeprefix("local-dir:")), sha256, module)
-    if not isinstance(source, str) or Path(text).is_dir():
-        return _load_folder(Path(text), sha256, module)
+    if not isinstance(source, str) or Path(text).is_dir() or text.startswith((".", "/", "~")):
+        return _load_folder(Path(text).expanduser(), sha256, module)
     repository, revision = _hub_id(text, revision)
     options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     return _load_folder(_fetch(repository, revision, options), sha256, module)

@@ -134,10 +134,14 @@ def test_a_listed_name_is_loaded_and_its_digest_checked() -> None:
 def test_a_source_that_is_nothing_says_how_it_was_read() -> None:
     with pytest.raises(ValueError, match=r"did you mean tafm-compact\?; nor is it a folder, or an owner/name"):
         load_backbone("tafm-compcat")
-    with pytest.raises(ValueError, match="nor is it a folder"):
-        load_backbone("./not/there")
     with pytest.raises(WeightsError, match=r"no backbone in .*cannot read config\.json"):
         load_backbone(Path("not/there"))
+
+
+@pytest.mark.parametrize("source", ["./nothing", "/nothing/here", "~/nothing-here", ".."])
+def test_what_is_spelt_as_a_path_is_never_looked_for_on_the_hub(source: str) -> None:
+    with pytest.raises(WeightsError, match="no backbone in"):
+        load_backbone(source)
 
 
 def test_the_digest_that_the_user_gives_is_checked(folder: Path, backbone: Backbone) -> None:

@@ -40,7 +40,7 @@ class BackboneConfig:
         base_weights: the weights it was tuned from, or that it is.
         training_data: the images it was tuned on.
         recipe: the command that makes it.
-        units: {distance: {tap: value}}, the mean distance between photographs and themselves under a 10 px
+        units: {distance: {tap: value}}, the mean distance between validation images and themselves under a 10 px
             shake. A tap's distance is divided by it, so that 1 means the same for every backbone.
         figures: what was measured on it when it was made.
     """
@@ -161,19 +161,21 @@ class Backbone(nn.Module):
         self.config = config
         self._state_names = tuple(network.state_dict())
         self._frozen = False
-        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(config.mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std, dtype=torch.float32).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return {tap: features} of images (N, 3, H, W), RGB in [0, 1], of any floating type.
 
         Raises:
-            TypeError: if `images` is no floating-point tensor.
+            TypeError: if `images` is no floating-point tensor, or the network returns no dict.
             ValueError: if its shape is another, or smaller than `config.minimum_size`.
         """
         check_images(images, "images", minimum_size=self.config.minimum_size)
         normalised = (images.to(self.mean.dtype) - self.mean) / self.std
-        features: dict[str, Tensor] = self.network(normalised)
+        features = self.network(normalised)
+        if not isinstance(features, dict):
+            raise TypeError(f"the network must return {{tap: features}}, got {type(features).__name__}")
         return features
 
     def train(self, mode: bool = True) -> "Backbone":

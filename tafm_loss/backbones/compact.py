@@ -30,9 +30,9 @@ COMPACT_CONFIG = BackboneConfig(
 class CompactNetwork(nn.Module):
     """Four stages, each a convolution at half the resolution of the one before, cut after the last tap.
 
-    Full resolution is left at once, through wide overlapping filters that cannot give a checkerboard; all further
-    steps down are blur-pooled. The last channel of every stage is a constant: when feature vectors are scaled to unit
-    length it sets the activity below which they hardly count, so that weak noise in a flat region stays weak.
+    Full resolution is left at once, through wide overlapping filters; all further steps down are blur-pooled. The last
+    channel of every stage is a constant: when feature vectors are scaled to unit length it sets the activity below
+    which they hardly count, so that weak noise in a flat region stays weak.
 
     Args:
         taps: the stages to return.
@@ -42,7 +42,7 @@ class CompactNetwork(nn.Module):
         super().__init__()
         self.taps = tuple(taps)
         depth = 1 + max(list(COMPACT_CONFIG.taps).index(tap) for tap in taps)
-        self.stem = EvenStem(WIDTHS[0])
+        self.stem = Stem(WIDTHS[0])
         self.stages = nn.ModuleList(
             nn.Sequential(BlurPool(before), FlooredConv(before, width)) for before, width in pairwise(WIDTHS[:depth])
         )
@@ -56,42 +56,50 @@ class CompactNetwork(nn.Module):
         return {tap: named[tap] for tap in self.taps}
 
 
+class Stem(nn.Module):
+    """Half the resolution at once, by wide overlapping filters whose gradient is clean.
+
+    Fine detail is judged in lightness alone, by filters that sum to the same on each of the four pixel parities, so
+    that a constant gradient in the features is a constant gradient in the image: no checkerboard. Colour is judged
+    through binomially smoothed filters: the gradient holds no colour noise.
+    """
+
+    binomial: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        colours = (width - 1) // 3
+        fine = torch.randn(width - 1 - colours, 1, STEM_SIZE, STEM_SIZE)
+        colour = torch.randn(colours, 3, 3, 3)
+        self.fine = nn.Parameter(0.8 * fine / fine.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
+        self.colour = nn.Parameter(2.0 * colour / colour.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
+        self.bias = nn.Parameter(torch.full((width - 1,), 0.05))
+        self.register_buffer("binomial", _binomial()[None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features (N, width, H // 2, W // 2) of images (N, 3, H, W); the last channel is `FLOOR`."""
+        half = STEM_SIZE // 2
+        parities = self.fine.view(-1, 1, half, 2, half, 2)
+        sums = parities.mean(dim=(2, 4), keepdim=True)
+        fine = (parities - sums + sums.mean(dim=(3, 5), keepdim=True)).view_as(self.fine).expand(-1, 3, -1, -1)
+        smooth = F.conv2d(F.pad(self.colour, (3, 3, 3, 3)).flatten(0, 1)[:, None], self.binomial)
+        weight = torch.cat([fine, smooth.view(-1, 3, STEM_SIZE, STEM_SIZE)])
+        padded = F.pad(images, (STEM_BORDER,) * 4, mode="replicate")
+        return F.conv2d(padded, *_floored(weight, self.bias), stride=2)
+
+
 class FlooredConv(nn.Module):
     """A 3 x 3 convolution whose last output channel is the constant `FLOOR`."""
 
-    def __init__(self, channels: int, width: int, size: int = 3) -> None:
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(width - 1, channels, size, size))
+        self.weight = nn.Parameter(torch.empty(width - 1, channels, 3, 3))
         self.bias = nn.Parameter(torch.full((width - 1,), 0.05))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
 
     def forward(self, features: Tensor) -> Tensor:
         """Return features (N, width, H, W)."""
-        return F.conv2d(features, *self.floored(self.weight), padding=1)
-
-    def floored(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return weight and bias with the filter of the constant channel appended."""
-        return F.pad(weight, (0, 0, 0, 0, 0, 0, 0, 1)), F.pad(self.bias, (0, 1), value=FLOOR)
-
-
-class EvenStem(FlooredConv):
-    """A strided convolution whose filters sum to the same on each of the four pixel parities.
-
-    A constant gradient in its output is then a constant gradient in the image: no checkerboard.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__(3, width, STEM_SIZE)
-        with torch.no_grad():
-            self.weight.copy_(_stem_filters(width - 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return features (N, width, H // 2, W // 2) of images (N, 3, H, W)."""
-        half = STEM_SIZE // 2
-        parities = self.weight.view(-1, 3, half, 2, half, 2)
-        sums = parities.mean(dim=(2, 4), keepdim=True)
-        even = (parities - sums + sums.mean(dim=(3, 5), keepdim=True)).view_as(self.weight)
-        return F.conv2d(F.pad(images, (STEM_BORDER,) * 4, mode="replicate"), *self.floored(even), stride=2)
+        return F.conv2d(features, *_floored(self.weight, self.bias), padding=1)
 
 
 class BlurPool(nn.Module):
@@ -109,15 +117,9 @@ class BlurPool(nn.Module):
         return F.conv2d(features, self.kernel, stride=2, padding=1, groups=len(self.kernel))
 
 
-def _stem_filters(count: int) -> Tensor:
-    """Return random filters (count, 3, 6, 6) of equal energy: half of them smooth, half for the finest detail."""
-    fine = torch.randn(count - count // 2, 3, STEM_SIZE, STEM_SIZE)
-    small = torch.randn(count // 2, 3, 3, 3)
-    small = small - 0.8 * small.mean(dim=(1, 2, 3), keepdim=True)
-    window = _binomial()[None, None]
-    smooth = F.conv2d(F.pad(small, (3, 3, 3, 3)).flatten(0, 1)[:, None], window).view(-1, 3, STEM_SIZE, STEM_SIZE)
-    filters = torch.cat([smooth, fine])
-    return 1.4 * filters / filters.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
+def _floored(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weight and bias with the filter of the constant channel appended."""
+    return F.pad(weight, (0, 0, 0, 0, 0, 0, 0, 1)), F.pad(bias, (0, 1), value=FLOOR)
 
 
 def _binomial() -> Tensor:

@@ -21,7 +21,7 @@ from tafm_loss.backbones.weight_files import WeightFile, WeightsError, fill_netw
 __all__ = ["BackboneSummary", "create_backbone", "describe_backbones", "from_weights", "list_backbones"]
 
 COMPACT_FILE = "tafm-compact.safetensors"
-COMPACT_SHA256 = "b106617031cd0eaf9ca144f0d69704de3b09ccd092ce21c7951ef4ecc2540a87"
+COMPACT_SHA256 = "f9d77507adeb8b851a237c7d2738212850ecde11d3c0c67cbe4d4b47e2739696"
 
 
 @dataclasses.dataclass(frozen=True)

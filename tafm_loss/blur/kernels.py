@@ -16,8 +16,9 @@ KINDS = ("shake", "linear", "defocus", "gaussian")
 
 # The length of a uniform straight motion is sqrt(12) times its RMS radius.
 EXTENT_PER_RADIUS = math.sqrt(12.0)
-PATH_SAMPLES = 129
-CLOUD_POINTS = 1024
+LEAST_PATH_SAMPLES = 129
+LEAST_CLOUD_POINTS = 1024
+POINTS_PER_PX = 1.5
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 
 
@@ -90,7 +91,8 @@ def point_spread_functions(
     device = kinds.device
     kernels = torch.zeros(*extents.shape, size, size, device=device)
     draws = torch.rand(n, 3, generator=generator, device=device)
-    noise = torch.rand(n, PATH_SAMPLES, 3, generator=generator, device=device)
+    samples = max(LEAST_PATH_SAMPLES, 2 * (size // 4) + 1)
+    noise = torch.rand(n, samples, 3, generator=generator, device=device)
     for index, kind in enumerate(KINDS):
         chosen = (kinds == index).nonzero()[:, 0]
         if not len(chosen):
@@ -102,7 +104,8 @@ def point_spread_functions(
             path = _path(draws[chosen], noise[chosen], wander, turning)
             points, weights = _nested_exposures(path, radii)
         else:
-            points, weights = _disk(radii) if kind == "defocus" else _gaussian(radii)
+            cloud = _disk if kind == "defocus" else _gaussian
+            points, weights = cloud(radii, max(LEAST_CLOUD_POINTS, round(POINTS_PER_PX * _largest_area(size))))
         kernels[:, chosen] = _splat(_match_radius(points, weights, radii), weights, size)
     return kernels
 
@@ -152,21 +155,28 @@ def _nested_exposures(path: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
     return points, weights
 
 
-def _disk(radii: Tensor) -> tuple[Tensor, Tensor]:
+def _largest_area(size: int) -> float:
+    """Return the area in px of the largest disk in a kernel of this size: 2 pi times its squared RMS radius."""
+    return 2 * math.pi * ((size - 3) / 5.6) ** 2
+
+
+def _disk(radii: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return a uniform disk of each RMS radius as points on a sunflower spiral."""
-    return _spiral(((torch.arange(CLOUD_POINTS, device=radii.device) + 0.5) / CLOUD_POINTS).sqrt(), radii)
+    share = (torch.arange(count, device=radii.device) + 0.5) / count
+    return _spiral(share.sqrt(), radii)
 
 
-def _gaussian(radii: Tensor) -> tuple[Tensor, Tensor]:
+def _gaussian(radii: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return a Gaussian of each RMS radius, cut at three standard deviations, as points on a sunflower spiral."""
-    share = (torch.arange(CLOUD_POINTS, device=radii.device) + 0.5) / CLOUD_POINTS * (1 - math.exp(-4.5))
+    share = (torch.arange(count, device=radii.device) + 0.5) / count * (1 - math.exp(-4.5))
     return _spiral((-2 * (1 - share).log()).sqrt(), radii)
 
 
 def _spiral(distances: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
-    angle = GOLDEN_ANGLE * torch.arange(CLOUD_POINTS, device=radii.device)
+    count = len(distances)
+    angle = GOLDEN_ANGLE * torch.arange(count, device=radii.device)
     unit = torch.stack([angle.cos(), angle.sin()], dim=-1) * (distances / distances.square().mean().sqrt())[:, None]
-    weights = torch.full((*radii.shape, CLOUD_POINTS), 1 / CLOUD_POINTS, device=radii.device)
+    weights = torch.full((*radii.shape, count), 1 / count, device=radii.device)
     return unit * radii[..., None, None], weights
 
 
@@ -185,7 +195,7 @@ def _match_radius(points: Tensor, weights: Tensor, radii: Tensor) -> Tensor:
 
 
 def _splat(points: Tensor, weights: Tensor, size: int) -> Tensor:
-    """Return kernels (..., size, size) of points (..., T, 2) and weights (..., T), with an exact sum and centroid."""
+    """Return kernels (..., size, size) of points (..., T, 2) and weights (..., T), of the same sum."""
     half = size // 2
     pixels = torch.arange(-half, half + 1, device=points.device, dtype=points.dtype)
     tents = (1 - (points.clamp(-half, half).unsqueeze(-2) - pixels[:, None]).abs()).clamp(min=0)

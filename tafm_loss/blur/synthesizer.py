@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from tafm_loss._images import check_images
+from tafm_loss._images import check_images, check_unit_range
 from tafm_loss.blur.convolve import reflect_convolve
 from tafm_loss.blur.kernels import KINDS, BlurKernels, kernel_size, point_spread_functions
 from tafm_loss.blur.transfer import from_linear, to_linear
@@ -105,10 +105,15 @@ class BlurSynthesizer(nn.Module):
             generator: where random numbers come from; None draws a fresh seed and leaves the global state alone.
 
         Raises:
-            TypeError: if images are not floating.
-            ValueError: if their shape is wrong, or they are too small for the largest extent.
+            TypeError: if images are not floating, or `kernels` is not what `sample` returns.
+            ValueError: if their shape is wrong, they are too small for the largest extent, or their values are not
+                in [0, 1] although a transfer is set.
         """
         check_images(images, "images", channels=None)
+        if self.transfer is not None and not torch.compiler.is_compiling():
+            check_unit_range(images, "images")
+        if not isinstance(kernels, BlurKernels | None):
+            raise TypeError(f"kernels must come from sample(), got {type(kernels).__name__}")
         drawn = self.sample(len(images), generator=generator) if kernels is None else kernels
         if drawn.kernels.shape[1] != len(images):
             raise ValueError(f"kernels are for {drawn.kernels.shape[1]} images, got {len(images)}")

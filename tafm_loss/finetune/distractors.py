@@ -15,13 +15,11 @@ def white_noise(error: Tensor, *, generator: torch.Generator | None = None) -> T
     return noise * _rms(error) / _rms(noise)
 
 
-def fine_noise(error: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Return high-pass noise with the mean square of each image of `error` (N, 3, H, W): grey, and colour alone."""
-    noise = torch.randn(error.shape, generator=generator).to(error)
+def fine_noise(error: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """Return grey high-pass noise with the mean square of each image of `error` (N, C, H, W)."""
+    noise = torch.randn(error.shape[0], 1, *error.shape[2:], generator=generator).to(error)
     fine = noise - F.avg_pool2d(noise, 3, stride=1, padding=1, count_include_pad=False)
-    lightness = fine.mean(1, keepdim=True).expand_as(fine)
-    chroma = fine - lightness
-    return lightness * _rms(error) / _rms(lightness), chroma * _rms(error) / _rms(chroma)
+    return (fine * _rms(error) / _rms(fine)).expand_as(error)
 
 
 def scrambled_error(error: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

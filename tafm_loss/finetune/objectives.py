@@ -25,8 +25,17 @@ class Objective(Protocol):
             generator: where random numbers come from.
         """
 
-    def terms(self, distances: Mapping[str, Tensor], extents: Tensor) -> dict[str, Tensor]:
-        """Return the parts of the objective, given the distances (K, N) of the versions from the sharp scenes."""
+    def descent_levels(self, levels: int) -> slice:
+        """Return at which of the blurred levels the gradient of the distance is looked at; `slice(0)` for none."""
+
+    def terms(self, distances: Mapping[str, Tensor], descents: Tensor, extents: Tensor) -> dict[str, Tensor]:
+        """Return the parts of the objective.
+
+        Args:
+            distances: (K, N), of the versions from the sharp scenes.
+            descents: (D, N), at each of `descent_levels`, the cosine between downhill and the way to the sharp scene.
+            extents: px, (L, N).
+        """
 
 
 class TripletObjective:
@@ -38,7 +47,11 @@ class TripletObjective:
         """Return the blurred levels alone."""
         return {"blurred": levels[1:]}
 
-    def terms(self, distances: Mapping[str, Tensor], extents: Tensor) -> dict[str, Tensor]:
+    def descent_levels(self, levels: int) -> slice:
+        """Return no level."""
+        return slice(0)
+
+    def terms(self, distances: Mapping[str, Tensor], descents: Tensor, extents: Tensor) -> dict[str, Tensor]:
         """Return the mean of max(0, d(weak) - d(strong) + margin) over all neighbours in extent."""
         length = (distances["blurred"] + 1e-8).sqrt()
         return {"order": F.relu(length[:-1] - length[1:] + self.margin).mean()}
@@ -47,11 +60,12 @@ class TripletObjective:
 class GradedObjective:
     """Blur in its order, by margins that grow with the gap in extent, and dearer than anything that is not blur.
 
-    All terms are hinges on differences of log distances, so that neither the unit of the distance nor its power
+    The terms are hinges on differences of log distances, so that neither the unit of the distance nor its power
     matters. A distractor is given several times the mean squared error of the blur and must still be nearer, which
     trains the quantity that `tafm_loss.finetune.report.selectivity` measures. So that the backbone stays a judge of
     images and does not become blind to what is not blur, distractors must not be too near either, noise on top of a
-    blur must not look like sharpness, and half of the error must cost clearly less than all of it.
+    blur must not look like sharpness, half of the error must cost clearly less than all of it, and downhill from a
+    blurred image must be the way to the sharp one.
     """
 
     order_slope = 0.6
@@ -59,12 +73,13 @@ class GradedObjective:
     noise_ceiling = 3.0
     scrambled_factors = (3.0, 2.0)
     large_extent = 9.0
-    fine_noise_factors = (8.0, 12.0)
+    fine_noise_factor = 8.0
     mirror_tolerance = 0.15
     grey_margin = 0.9
     other_margin = 0.35
     speckle_margin = 0.05
     halfway_share = 1 / 3
+    least_descent = 0.7
 
     def versions(self, levels: Tensor, extents: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the blurred levels and what they are compared with, each with the error of its level."""
@@ -77,13 +92,12 @@ class GradedObjective:
         def noise(error: Tensor) -> Tensor:
             return white_noise(error, generator=generator)
 
-        luma, chroma = zip(*(fine_noise(error, generator=generator) for error in errors[weak]), strict=True)
         return {
             "blurred": blurred,
             "noise": sharp + math.sqrt(self.noise_factor) * _each(noise, errors),
             "scrambled": sharp + factors.sqrt() * _each(lambda e: scrambled_error(e, generator=generator), errors),
-            "fine luma": sharp + math.sqrt(self.fine_noise_factors[0]) * torch.stack(luma),
-            "fine chroma": sharp + math.sqrt(self.fine_noise_factors[1]) * torch.stack(chroma),
+            "fine noise": sharp
+            + math.sqrt(self.fine_noise_factor) * _each(lambda e: fine_noise(e, generator=generator), errors[weak]),
             "speckled": blurred[middle] + 0.5 * _each(noise, errors[middle]),
             "halfway": sharp + 0.5 * errors[middle],
             "mirrored": mirrored(blurred[middle][:1], sharp),
@@ -91,7 +105,11 @@ class GradedObjective:
             "other": sharp.roll(1, 0)[None],
         }
 
-    def terms(self, distances: Mapping[str, Tensor], extents: Tensor) -> dict[str, Tensor]:
+    def descent_levels(self, levels: int) -> slice:
+        """Return the middle levels."""
+        return self._middle(levels)
+
+    def terms(self, distances: Mapping[str, Tensor], descents: Tensor, extents: Tensor) -> dict[str, Tensor]:
         """Return the hinges by name."""
         log = {name: (distance + 1e-9).log() for name, distance in distances.items()}
         blur = log["blurred"]
@@ -103,8 +121,8 @@ class GradedObjective:
             "noise": F.relu(log["noise"] - blur).mean(),
             "scrambled": 2 * F.relu(log["scrambled"] - blur).mean(),
             "noise_ceiling": F.relu(blur - log["noise"] - math.log(self.noise_ceiling)).mean(),
-            "fine_ceiling": 2
-            * (F.relu(blur[weak] - log["fine luma"]) + F.relu(blur[weak] - log["fine chroma"])).mean(),
+            "fine_ceiling": 2 * F.relu(blur[weak] - log["fine noise"]).mean(),
+            "descent": 2 * F.relu(self.least_descent - descents).mean(),
             "speckled": 2 * F.relu(blur[middle] + self.speckle_margin - log["speckled"]).mean(),
             "halfway": 2 * F.relu(log["halfway"] - blur[middle] - math.log(self.halfway_share)).mean(),
             "mirrored": F.relu((log["mirrored"] - reference).abs() - self.mirror_tolerance).mean(),

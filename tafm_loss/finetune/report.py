@@ -1,7 +1,8 @@
 """What a backbone sees: how far blur is, next to changes that are not blur, and whether its gradient can be trusted.
 
 Every function takes a `distance(pred, target) -> (N,)` that is differentiable in `pred`, such as
-`TaskAdaptiveFeatureLoss(..., reduction="none")`, and sharp images (N, 3, H, W) in [0, 1].
+`TaskAdaptiveFeatureLoss(..., reduction="none")`, and sharp images (N, 3, H, W) in [0, 1]. If it has `features`, as that
+loss has, those of a target are computed once for all that it is compared with.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,18 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tafm_loss._metrics import psnr
+from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.blur.kernels import BlurKernels
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.finetune.distractors import grey, mirrored, scrambled_error, white_noise
+from tafm_loss.losses.distances import DISTANCES
 
-__all__ = ["gradient_peak", "health", "measure", "recovery", "response", "selectivity"]
+__all__ = ["gradient_peak", "health", "measure", "measure_units", "recovery", "response", "selectivity"]
 
-Distance = Callable[[Tensor, Tensor], Tensor]
+Distance = Callable[[Tensor, Any], Tensor]
 
 SELECTIVITY_KINDS = ("shake", "linear", "defocus")
 SELECTIVITY_EXTENTS = (1.0, 2.0, 3.0, 6.0, 12.0, 24.0)
 RESPONSE_EXTENTS = (0.5, 1.0, 2.0, 3.0, 6.0, 12.0, 25.0)
 REFERENCE_EXTENT = 3.0
+UNIT_EXTENT = 10.0
 DISTRACTORS = {"white noise": white_noise, "scrambled error": scrambled_error}
 CHUNK = 20
 
@@ -49,9 +54,10 @@ def selectivity(
         generator = torch.Generator().manual_seed(seed)
         parts: dict[str, list[Tensor]] = {distractor: [] for distractor in DISTRACTORS}
         for sharp, levels in _blurred_chunks(images, extents, kind, generator):
+            target = _target(distance, sharp)
             for distractor, make in DISTRACTORS.items():
                 rows = [
-                    _matching_error(distance, sharp, level, make(level - sharp, generator=generator))
+                    _matching_error(distance, target, sharp, level, make(level - sharp, generator=generator))
                     for level in levels
                 ]
                 parts[distractor].append(torch.stack(rows))
@@ -72,7 +78,11 @@ def response(
     """Return the distances (E, N) between images and themselves blurred to E extents, nested exposures of one shake."""
     generator = torch.Generator().manual_seed(seed)
     chunks = _blurred_chunks(images, extents, kind, generator)
-    return torch.cat([torch.stack([distance(level, sharp) for level in levels]) for sharp, levels in chunks], dim=1)
+    rows = []
+    for sharp, levels in chunks:
+        target = _target(distance, sharp)
+        rows.append(torch.stack([distance(level, target) for level in levels]))
+    return torch.cat(rows, dim=1)
 
 
 @torch.no_grad()
@@ -96,6 +106,23 @@ def health(distance: Distance, images: Tensor, *, seed: int = 0) -> dict[str, Te
         parts["shift"].append(distance(sharp[..., 1:].contiguous(), sharp[..., :-1].contiguous()) / reference)
         parts["other"].append(distance(stranger, sharp) / distance(strong, sharp))
     return {name: torch.cat(chunks) for name, chunks in parts.items()}
+
+
+@torch.no_grad()
+def measure_units(backbone: Backbone, images: Tensor, *, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Return {distance: {tap: mean distance}} between images (N, 3, H, W) and themselves under a 10 px shake."""
+    synthesizer = BlurSynthesizer((UNIT_EXTENT,))
+    drawn = synthesizer.sample(len(images), generator=torch.Generator().manual_seed(seed))
+    totals = {distance: dict.fromkeys(backbone.config.taps, 0.0) for distance in DISTANCES}
+    for index, sharp in enumerate(images.split(1)):
+        kernels = drawn._replace(
+            kernels=drawn.kernels[:, index : index + 1], extents=drawn.extents[:, index : index + 1]
+        )
+        near, far = backbone(sharp), backbone(synthesizer(sharp, kernels=kernels)[0])
+        for distance, compare in DISTANCES.items():
+            for tap in backbone.config.taps:
+                totals[distance][tap] += float(compare(far[tap], near[tap]).mean()) / len(images)
+    return totals
 
 
 def gradient_peak(distance: Distance, images: Tensor, *, extent: float = 6.0, seed: int = 0) -> float:
@@ -140,7 +167,7 @@ def recovery(
         optimizer.step()
         schedule.step()
     recovered = pixels.detach().clamp(0, 1)
-    return recovered, _psnr(blurred, images), _psnr(recovered, images)
+    return recovered, psnr(blurred, images), psnr(recovered, images)
 
 
 def measure(distance: Distance, images: Tensor, *, recovered_images: int = 8, seed: int = 0) -> dict[str, Any]:
@@ -185,34 +212,35 @@ def _blurred_chunks(
         yield images[part], synthesizer(images[part], kernels=kernels)
 
 
-def _matching_error(distance: Distance, sharp: Tensor, blurred: Tensor, error: Tensor) -> Tensor:
+def _target(distance: Distance, sharp: Tensor) -> Any:
+    features = getattr(distance, "features", None)
+    return sharp if features is None else features(sharp)
+
+
+def _matching_error(distance: Distance, target: Any, sharp: Tensor, blurred: Tensor, error: Tensor) -> Tensor:
     """Return the factor (N,) on the mean square of `error` at which it is as far from `sharp` as `blurred` is.
 
     A secant search in logarithms, in which distances are nearly straight lines.
     """
-    wanted = distance(blurred, sharp).clamp(min=1e-20).log()
+
+    def log_distance(log_scale: Tensor) -> Tensor:
+        return distance(sharp + log_scale.exp().view(-1, 1, 1, 1) * error, target).clamp(min=1e-20).log()
+
+    wanted = distance(blurred, target).clamp(min=1e-20).log()
     previous, log_scale = torch.full_like(wanted, -0.2), torch.zeros_like(wanted)
-    before = _log_distance(distance, sharp, error, previous)
+    before = log_distance(previous)
     for _ in range(4):
-        current = _log_distance(distance, sharp, error, log_scale)
+        current = log_distance(log_scale)
         slope = ((current - before) / (log_scale - previous)).nan_to_num(2.0).clamp(0.5, 4.0)
         previous, before = log_scale, current
         log_scale = log_scale + ((wanted - current) / slope).clamp(-1.5, 1.5)
     return (2 * log_scale).exp()
 
 
-def _log_distance(distance: Distance, sharp: Tensor, error: Tensor, log_scale: Tensor) -> Tensor:
-    return distance(sharp + log_scale.exp().view(-1, 1, 1, 1) * error, sharp).clamp(min=1e-20).log()
-
-
 def _gradient(distance: Distance, pred: Tensor, target: Tensor) -> Tensor:
     pred = pred.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(distance(pred, target).sum(), pred)
     return gradient
-
-
-def _psnr(pred: Tensor, target: Tensor) -> Tensor:
-    return -10 * (pred - target).square().mean(dim=(1, 2, 3)).clamp(min=1e-12).log10()
 
 
 def _spread(values: Tensor) -> dict[str, float]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tafm_loss._images import IMAGE_SUFFIXES, check_images, read_image
+from tafm_loss._images import IMAGE_SUFFIXES, check_images, check_unit_range, read_image
 
 __all__ = ["SceneCrops"]
 
@@ -27,10 +27,13 @@ class SceneCrops:
     def __init__(self, images: Tensor | Sequence[Tensor] | str | Path, crop_size: int) -> None:
         self.scenes = _read_folder(Path(images)) if isinstance(images, str | Path) else list(images)
         self.crop_size = crop_size
-        if not self.scenes:
-            raise ValueError("images must hold at least one scene, got none")
+        if len(self.scenes) < 2:
+            raise ValueError(f"images must hold at least 2 scenes, got {len(self.scenes)}")
         for index, scene in enumerate(self.scenes):
+            if scene.dim() != 3:
+                raise ValueError(f"images[{index}] must have shape (3, H, W), got {tuple(scene.shape)}")
             check_images(scene[None], f"images[{index}]", minimum_size=crop_size)
+            check_unit_range(scene, f"images[{index}]")
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Return crops (count, 3, crop_size, crop_size) of different scenes, if there are as many."""

@@ -29,7 +29,7 @@ def gradient_ratio(loss: Loss, pixel_loss: Loss, pred: Tensor, target: Tensor) -
         target: sharp images of the same shape.
 
     Raises:
-        ValueError: if the gradient of `pixel_loss` is zero, or one of the two is not finite.
+        ValueError: if the gradient of `pixel_loss` is zero, one of the two is not finite, or a loss is no scalar.
     """
     pixel_norm = _gradient_norm(pixel_loss, pred, target, "pixel_loss")
     if pixel_norm == 0:
@@ -91,6 +91,8 @@ def _gradient_norm(loss: Loss, pred: Tensor, target: Tensor, name: str) -> float
     leaf = pred.detach().float().requires_grad_()
     with torch.enable_grad():
         value = loss(leaf, target.detach())
+        if value.dim() != 0:
+            raise ValueError(f"{name} must give one number, got shape {tuple(value.shape)}; take reduction='mean'")
         (gradient,) = torch.autograd.grad(value, leaf)
     norm = float(torch.linalg.vector_norm(gradient.double()))
     if not math.isfinite(norm):

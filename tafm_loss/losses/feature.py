@@ -46,10 +46,11 @@ class FeatureMaps:
 class TaskAdaptiveFeatureLoss(nn.Module):
     """Distance between restored and sharp images in the features of a backbone that has learned what blur is.
 
-    Each tap's distance is averaged over the image and divided by its unit, so that a loss of 1 is as far as a
-    photograph is from itself under a 10 px shake; a backbone that carries no units gives plain distances. The backbone
-    is a frozen copy: always in evaluation mode, without parameters, and absent from `state_dict()`. It follows the loss
-    from device to device and from dtype to dtype, and is otherwise out of reach of the module that holds the loss.
+    Each tap's distance is averaged over the image and divided by its unit, so that a loss of 1 is as far as a 10 px
+    shake, on average over the validation images of the tuning; a backbone that carries no units gives plain distances.
+    The backbone is a frozen copy: always in evaluation mode, without parameters, and absent from `state_dict()`. It
+    follows the loss from device to device and from dtype to dtype, and is otherwise out of reach of the module that
+    holds the loss.
 
     After "Task-Adaptive Feature Matching Loss for Image Deblurring" (ICIP 2023). The paper compares one embedding of
     the whole image by its mean squared error; that form is a backbone that ends in an embedding with `distance="l2"`.

@@ -191,3 +191,16 @@ def test_a_network_without_parameters_freezes(images: Tensor) -> None:
     backbone = Backbone(Nothing(), CONFIG)
     assert torch.equal(backbone.frozen_copy()(images)["map"], backbone(images)["map"])
     assert backbone.frozen_copy().sha256 == backbone.sha256
+
+
+def test_a_network_that_returns_no_dict_is_named() -> None:
+    with pytest.raises(TypeError, match=r"must return \{tap: features\}, got Tensor"):
+        Backbone(nn.Conv2d(3, 4, 1), CONFIG)(torch.zeros(1, 3, 8, 8))
+
+
+def test_whole_numbers_for_mean_and_std_are_fine() -> None:
+    config = dataclasses.replace(CONFIG, mean=(0, 0, 0), std=(1, 1, 1))
+    network = nn.Identity()
+    network.forward = lambda images: {"map": images}  # type: ignore[method-assign]
+    images = torch.rand(1, 3, 8, 8)
+    assert torch.equal(Backbone(network, config)(images)["map"], images)

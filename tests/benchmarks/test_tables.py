@@ -44,6 +44,15 @@ def test_a_block_is_filled_and_the_rest_is_kept(tables: ModuleType, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["README.md"]
 
 
+def test_check_finds_a_table_that_is_not_measured(
+    tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "README.md").write_text("<!-- table:cost -->\n<!-- /table -->\n")
+    assert tables.main() == 0
+    monkeypatch.setattr("sys.argv", ["tables.py", "--check"])
+    assert tables.main() == 1
+
+
 def test_check_finds_a_difference_and_changes_nothing(
     tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,6 +94,18 @@ def test_any_extent_of_any_kind_is_met(extent: float, kind: str, seed: int) -> N
     torch.testing.assert_close(blur_extent(drawn.kernels), drawn.extents, rtol=0.04, atol=0.04)
 
 
+@pytest.mark.parametrize("extent", [10.0, 25.0, 60.0])
+def test_a_defocused_point_is_an_even_disk(extent: float) -> None:
+    kernel = (
+        BlurSynthesizer((extent,), kind="defocus").sample(1, generator=torch.Generator().manual_seed(0)).kernels[0, 0]
+    )
+    position = torch.arange(kernel.shape[-1]) - kernel.shape[-1] // 2
+    distance = (position[:, None] ** 2 + position**2).sqrt()
+    inside = kernel[distance < extent / math.sqrt(6) - 1.5]
+    assert inside.std() / inside.mean() < 0.1
+    assert kernel[distance > extent / math.sqrt(6) + 1.5].max() == 0
+
+
 def test_blur_extent_refuses_what_is_no_kernel() -> None:
     with pytest.raises(ValueError, match=r"shape \(\.\.\., K, K\)"):
         blur_extent(torch.ones(5))

@@ -172,6 +172,12 @@ def test_images_that_cannot_be_blurred_are_refused() -> None:
     assert synthesizer(torch.zeros(1, 3, 23, 64)).shape == (2, 1, 3, 23, 64)
     with pytest.raises(ValueError, match="kernels are for 2 images, got 1"):
         synthesizer(torch.zeros(1, 3, 64, 64), kernels=synthesizer.sample(2))
+    with pytest.raises(TypeError, match=r"kernels must come from sample\(\), got Tensor"):
+        synthesizer(torch.zeros(1, 3, 64, 64), kernels=torch.ones(1, 1, 3, 3))  # type: ignore[arg-type]
+    for value in (255.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match=r"values in \[0, 1\]"):
+            synthesizer(torch.full((1, 3, 64, 64), value))
+    assert BlurSynthesizer((5.0,), transfer=None)(torch.full((1, 3, 64, 64), 255.0)).max() > 254
     with pytest.raises(TypeError, match="generator must be"):
         synthesizer.sample(1, generator=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="n must not be negative"):

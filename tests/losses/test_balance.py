@@ -60,6 +60,15 @@ def test_ratio_of_half_precision_does_not_underflow() -> None:
     assert gradient_ratio(L2, L1, pred.half(), target.half()) == pytest.approx(expected, rel=0.01)
 
 
+def test_a_loss_that_is_no_scalar_is_refused() -> None:
+    def per_image(pred: Tensor, target: Tensor) -> Tensor:
+        return (pred - target).square().mean(dim=(1, 2, 3))
+
+    pred, target = torch.ones(2, 3, 8, 8), torch.zeros(2, 3, 8, 8)
+    with pytest.raises(ValueError, match=r"pixel_loss must give one number, got shape \(2,\)"):
+        gradient_ratio(F.mse_loss, per_image, pred, target)
+
+
 def test_a_zero_gradient_is_an_error_where_it_would_be_divided_by() -> None:
     with pytest.raises(ValueError, match="gradient of pixel_loss must not be zero"):
         gradient_ratio(L1, L2, PRED, PRED)
