@@ -23,7 +23,7 @@ from tafm_loss.scenes import generate_scenes
 SCENES = 800
 SCENE_SIZE = 192
 VALIDATION_SCENES = 48
-STEPS = 1200
+STEPS = 1000
 BATCH_SIZE = 6
 ASSET = Path(tafm_loss.backbones.__file__).parent / "assets" / "tafm-compact.safetensors"
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out_dir", type=Path)
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--install", action="store_true", help="put the result into the package")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

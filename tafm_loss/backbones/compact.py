@@ -1,5 +1,6 @@
 """The bundled network: small, anti-aliased, made for judging blur at the cost of a few convolutions."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -11,10 +12,12 @@ from tafm_loss.backbones.backbone import BackboneConfig, Tap
 
 __all__ = ["COMPACT_CONFIG", "CompactNetwork"]
 
-WIDTHS = (24, 40, 64, 64)
+WIDTHS = (26, 40, 64, 64)
 STEM_SIZE = 6
 STEM_BORDER = 2
 FLOOR = 0.7
+NYQUIST_CHANNELS = 3
+NYQUIST_GAIN = 3.0
 
 COMPACT_CONFIG = BackboneConfig(
     name="tafm-compact",
@@ -30,9 +33,9 @@ COMPACT_CONFIG = BackboneConfig(
 class CompactNetwork(nn.Module):
     """Four stages, each a convolution at half the resolution of the one before, cut after the last tap.
 
-    Full resolution is left at once, through wide overlapping filters; all further steps down are blur-pooled. The last
-    channel of every stage is a constant: when feature vectors are scaled to unit length it sets the activity below
-    which they hardly count, so that weak noise in a flat region stays weak.
+    Full resolution is left at once, through wide overlapping filters; all further steps down are blur-pooled. Every
+    stage has a floor, a constant part of its features: when feature vectors are scaled to unit length it sets the
+    activity below which they hardly count, so that weak noise in a flat region stays weak.
 
     Args:
         taps: the stages to return.
@@ -60,32 +63,37 @@ class Stem(nn.Module):
     """Half the resolution at once, by wide overlapping filters whose gradient is clean.
 
     Fine detail is judged in lightness alone, by filters that sum to the same on each of the four pixel parities, so
-    that a constant gradient in the features is a constant gradient in the image: no checkerboard. Colour is judged
-    through binomially smoothed filters: the gradient holds no colour noise.
+    that a constant gradient in the features is a constant gradient in the image: no checkerboard. These filters are
+    blind at the Nyquist frequencies, where noise could gather unseen; three fixed ones that see nothing else carry the
+    floor of the stage, and keep it out. Colour is judged through binomially smoothed filters: the gradient holds no
+    colour noise.
     """
 
     binomial: Tensor
+    nyquist: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        colours = (width - 1) // 3
-        fine = torch.randn(width - 1 - colours, 1, STEM_SIZE, STEM_SIZE)
+        learned = width - NYQUIST_CHANNELS
+        colours = learned // 3
+        fine = torch.randn(learned - colours, 1, STEM_SIZE, STEM_SIZE)
         colour = torch.randn(colours, 3, 3, 3)
         self.fine = nn.Parameter(0.8 * fine / fine.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
         self.colour = nn.Parameter(2.0 * colour / colour.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
-        self.bias = nn.Parameter(torch.full((width - 1,), 0.05))
+        self.bias = nn.Parameter(torch.full((learned,), 0.05))
         self.register_buffer("binomial", _binomial()[None, None], persistent=False)
+        self.register_buffer("nyquist", _nyquist_filters(), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features (N, width, H // 2, W // 2) of images (N, 3, H, W); the last channel is `FLOOR`."""
+        """Return features (N, width, H // 2, W // 2) of images (N, 3, H, W)."""
         half = STEM_SIZE // 2
         parities = self.fine.view(-1, 1, half, 2, half, 2)
         sums = parities.mean(dim=(2, 4), keepdim=True)
         fine = (parities - sums + sums.mean(dim=(3, 5), keepdim=True)).view_as(self.fine).expand(-1, 3, -1, -1)
         smooth = F.conv2d(F.pad(self.colour, (3, 3, 3, 3)).flatten(0, 1)[:, None], self.binomial)
-        weight = torch.cat([fine, smooth.view(-1, 3, STEM_SIZE, STEM_SIZE)])
-        padded = F.pad(images, (STEM_BORDER,) * 4, mode="replicate")
-        return F.conv2d(padded, *_floored(weight, self.bias), stride=2)
+        weight = torch.cat([fine, smooth.view(-1, 3, STEM_SIZE, STEM_SIZE), self.nyquist])
+        bias = F.pad(self.bias, (0, NYQUIST_CHANNELS), value=FLOOR / math.sqrt(NYQUIST_CHANNELS))
+        return F.conv2d(F.pad(images, (STEM_BORDER,) * 4, mode="replicate"), weight, bias, stride=2)
 
 
 class FlooredConv(nn.Module):
@@ -99,7 +107,8 @@ class FlooredConv(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return features (N, width, H, W)."""
-        return F.conv2d(features, *_floored(self.weight, self.bias), padding=1)
+        weight = F.pad(self.weight, (0, 0, 0, 0, 0, 0, 0, 1))
+        return F.conv2d(features, weight, F.pad(self.bias, (0, 1), value=FLOOR), padding=1)
 
 
 class BlurPool(nn.Module):
@@ -117,9 +126,13 @@ class BlurPool(nn.Module):
         return F.conv2d(features, self.kernel, stride=2, padding=1, groups=len(self.kernel))
 
 
-def _floored(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Return weight and bias with the filter of the constant channel appended."""
-    return F.pad(weight, (0, 0, 0, 0, 0, 0, 0, 1)), F.pad(bias, (0, 1), value=FLOOR)
+def _nyquist_filters() -> Tensor:
+    """Return windowed stripes and a checkerboard (3, 3, 6, 6): the response to lightness at the Nyquist frequencies."""
+    sign = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    still = torch.ones(4)
+    patterns = [torch.outer(y, x) for y, x in ((sign, sign), (still, sign), (sign, still))]
+    filters = torch.stack(patterns) * _binomial() * (NYQUIST_GAIN / 3)
+    return F.pad(filters, (1, 1, 1, 1))[:, None].expand(-1, 3, -1, -1).contiguous()
 
 
 def _binomial() -> Tensor:

@@ -21,7 +21,7 @@ from tafm_loss.backbones.weight_files import WeightFile, WeightsError, fill_netw
 __all__ = ["BackboneSummary", "create_backbone", "describe_backbones", "from_weights", "list_backbones"]
 
 COMPACT_FILE = "tafm-compact.safetensors"
-COMPACT_SHA256 = "f9d77507adeb8b851a237c7d2738212850ecde11d3c0c67cbe4d4b47e2739696"
+COMPACT_SHA256 = "8e594c2c5bb6a050cc32c94224412ed5a7a0ec82ec890c1d082487ecae4e3a8a"
 
 
 @dataclasses.dataclass(frozen=True)
