@@ -9,7 +9,7 @@ Writes results/selectivity.json and results/health.json after every arm and skip
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def selectivity_table(arms: dict[str, Any]) -> dict[str, Any]:
         "rows": rows,
         "caption": "Selectivity: the mean squared error of a distractor that is as far as blur, over that of the blur. "
         f"Median over {count} photographs (BSDS500 test, central {SIZE} px square), the least of shake, linear and "
-        "defocus blur.",
+        f"defocus blur.{_provenance(arms)}",
     }
 
 
@@ -118,8 +118,16 @@ def health_table(arms: dict[str, Any]) -> dict[str, Any]:
         "Shift: by 1 px, over a 3 px shake. Each the median over images, in brackets 10th and 90th percentile. Least "
         f"slope: of log response over log extent between neighbours, {extents}; ordered: images whose response only "
         "grows. Worst decile: the largest factor, over all figures that an image has of its own, selectivity included, "
-        f"by which the worst decile of photographs is worse than the median scene.{_unit_sentence(arms)}",
+        "by which the worst decile of photographs is worse than the median scene."
+        f"{_unit_sentence(arms)}{_provenance(arms)}",
     }
+
+
+def _provenance(arms: dict[str, Any]) -> str:
+    """Return at which commit each arm was measured, since arms are kept from earlier runs."""
+    commits = {name: figures.get("metadata", {}).get("commit", "") for name, figures in arms.items()}
+    parts = [f"{name} {commit[:8] or 'not recorded'}" for name, commit in commits.items()]
+    return f" Measured at: {', '.join(parts)}."
 
 
 def _range(spread: dict[str, float]) -> str:
@@ -148,6 +156,15 @@ def decile_ratios(figures: dict[str, Any]) -> dict[str, float]:
                 factor(kinds[kind][extent], matching[kind][extent]) for kind in kinds
             )
     return ratios
+
+
+def write_tables(path: Path, arms: dict[str, Any], *, order: Iterable[str]) -> None:
+    """Write both result files, arms in `order`; the metadata is that of the last arm that has its own."""
+    arms = {name: arms[name] for name in order if name in arms}
+    measured = [figures["metadata"] for figures in arms.values() if "metadata" in figures]
+    facts = measured[-1] if measured else metadata(COMMAND)
+    write_result(path, {"table": health_table(arms), "metadata": facts, "arms": arms})
+    write_result(RESULTS / "selectivity.json", {"table": selectivity_table(arms), "metadata": facts})
 
 
 def main() -> None:
@@ -183,10 +200,8 @@ def main() -> None:
         )
         arms[name]["metadata"] = metadata(COMMAND)
         arms[name]["judge"] = repr(judge)
-        ordered = {known_name: arms[known_name] for known_name in judges if known_name in arms}
-        facts = metadata(COMMAND)
-        write_result(path, {"table": health_table(ordered), "metadata": facts, "arms": ordered})
-        write_result(RESULTS / "selectivity.json", {"table": selectivity_table(ordered), "metadata": facts})
+        write_tables(path, arms, order=judges)
+    write_tables(path, arms, order=judges)
 
 
 if __name__ == "__main__":

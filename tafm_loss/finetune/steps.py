@@ -34,9 +34,9 @@ def objective_terms(
     for tap, maps in features.items():
         distances = _version_distances(maps, len(sharp))
         # Taps of very different distances must all count; their scales are running means, without gradient.
-        current = distances[: len(levels) - 1].detach().mean()
+        current = distances[: len(levels) - 1].detach().mean().clamp(min=1e-8)
         tap_scales[tap] = current if tap not in tap_scales else 0.95 * tap_scales[tap] + 0.05 * current
-        total = total + distances / tap_scales[tap].clamp(min=1e-8) / len(features)
+        total = total + distances / tap_scales[tap] / len(features)
     by_name = dict(zip(versions, total.split([len(stack) for stack in versions.values()]), strict=True))
     references = {tap: maps[: len(sharp)] for tap, maps in features.items()}
     blurred = levels[1:]
