@@ -4,6 +4,8 @@ import datetime
 import json
 import os
 import platform
+import re
+import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -47,6 +49,31 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table, its first column aligned to the left and all others to the right."""
     rule = ["---", *["---:"] * (len(columns) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (columns, rule, *rows))
+
+
+def reset_peak() -> float:
+    """Forget the largest size this process has had, and return its present one in MiB."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        # Elsewhere than on Linux what building took may hide part of the growth.
+        return peak()
+    return _status("VmRSS")
+
+
+def peak() -> float:
+    """Return the largest resident size of this process, in MiB."""
+    if Path("/proc/self/status").exists():
+        return _status("VmHWM")
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _status(field: str) -> float:
+    match = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    if match is None:
+        raise RuntimeError(f"/proc/self/status has no {field}")
+    return int(match[1]) / 1024
 
 
 def _processor() -> str:

@@ -14,8 +14,6 @@ import dataclasses
 import functools
 import gc
 import json
-import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import RESULTS, command_line, markdown, metadata, write_result
+from _common import RESULTS, command_line, markdown, metadata, peak, reset_peak, write_result
 from torch import Tensor, nn
 
 from tafm_loss import TaskAdaptiveFeatureLoss, create_backbone
@@ -165,33 +163,10 @@ def measure_peak(name: str, batch: int, size: int) -> float:
     pred, target = make_images(batch, size)
     loss = ARMS[name](target)
     gc.collect()
-    baseline = _reset_peak()
+    baseline = reset_peak()
     for _ in range(2):
         step(loss, pred, target)
-    return _peak() - baseline
-
-
-def _reset_peak() -> float:
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        # Elsewhere than on Linux what building took may hide part of the growth.
-        return _peak()
-    return _status("VmRSS")
-
-
-def _peak() -> float:
-    if Path("/proc/self/status").exists():
-        return _status("VmHWM")
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def _status(field: str) -> float:
-    match = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    if match is None:
-        raise RuntimeError(f"/proc/self/status has no {field}")
-    return int(match[1]) / 1024
+    return peak() - baseline
 
 
 def measure_peaks(costs: dict[str, Cost], arguments: argparse.Namespace) -> None:

@@ -114,3 +114,74 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("tafm_loss.backbones.registry.describe_backbones", break_down)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["info"])
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Return a folder of two images and a file that is none."""
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    for name in ("a", "b"):
+        Image.effect_noise((48, 40), 60).convert("RGB").save(tmp_path / "photos" / f"{name}.png")
+    (tmp_path / "photos" / "c.jpg").write_text("not an image")
+    return tmp_path / "photos"
+
+
+def test_blur_makes_pairs_and_names_what_it_skips(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["blur", str(photos), str(out), "--extents", "4", "8", "--kind", "shake=3", "defocus", "--seed", "7"]
+    command += ["--transfer", "none", "--extent-jitter", "0.1", "--shot-noise", "1e-4", "--read-noise", "1e-5"]
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"4 pairs in {out / 'input'} and {out / 'target'}; 1 image skipped\n"
+    assert f"tafm-loss: skipped {photos / 'c.jpg'}: cannot be read as an image" in captured.err
+    assert "UserWarning" not in captured.err
+    found = json.loads((out / "settings.json").read_text())
+    assert found["extents"] == [4, 8] and found["kinds"] == {"shake": 0.75, "defocus": 0.25} and found["seed"] == 7
+    assert found["transfer"] is None and found["extent_jitter"] == 0.1
+    assert (found["shot_noise"], found["read_noise"]) == (1e-4, 1e-5)
+    assert main(command) == 0
+    assert "4 pairs in" in (again := capsys.readouterr().out) and ", 4 of them from before; 1 image" in again
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--kind", "zoom"], "unknown kind of blur 'zoom'"),
+        (["--kind", "shake=much"], "--kind takes names and NAME=SHARE with a number as share, got shake=much"),
+        (["--kind", "shake", "shake=2"], "--kind names shake twice"),
+        (["--transfer", "rec709"], "transfer must be"),
+        (["--extents", "0", "5"], "extents above 0"),
+        (["--read-noise", "-1"], "shot and read noise must"),
+    ],
+)
+def test_blur_with_options_that_make_no_sense(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert message in fails(capsys, "blur", str(photos), str(tmp_path / "out"), "--extents", "5", *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_blur_into_a_folder_of_other_settings(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["blur", str(photos), str(tmp_path / "out"), "--transfer", "2.2", "--extents"]
+    assert main([*command, "4"]) == 0
+    capsys.readouterr()
+    assert "extents is [4.0] there and [5.0] now" in fails(capsys, *command, "5")
+
+
+def test_blur_leaves_options_that_are_not_given_to_the_synthesizer(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(extents: list[float], **options: object) -> None:
+        raise ValueError(f"{sorted(options)}")
+
+    monkeypatch.setattr("tafm_loss.blur.synthesizer.BlurSynthesizer", refuse)
+    command = ["blur", str(photos), str(tmp_path / "out"), "--extents", "5"]
+    always = ["extent_jitter", "kind", "transfer"]
+    assert f"{always}" in fails(capsys, *command)
+    assert f"{sorted([*always, 'border', 'highlight_gain', 'roll_deg'])}" in fails(
+        capsys, *command, "--border", "valid", "--roll-deg", "1", "--highlight-gain", "2"
+    )

@@ -1,36 +1,46 @@
 """Point-spread functions of every kind, graded by an extent in px.
 
-Every point-spread function is a cloud of weighted points, splatted onto pixels by bilinear (tent) weights: the
-path of a shaking camera, the straight line of a linear motion, the disk of a lens out of focus, a Gaussian.
+Light is splatted onto pixels by bilinear (tent) weights: the path of a shaking camera, the straight line of a linear
+motion, the disk of a lens out of focus, a Gaussian. Each shape is scaled until its splat has the extent exactly.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["KINDS", "BlurKernels", "blur_extent", "kernel_size", "point_spread_functions"]
+from tafm_loss.blur.camera import camera_paths, displacements, swings
+from tafm_loss.blur.tiles import Nodes
+
+__all__ = ["KINDS", "BlurKernels", "Roll", "blur_extent", "kernel_size", "largest_extent", "point_spread_functions"]
 
 KINDS = ("shake", "linear", "defocus", "gaussian")
 
 # The length of a uniform straight motion is sqrt(12) times its RMS radius.
 EXTENT_PER_RADIUS = math.sqrt(12.0)
 LEAST_PATH_SAMPLES = 129
-LEAST_CLOUD_POINTS = 1024
-POINTS_PER_PX = 1.5
-GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 
 
 class BlurKernels(NamedTuple):
     """Point-spread functions of graded extent: `kernels` (L, N, K, K), `extents` (L, N) in px, `kinds` (N,).
 
-    Each kernel is non-negative, sums to 1 and has its centroid at its centre. `kinds` indexes `KINDS`.
+    Each kernel is non-negative, sums to 1 and has its centroid at its centre. `kinds` indexes `KINDS`. Blur that varies
+    over the image has `kernels` (L, N, G, G, K, K), one at each node of a grid of G rows and columns that spans the
+    image, and `extents` are of their mean squared radius over the image.
     """
 
     kernels: Tensor
     extents: Tensor
     kinds: Tensor
+
+
+class Roll(NamedTuple):
+    """A camera that turns about its optical axis: up to `radians` over an exposure, seen at `nodes`."""
+
+    radians: float
+    nodes: Nodes
 
 
 def blur_extent(kernels: Tensor) -> Tensor:
@@ -68,6 +78,11 @@ def kernel_size(largest_extent: float) -> int:
     return 2 * math.ceil(2.8 * largest_extent / EXTENT_PER_RADIUS) + 3
 
 
+def largest_extent(size: int) -> float:
+    """Return the largest extent in px for which `kernel_size` is at most `size`; 0 if there is none."""
+    return max(0, (size - 3) // 2) * EXTENT_PER_RADIUS / 2.8
+
+
 def point_spread_functions(
     kinds: Tensor,
     extents: Tensor,
@@ -75,6 +90,7 @@ def point_spread_functions(
     *,
     jitter: float,
     impulse: float,
+    roll: Roll | None,
     generator: torch.Generator | None,
 ) -> Tensor:
     """Return kernels (L, N, size, size) of the given kinds (N,) and extents (L, N), strictly rising along L.
@@ -85,118 +101,137 @@ def point_spread_functions(
         size: odd; see `kernel_size`.
         jitter: how far the heading of a shake wanders over the exposure, rad (standard deviation).
         impulse: the largest probability, per sample of the path, that a shake turns back.
+        roll: makes kernels (L, N, G, G, K, K) with K >= size, at the roll's nodes.
         generator: where random numbers come from; kernels are made on its device.
     """
-    n = kinds.numel()
-    device = kinds.device
-    kernels = torch.zeros(*extents.shape, size, size, device=device)
+    n, device = kinds.numel(), kinds.device
     draws = torch.rand(n, 3, generator=generator, device=device)
-    samples = max(LEAST_PATH_SAMPLES, 2 * (size // 4) + 1)
-    noise = torch.rand(n, samples, 3, generator=generator, device=device)
-    for index, kind in enumerate(KINDS):
-        chosen = (kinds == index).nonzero()[:, 0]
-        if not len(chosen):
-            continue
-        radii = extents[:, chosen] / EXTENT_PER_RADIUS
-        if kind in ("shake", "linear"):
-            wander = jitter if kind == "shake" else 0.0
-            turning = impulse if kind == "shake" else 0.0
-            path = _path(draws[chosen], noise[chosen], wander, turning)
-            points, weights = _nested_exposures(path, radii)
+    noise = torch.rand(n, max(LEAST_PATH_SAMPLES, 2 * (size // 4) + 1), 3, generator=generator, device=device)
+    turns = torch.rand(n, 4, generator=generator, device=device) if roll else draws
+    radii = extents / EXTENT_PER_RADIUS
+    present = kinds.unique().tolist()
+    parts: list[tuple[Tensor | slice, Tensor]] = []
+    for index in present:
+        chosen = (kinds == index).nonzero()[:, 0] if len(present) > 1 else slice(None)
+        if KINDS[index] in ("defocus", "gaussian"):
+            shape = _disk if KINDS[index] == "defocus" else _gaussian
+            kernels = shape(radii[:, chosen], size)[:, :, None]
         else:
-            cloud = _disk if kind == "defocus" else _gaussian
-            points, weights = cloud(radii, max(LEAST_CLOUD_POINTS, round(POINTS_PER_PX * _largest_area(size))))
-        kernels[:, chosen] = _splat(_match_radius(points, weights, radii), weights, size)
-    return kernels
+            wander, turning = (jitter, impulse) if KINDS[index] == "shake" else (0.0, 0.0)
+            paths = camera_paths(draws[chosen], noise[chosen], jitter=wander, impulse=turning)
+            angles = None
+            if roll:
+                turned = camera_paths(turns[chosen, :3], noise[chosen].flip(1), jitter=wander, impulse=turning)
+                angles = swings(turned, roll.radians * (2 * turns[chosen, 3] - 1))
+            kernels = _motion(paths, angles, radii[:, chosen], size, roll.nodes if roll else Nodes.single(device))
+        parts.append((chosen, kernels))
+    return _gather(parts, extents, size, roll.nodes if roll else None)
 
 
-def _path(draws: Tensor, noise: Tensor, jitter: float, impulse: float) -> Tensor:
-    """Return paths (N, T, 2) of unit speed whose heading is a random walk that turns back now and then."""
-    steps = noise.shape[1]
-    # Box-Muller rather than randn: torch.rand draws the same prefix whatever N is, randn does not.
-    normal = (-2 * (1 - noise[..., 0]).log()).sqrt() * (2 * math.pi * noise[..., 1]).cos()
-    turn = normal * (jitter * draws[:, 1:2] / math.sqrt(steps))
-    turn = turn + math.pi * (noise[..., 2] < impulse * draws[:, 2:])
-    heading = 2 * math.pi * draws[:, :1] + turn.cumsum(1)
-    return torch.stack([heading.cos(), heading.sin()], dim=-1).cumsum(1)
+def _gather(parts: list[tuple[Tensor | slice, Tensor]], extents: Tensor, size: int, nodes: Nodes | None) -> Tensor:
+    """Return the kernels of all kinds in the order of their samples, in frames of one size."""
+    size = max([size, *(kernels.shape[-1] for _, kernels in parts)])
+    count = len(nodes.positions) if nodes else 1
+    gathered = extents.new_zeros(*extents.shape, count, size, size)
+    for chosen, kernels in parts:
+        margin = (size - kernels.shape[-1]) // 2
+        gathered[:, chosen, :, margin : size - margin, margin : size - margin] = kernels
+    return gathered.unflatten(2, (nodes.grid, nodes.grid)) if nodes else gathered[:, :, 0]
 
 
-def _nested_exposures(path: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut from each path the shortest exposure about its middle that reaches each RMS radius.
+def _motion(paths: Tensor, angles: Tensor | None, radii: Tensor, size: int, nodes: Nodes) -> Tensor:
+    """Return what a point at each of M nodes becomes (L, N, M, K, K) while a camera moves along paths (N, T, 2)."""
+    points, weights = displacements(paths, angles, radii, nodes)
 
-    Cutting at the radius, not at a fraction of the time, makes exposures nest and radii rise together: a shake
-    that turns back has no order in time alone.
+    def variance(scale: Tensor) -> Tensor:
+        scaled = points * scale[..., None, None, None]
+        fraction = scaled - scaled.floor()
+        splat = scaled.square() + fraction * (1 - fraction)
+        return (weights[:, :, None] * splat.sum(-1)).sum(-1) @ nodes.shares
 
-    Returns:
-        points (L, N, T, 2) in px and weights (L, N, T) that sum to 1.
-    """
-    n, steps, _ = path.shape
-    middle = steps // 2
-    path = path - path[:, middle : middle + 1]
-    outward = torch.cat([path[:, middle:], path.flip(1)[:, middle:]], dim=-1).view(n, middle + 1, 2, 2)
-    pairs = outward.clone()
-    pairs[:, 0] = pairs[:, 0] / 2
-    count = 2 * torch.arange(middle + 1, device=path.device) + 1
-    mean = pairs.sum(2).cumsum(1) / count[:, None]
-    square = outward.square().sum(dim=(2, 3)).cumsum(1) / count
-    window_radius = (square - mean.square().sum(-1)).clamp(min=0).sqrt()
-    # The widest exposure gets the largest radius; the running maximum finds first crossings.
-    scale = radii[-1] / window_radius[:, -1]
-    reached = (window_radius * scale[:, None]).cummax(1).values
-    target = radii.clamp(max=reached[:, -1][None])
-    after = torch.searchsorted(reached.contiguous(), target.T.contiguous()).T.clamp(1, middle)
-    below = reached.gather(1, (after - 1).T).T
-    above = reached.gather(1, after.T).T
-    half_width = after - 1 + ((target - below) / (above - below).clamp(min=1e-12)).clamp(0, 1)
-    distance = (torch.arange(steps, device=path.device) - middle).abs()
-    weights = (half_width[..., None] + 1 - distance).clamp(0, 1)
-    weights = weights / weights.sum(-1, keepdim=True)
-    points = (path * scale[:, None, None]).expand(len(radii), -1, -1, -1)
-    return points, weights
+    points = points * _matching_scale(variance, radii, torch.ones_like(radii))[..., None, None, None]
+    if angles is not None and points.numel():
+        # How far the corners of the image move is not known before.
+        size = max(size, 2 * math.ceil(float(points.abs().amax())) + 1)
+    return _splat(points, weights[:, :, None], size)
 
 
-def _largest_area(size: int) -> float:
-    """Return the area in px of the largest disk in a kernel of this size: 2 pi times its squared RMS radius."""
-    return 2 * math.pi * ((size - 3) / 5.6) ** 2
-
-
-def _disk(radii: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return a uniform disk of each RMS radius as points on a sunflower spiral."""
+def _gaussian(radii: Tensor, size: int) -> Tensor:
+    """Return Gaussians of each RMS radius, (*radii.shape, size, size): the product of two equal profiles."""
+    count = 4 * size
     share = (torch.arange(count, device=radii.device) + 0.5) / count
-    return _spiral(share.sqrt(), radii)
+    quantiles = math.sqrt(2) * torch.erfinv(2 * share - 1)
+    # Tails are cut where the frame ends.
+    quantiles = quantiles / quantiles.square().mean().sqrt()
 
-
-def _gaussian(radii: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return a Gaussian of each RMS radius, cut at three standard deviations, as points on a sunflower spiral."""
-    share = (torch.arange(count, device=radii.device) + 0.5) / count * (1 - math.exp(-4.5))
-    return _spiral((-2 * (1 - share).log()).sqrt(), radii)
-
-
-def _spiral(distances: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
-    count = len(distances)
-    angle = GOLDEN_ANGLE * torch.arange(count, device=radii.device)
-    unit = torch.stack([angle.cos(), angle.sin()], dim=-1) * (distances / distances.square().mean().sqrt())[:, None]
-    weights = torch.full((*radii.shape, count), 1 / count, device=radii.device)
-    return unit * radii[..., None, None], weights
-
-
-def _match_radius(points: Tensor, weights: Tensor, radii: Tensor) -> Tensor:
-    """Centre the clouds and scale them so that their splats, not the clouds themselves, have the radii.
-
-    A bilinear splat adds f (1 - f) to the variance of an axis, f being the fraction of a px: nothing at 20 px,
-    most of it below 2 px.
-    """
-    points = points - (weights[..., None] * points).sum(-2, keepdim=True)
-    for _ in range(10):
+    def variance(scale: Tensor) -> Tensor:
+        points = quantiles * scale[..., None]
         fraction = points - points.floor()
-        variance = (weights[..., None] * (points.square() + fraction * (1 - fraction))).sum(dim=(-2, -1))
-        points = points * (radii / variance.sqrt().clamp(min=1e-12))[..., None, None]
-    return points
+        return 2 * (points.square() + fraction * (1 - fraction)).mean(-1)
+
+    scale = _matching_scale(variance, radii, radii / math.sqrt(2))
+    profile = _tents(quantiles * scale[..., None], size).mean(-1)
+    return profile[..., :, None] * profile[..., None, :]
+
+
+def _disk(radii: Tensor, size: int) -> Tensor:
+    """Return even disks of each RMS radius, (*radii.shape, size, size), as the sum of their chords."""
+    count = 2 * size + 1
+    height = (2 * torch.arange(count, device=radii.device) + 1) / count - 1
+    half_chord = (1 - height.square()).sqrt()
+    share = half_chord / half_chord.sum()
+    pixels = _pixels(size, radii)
+
+    def chords(scale: Tensor) -> Tensor:
+        """Return the light of each chord on each px of a row (..., size, chords)."""
+        end = half_chord * scale[..., None, None]
+        return _tent_integral(pixels[:, None] + end) - _tent_integral(pixels[:, None] - end)
+
+    def variance(scale: Tensor) -> Tensor:
+        row = chords(scale).sum(-1)
+        points = height * scale[..., None]
+        fraction = points - points.floor()
+        vertical = (share * (points.square() + fraction * (1 - fraction))).sum(-1)
+        return (row * pixels.square()).sum(-1) / row.sum(-1) + vertical
+
+    scale = _matching_scale(variance, radii, radii * math.sqrt(2))
+    kernels = _tents(height * scale[..., None], size) @ chords(scale).transpose(-1, -2)
+    return kernels / kernels.sum(dim=(-2, -1), keepdim=True)
+
+
+def _matching_scale(variance: Callable[[Tensor], Tensor], radii: Tensor, scale: Tensor) -> Tensor:
+    """Return the scale at which the splat of a shape, of `variance(scale)` px^2, has each RMS radius.
+
+    A bilinear splat adds f (1 - f) to the variance of an axis, f being the fraction of a px: nothing at 20 px, most
+    of it below 2 px.
+
+    Args:
+        variance: of splats of a shape at a scale (...).
+        radii: px, (...).
+        scale: where to begin: what the radius would need without splatting.
+    """
+    for _ in range(10 if bool((radii < 1.5).any()) else 3):
+        scale = scale * (radii / variance(scale).sqrt().clamp(min=1e-12))
+    return scale
 
 
 def _splat(points: Tensor, weights: Tensor, size: int) -> Tensor:
     """Return kernels (..., size, size) of points (..., T, 2) and weights (..., T), of the same sum."""
+    return _tents(points[..., 1], size).mul_(weights[..., None, :]) @ _tents(points[..., 0], size).transpose(-1, -2)
+
+
+def _tents(positions: Tensor, size: int) -> Tensor:
+    """Return how much of the light at positions (..., T) on an axis each of its px gets: (..., size, T)."""
     half = size // 2
-    pixels = torch.arange(-half, half + 1, device=points.device, dtype=points.dtype)
-    tents = (1 - (points.clamp(-half, half).unsqueeze(-2) - pixels[:, None]).abs()).clamp(min=0)
-    return (tents[..., 1] * weights[..., None]).transpose(-1, -2) @ tents[..., 0]
+    distance = positions.clamp(-half, half).unsqueeze(-2) - _pixels(size, positions)[:, None]
+    return distance.abs_().neg_().add_(1).clamp_(min=0)
+
+
+def _tent_integral(ends: Tensor) -> Tensor:
+    """Return the part of a tent of unit area about 0 that lies below each end."""
+    ends = ends.clamp(-1, 1)
+    return 0.5 + ends - 0.5 * ends * ends.abs()
+
+
+def _pixels(size: int, like: Tensor) -> Tensor:
+    return torch.arange(-(size // 2), size // 2 + 1, device=like.device, dtype=like.dtype)

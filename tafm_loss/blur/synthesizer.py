@@ -1,19 +1,24 @@
 """Graded, aligned blur of the same scene."""
 
 import math
-import os
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
 
 from tafm_loss._images import check_images, check_unit_range
-from tafm_loss.blur.convolve import reflect_convolve
-from tafm_loss.blur.kernels import KINDS, BlurKernels, kernel_size, point_spread_functions
-from tafm_loss.blur.transfer import from_linear, to_linear
+from tafm_loss.blur._random import fresh_generator
+from tafm_loss.blur.convolve import BORDERS, convolution, pad_border
+from tafm_loss.blur.kernels import KINDS, BlurKernels, Roll, kernel_size, largest_extent, point_spread_functions
+from tafm_loss.blur.tiles import Nodes, cell_length, convolution_between_nodes
+from tafm_loss.blur.transfer import checked_transfer, from_linear, raise_highlights, to_linear
 
 __all__ = ["BlurSynthesizer"]
+
+LEAST_GRID = 3
+# What is worked on at a time. A GPU wants much to do at once; a CPU is fastest when all of it stays in its cache.
+CHUNK_BYTES = {"cpu": 2 * 2**20, "cuda": 256 * 2**20}
 
 
 class BlurSynthesizer(nn.Module):
@@ -29,7 +34,17 @@ class BlurSynthesizer(nn.Module):
         kind: "shake", "linear", "defocus", "gaussian", or {kind: probability} for a mixture.
         jitter: the largest heading noise of a shake over its exposure, rad.
         impulse: the largest probability, per 1/129 of the exposure, that a shake turns back.
+        roll_deg: how far a moving camera turns about its optical axis at most, while it makes the largest extent,
+            degrees. More than 0 makes the blur vary over the image; the extents are then those of the mean squared
+            radius over the image, of which the roll has at most half.
+        grid: the most nodes in a row and in a column at which the kernels of varying blur are exact, with bilinear
+            blending in between; there are fewer where cells would be smaller than 1.5 kernels, but at least 3.
         transfer: "srgb", a gamma, or None to blur the values as they are.
+        highlight_gain: linear light above `highlight_threshold` is blurred as if it were up to this many times
+            brighter, as clipped lamps are; what is still above 1 after blurring saturates. 1 changes nothing.
+        highlight_threshold: linear light, in [0, 1).
+        border: what lies beyond the images: "reflect", "replicate", or "valid" for levels, the sharp one included,
+            that lack the K // 2 px at each side for which that would matter.
         extent_jitter: each scene's extents are multiplied by one factor drawn from 1 +- this, in [0, 1).
 
     Raises:
@@ -49,49 +64,72 @@ class BlurSynthesizer(nn.Module):
         kind: str | Mapping[str, float] = "shake",
         jitter: float = 2.0,
         impulse: float = 0.01,
+        roll_deg: float = 0.0,
+        grid: int = 4,
         transfer: str | float | None = "srgb",
+        highlight_gain: float = 1.0,
+        highlight_threshold: float = 0.98,
+        border: str = "reflect",
         extent_jitter: float = 0.0,
     ) -> None:
         super().__init__()
         self.extents = _checked_extents(extents)
         self.kinds = _checked_kinds(kind)
-        self.transfer = _checked_transfer(transfer)
+        self.transfer = checked_transfer(transfer)
         self.jitter = _in_range("jitter", jitter, 0.0, math.inf)
         self.impulse = _in_range("impulse", impulse, 0.0, 1.0)
-        self.extent_jitter = _in_range("extent_jitter", extent_jitter, 0.0, 1.0)
-        if self.extent_jitter == 1.0:
-            raise ValueError("extent_jitter must be less than 1: an extent of 0 is no level of blur")
+        self.roll_deg = _in_range("roll_deg", roll_deg, 0.0, 180.0)
+        self.grid = _checked_grid(grid)
+        self.highlight_gain = _in_range("highlight_gain", highlight_gain, 1.0, math.inf)
+        if self.highlight_gain > 1 and self.transfer is None:
+            raise ValueError(
+                'a highlight_gain needs light that saturates: use transfer="srgb", or 1.0 if values are linear light'
+            )
+        self.highlight_threshold = _below_one("highlight_threshold", highlight_threshold)
+        self.border = _checked_border(border)
+        self.extent_jitter = _below_one("extent_jitter", extent_jitter)
 
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> BlurKernels:
+    def sample(
+        self, n: int, *, image_size: tuple[int, int] | None = None, generator: torch.Generator | None = None
+    ) -> BlurKernels:
         """Draw the kernels of n scenes: kernels (L, n, K, K), extents (L, n), kinds (n,), on the generator's device.
 
-        Levels of extent 0 get a kernel that is 1 at its centre.
+        Levels of extent 0 get a kernel that is 1 at its centre. With `roll_deg`, kernels are (L, n, G, G, K, K) for
+        G nodes in a row.
+
+        Args:
+            n: how many.
+            image_size: (height, width) in px of the images to blur; needed with `roll_deg`, and else without effect.
+            generator: where random numbers come from; None draws a fresh seed and leaves the global state alone.
 
         Raises:
             TypeError: if `generator` is no torch.Generator.
-            ValueError: if n is negative.
+            ValueError: if n is negative, or `image_size` is missing.
         """
-        if generator is not None and not isinstance(generator, torch.Generator):
-            raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
+        generator = fresh_generator(generator)
         if n < 0:
             raise ValueError(f"n must not be negative, got {n}")
-        if generator is None:
-            generator = torch.Generator().manual_seed(int.from_bytes(os.urandom(8), "little", signed=True))
         device = generator.device
         draws = torch.rand(n, 2, generator=generator, device=device)
-        probabilities = torch.tensor([self.kinds.get(kind, 0.0) for kind in KINDS], device=device)
-        kinds = torch.searchsorted(probabilities.cumsum(0), draws[:, 0].contiguous(), right=True)
-        kinds = kinds.clamp(max=int(probabilities.nonzero().max()))
+        bounds = torch.tensor([*accumulate(self.kinds.values())][:-1], device=device)
+        drawn = torch.searchsorted(bounds, draws[:, 0].contiguous(), right=True)
+        kinds = torch.tensor([KINDS.index(kind) for kind in self.kinds], device=device)[drawn]
         factors = 1 + self.extent_jitter * (2 * draws[:, 1] - 1)
         extents = torch.tensor(self.extents, device=device)[:, None] * factors
-        size = kernel_size(self.extents[-1] * (1 + self.extent_jitter))
-        kernels = torch.zeros(len(self.extents), n, size, size, device=device)
-        blurred = [level for level, extent in enumerate(self.extents) if extent > 0]
-        kernels[blurred] = point_spread_functions(
-            kinds, extents[blurred], size, jitter=self.jitter, impulse=self.impulse, generator=generator
+        blurred = point_spread_functions(
+            kinds,
+            extents[self._sharp :],
+            self._kernel_size,
+            jitter=self.jitter,
+            impulse=self.impulse,
+            roll=self._roll(image_size, device),
+            generator=generator,
         )
-        if self.extents[0] == 0:
-            kernels[0, :, size // 2, size // 2] = 1.0
+        if not self._sharp:
+            return BlurKernels(blurred, extents, kinds)
+        kernels = torch.cat([torch.zeros_like(blurred[:1]), blurred])
+        middle = kernels.shape[-1] // 2
+        kernels[0, ..., middle, middle] = 1.0
         return BlurKernels(kernels, extents, kinds)
 
     def forward(
@@ -112,30 +150,127 @@ class BlurSynthesizer(nn.Module):
         check_images(images, "images", channels=None)
         if self.transfer is not None and not torch.compiler.is_compiling():
             check_unit_range(images, "images")
-        if not isinstance(kernels, BlurKernels | None):
-            raise TypeError(f"kernels must come from sample(), got {type(kernels).__name__}")
-        drawn = self.sample(len(images), generator=generator) if kernels is None else kernels
-        if drawn.kernels.shape[1] != len(images):
-            raise ValueError(f"kernels are for {drawn.kernels.shape[1]} images, got {len(images)}")
-        size = drawn.kernels.shape[-1]
-        if size // 2 >= min(images.shape[-2:]):
-            largest = float(drawn.extents.max()) if len(images) else self.extents[-1]
-            raise ValueError(
-                f"an extent of {largest:.1f} px needs a {size} px kernel; "
-                f"images of {images.shape[-2]} x {images.shape[-1]} px are too small for it: use images of more than "
-                f"{size // 2} px, or smaller extents"
-            )
+        if kernels is None:
+            kernels = self.sample(len(images), image_size=_size(images), generator=generator)
+        else:
+            _check_kernels(kernels, len(self.extents), len(images))
+        margin = kernels.kernels.shape[-1] // 2
+        self._check_room(images, margin)
         precision = torch.float64 if images.dtype == torch.float64 else torch.float32
-        stack = drawn.kernels.to(images.device, precision)
-        sharp = int(self.extents[0] == 0)
-        with torch.autocast(images.device.type, enabled=False):
-            light = to_linear(images.to(precision), self.transfer)
-            blurred = from_linear(reflect_convolve(light, stack[sharp:]), self.transfer).to(images.dtype)
-        return torch.cat([images[None], blurred]) if sharp else blurred
+        stack = kernels.kernels[self._sharp :].to(images.device, precision, non_blocking=True)
+        kept = _without_margin(images, margin) if self.border == "valid" else images
+        if torch.is_grad_enabled() and images.requires_grad:
+            # Autograd keeps every plane, so nothing is saved by taking channels apart.
+            parts = [part for _, part in self._parts(images, stack, images.shape[1])]
+            return torch.cat([kept[None]] * self._sharp + [torch.cat(parts, dim=1) if parts else kept[None][:0]])
+        levels = kept.new_empty(len(self.extents), *kept.shape)
+        levels[: self._sharp] = kept
+        for place, part in self._parts(images, stack, _planes_at_once(images, stack)):
+            levels[self._sharp :][place] = part
+        return levels
 
     def extra_repr(self) -> str:
         """Return the extents and kinds."""
         return f"extents={self.extents}, kinds={self.kinds}, transfer={self.transfer!r}"
+
+    @property
+    def _sharp(self) -> int:
+        """How many levels are the images themselves: 0 or 1."""
+        return int(self.extents[0] == 0)
+
+    def _roll(self, image_size: tuple[int, int] | None, device: torch.device) -> Roll | None:
+        if not self.roll_deg:
+            return None
+        if image_size is None:
+            raise ValueError("blur that varies over the image needs sample(..., image_size=(height, width))")
+        # Transforms of cells that are hardly larger than the kernels cost more than the cells gain.
+        grid = max(LEAST_GRID, min(self.grid, 1 + 2 * min(image_size) // (3 * self._kernel_size)))
+        return Roll(math.radians(self.roll_deg), Nodes.over(image_size, grid, device))
+
+    @property
+    def _kernel_size(self) -> int:
+        return kernel_size(self.extents[-1] * (1 + self.extent_jitter))
+
+    def _parts(
+        self, images: Tensor, kernels: Tensor, planes: int
+    ) -> Iterator[tuple[tuple[slice, slice, slice], Tensor]]:
+        """Blur so many planes at a time; yield the place (levels, images, channels) of a part, and the part."""
+        n, channels = images.shape[:2]
+        step = max(1, planes // channels)
+        for first in range(0, n, step):
+            rows = slice(first, first + step)
+            blur = self._convolution(kernels[:, rows], _size(images))
+            for channel in range(0, channels, planes):
+                some = slice(channel, channel + planes)
+                with torch.autocast(images.device.type, enabled=False):
+                    light = to_linear(images[rows, some].to(kernels.dtype), self.transfer)
+                    if self.highlight_gain > 1:
+                        light = raise_highlights(light, self.highlight_gain, self.highlight_threshold)
+                    yield (slice(None), rows, some), from_linear(blur(light), self.transfer).to(images.dtype)
+
+    def _convolution(self, kernels: Tensor, shape: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+        margin = kernels.shape[-1] // 2
+        varying = kernels.dim() == 6
+        # Nodes span whole images, so that "valid" is then what another border does not reach.
+        border = "replicate" if varying and self.border == "valid" else self.border
+        padding = 0 if border == "valid" else 2 * margin
+        padded = (shape[0] + padding, shape[1] + padding)
+        blur = convolution_between_nodes(kernels, padded) if varying else convolution(kernels, padded)
+
+        def convolve(light: Tensor) -> Tensor:
+            blurred = blur(pad_border(light, margin, border))
+            return _without_margin(blurred, margin) if border != self.border else blurred
+
+        return convolve
+
+    def _check_room(self, images: Tensor, margin: int) -> None:
+        """Raise unless the border rule has an answer for kernels that reach `margin` px beyond the images."""
+        shortest, size = min(_size(images)), 2 * margin + 1
+        if self.border == "replicate" or (shortest > margin if self.border == "reflect" else shortest >= size):
+            return
+        allowed = largest_extent(2 * shortest - 1 if self.border == "reflect" else shortest)
+        raise ValueError(
+            f"an extent of {self.extents[-1] * (1 + self.extent_jitter):.1f} px needs a {size} px kernel; images of "
+            f'{images.shape[-2]} x {images.shape[-1]} px with border="{self.border}" allow at most about '
+            f'{allowed:.1f} px: use larger images, smaller extents, or border="replicate"'
+        )
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[-2], images.shape[-1]
+
+
+def _without_margin(images: Tensor, margin: int) -> Tensor:
+    height, width = _size(images)
+    return images[..., margin : height - margin, margin : width - margin]
+
+
+def _planes_at_once(images: Tensor, kernels: Tensor) -> int:
+    """Return how many channels are blurred together, so that they fit the memory that is fastest for the device."""
+    size = kernels.shape[-1]
+    if kernels.dim() == 4:
+        area = math.prod(length + size for length in _size(images))
+    else:
+        cells = kernels.shape[2] - 1
+        area = math.prod(cells * (cell_length(length, cells + 1) + size) for length in _size(images))
+    # The padded plane and its transform; for each level the product, half of it transformed, and the result.
+    each = area * kernels.element_size() * (2 + 3 * len(kernels))
+    return max(1, CHUNK_BYTES["cuda" if images.device.type == "cuda" else "cpu"] // each)
+
+
+def _check_kernels(kernels: BlurKernels, levels: int, n: int) -> None:
+    if not isinstance(kernels, BlurKernels):
+        raise TypeError(f"kernels must come from sample(), got {type(kernels).__name__}")
+    stack = kernels.kernels
+    shape = tuple(stack.shape)
+    if len(shape) not in (4, 6) or shape[-1] != shape[-2] or shape[-1] % 2 == 0 or shape[0] != levels:
+        raise ValueError(
+            f"kernels must be ({levels}, N, K, K), or ({levels}, N, G, G, K, K) for varying blur, of odd K; got {shape}"
+        )
+    if shape[1] != n:
+        raise ValueError(f"kernels are for {shape[1]} images, got {n}")
+    if not torch.compiler.is_compiling() and n and not bool((stack.sum((-2, -1)) - 1).abs().max() < 1e-3):
+        raise ValueError("each kernel must sum to 1: take them from sample(), or divide each by its sum")
 
 
 def _checked_extents(extents: Sequence[float]) -> tuple[float, ...]:
@@ -155,18 +290,30 @@ def _checked_kinds(kind: str | Mapping[str, float]) -> dict[str, float]:
     total = sum(kinds.values())
     if not all(p >= 0 for p in kinds.values()) or not 0 < total < math.inf:
         raise ValueError(f"probabilities of kinds must be finite, not negative and not all zero, got {kinds}")
-    return {name: p / total for name, p in kinds.items()}
+    return {kind: kinds[kind] / total for kind in KINDS if kinds.get(kind, 0.0) > 0}
 
 
-def _checked_transfer(transfer: str | float | None) -> str | float | None:
-    if transfer is None or transfer == "srgb":
-        return transfer
-    if isinstance(transfer, str) or not 0 < transfer < math.inf:
-        raise ValueError(f'transfer must be "srgb", a gamma above 0, or None, got {transfer!r}')
-    return float(transfer)
+def _checked_border(border: str) -> str:
+    if border not in BORDERS:
+        raise ValueError(f"border must be one of {', '.join(BORDERS)}, got {border!r}")
+    return border
+
+
+def _checked_grid(grid: int) -> int:
+    if isinstance(grid, bool) or not isinstance(grid, int) or grid < LEAST_GRID:
+        raise ValueError(
+            f"grid must be an integer of {LEAST_GRID} or more: 2 are no better than uniform blur; got {grid!r}"
+        )
+    return grid
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> float:
     if not low <= value <= high:
         raise ValueError(f"{name} must be from {low} to {high}, got {value}")
+    return float(value)
+
+
+def _below_one(name: str, value: float) -> float:
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be from 0 to less than 1, got {value}")
     return float(value)

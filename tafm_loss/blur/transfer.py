@@ -1,11 +1,22 @@
 """Between the values of an image file and the light that a sensor adds up."""
 
+import math
+
 import torch
 from torch import Tensor
 
-__all__ = ["from_linear", "to_linear"]
+__all__ = ["checked_transfer", "from_linear", "raise_highlights", "to_linear"]
 
 # exp(g * log(x)) is up to twice as fast as pow on CPU; the clamps keep the unused branch's gradient finite at 0.
+
+
+def checked_transfer(transfer: str | float | None) -> str | float | None:
+    """Return the transfer, or raise ValueError if it is neither "srgb", nor a gamma above 0, nor None."""
+    if transfer is None or transfer == "srgb":
+        return transfer
+    if isinstance(transfer, str) or not 0 < transfer < math.inf:
+        raise ValueError(f'transfer must be "srgb", a gamma above 0, or None, got {transfer!r}')
+    return float(transfer)
 
 
 def to_linear(values: Tensor, transfer: str | float | None) -> Tensor:
@@ -27,3 +38,12 @@ def from_linear(light: Tensor, transfer: str | float | None) -> Tensor:
         curve = 1.055 * (light.clamp(min=0.003).log() / 2.4).exp() - 0.055
         return torch.where(light <= 0.0031308, light * 12.92, curve)
     return (light.clamp(min=1e-12).log() / float(transfer)).exp() * (light > 1e-12)
+
+
+def raise_highlights(light: Tensor, gain: float, threshold: float) -> Tensor:
+    """Return linear light in which 1 has become `gain`, and less above `threshold` in proportion.
+
+    What a sensor clipped cannot be known; lamps and their reflections are brighter than 1. A ramp, where RSBlur (Rim
+    et al., ECCV 2022) adds a constant to a mask, keeps light continuous.
+    """
+    return light + (light - threshold).clamp(min=0) * ((gain - 1) / (1 - threshold))

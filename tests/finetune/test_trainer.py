@@ -53,9 +53,10 @@ def test_the_argument_and_the_global_random_state_are_left_alone(
 
 
 def test_the_objective_falls(backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer) -> None:
-    result = finetune_backbone(backbone, scenes, synthesizer=blur, steps=61, learning_rate=5e-3, **SMALL)
+    result = finetune_backbone(backbone, scenes, synthesizer=blur, steps=121, learning_rate=5e-3, **SMALL)
     totals = [sum(value for name, value in row.items() if name != "step") for row in result.history]
-    assert totals[-1] < 0.8 * totals[0]
+    # Batches differ by more than a few steps of tuning do.
+    assert sum(totals[-3:]) / 3 < 0.8 * sum(totals[:2]) / 2
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(

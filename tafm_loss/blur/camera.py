@@ -1,0 +1,119 @@
+"""How a camera moves during an exposure, and which part of the exposure a level of blur takes."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from tafm_loss.blur.tiles import Nodes
+
+__all__ = ["camera_paths", "displacements", "nested_exposures", "swings"]
+
+# Of the mean squared radius. What is left to the path keeps the middle of the image from being sharp.
+LARGEST_SHARE_OF_TURNS = 0.5
+
+
+def camera_paths(draws: Tensor, noise: Tensor, *, jitter: float, impulse: float) -> Tensor:
+    """Return paths (N, T, 2) of unit speed whose heading is a random walk that turns back now and then.
+
+    Args:
+        draws: (N, 3), uniform in [0, 1): first heading, share of the jitter, share of the impulses.
+        noise: (N, T, 3), uniform in [0, 1).
+        jitter: the largest standard deviation of the heading over the whole path, rad.
+        impulse: the largest probability, per sample, that the path turns back.
+    """
+    steps = noise.shape[1]
+    # Box-Muller rather than randn: torch.rand draws the same prefix whatever N is, randn does not.
+    normal = (-2 * (1 - noise[..., 0]).log()).sqrt() * (2 * math.pi * noise[..., 1]).cos()
+    turn = normal * (jitter * draws[:, 1:2] / math.sqrt(steps))
+    turn = turn + math.pi * (noise[..., 2] < impulse * draws[:, 2:])
+    heading = 2 * math.pi * draws[:, :1] + turn.cumsum(1)
+    return torch.stack([heading.cos(), heading.sin()], dim=-1).cumsum(1)
+
+
+def swings(paths: Tensor, ranges: Tensor) -> Tensor:
+    """Return one coordinate of paths (N, T, 2) as angles (N, T), each with the given range (N,) from end to end."""
+    coordinate = paths[..., 0]
+    low, high = coordinate.aminmax(dim=1, keepdim=True)
+    return (coordinate - low) * (ranges[:, None] / (high - low).clamp(min=1e-12))
+
+
+def displacements(paths: Tensor, angles: Tensor | None, radii: Tensor, nodes: Nodes) -> tuple[Tensor, Tensor]:
+    """Return where the nodes are in the image while a camera moves, relative to their mean, and for how long.
+
+    A turn by a small angle moves the image by the angle times the distance from its middle, in the mean over the image
+    by the angle times the image's radius of gyration: so much do turns add to the radius of a point-spread function,
+    and nested exposures are cut by both together.
+
+    Args:
+        paths: (N, T, 2), of any scale.
+        angles: by how much the camera has turned, (N, T), rad; shrunk where the largest radius leaves too little room.
+        radii: px, (L, N), rising along L: RMS over the exposure and, weighted by their shares, over the nodes.
+        nodes: M positions on the image.
+
+    Returns:
+        points (L, N, M, T, 2) in px and weights (L, N, T) that sum to 1.
+    """
+    if angles is None:
+        poses = paths = _scaled(paths, radii[-1])
+        weights = nested_exposures(poses, radii)
+        points = paths[None, :, None].expand(len(radii), -1, len(nodes.positions), -1, -1)
+    else:
+        gyration = nodes.radius_of_gyration()
+        arcs = (angles - angles.mean(1, keepdim=True)) * gyration
+        room = radii[-1] * math.sqrt(LARGEST_SHARE_OF_TURNS)
+        arcs = arcs * (room / arcs.square().mean(1).sqrt().clamp(min=1e-12)).clamp(max=1)[:, None]
+        paths = _scaled(paths, (radii[-1].square() - arcs.square().mean(1)).sqrt())
+        weights = nested_exposures(torch.cat([paths, arcs[..., None]], dim=-1), radii)
+        turns = arcs / gyration
+        turns = turns - (weights * turns).sum(-1, keepdim=True)
+        points = paths[:, None] + _turned(nodes.positions, turns)
+    return points - (weights[:, :, None, :, None] * points).sum(-2, keepdim=True), weights
+
+
+def _scaled(paths: Tensor, radii: Tensor) -> Tensor:
+    """Return paths (N, T, 2) about their centroids, scaled to the RMS radii (N,)."""
+    paths = paths - paths.mean(1, keepdim=True)
+    return paths * (radii / paths.square().sum(-1).mean(1).sqrt().clamp(min=1e-12))[:, None, None]
+
+
+def _turned(positions: Tensor, angles: Tensor) -> Tensor:
+    """Return by how much a turn by angles (L, N, T) moves positions (M, 2): (L, N, M, T, 2)."""
+    sine, shrink = angles.sin()[:, :, None], angles.cos()[:, :, None] - 1
+    x, y = positions[:, :1], positions[:, 1:]
+    return torch.stack([shrink * x - sine * y, sine * x + shrink * y], dim=-1)
+
+
+def nested_exposures(paths: Tensor, radii: Tensor) -> Tensor:
+    """Cut from each path the shortest exposure about its middle that reaches each RMS radius.
+
+    Cutting at the radius, not at a fraction of the time, makes exposures nest and radii rise together: a shake
+    that turns back has no order in time alone.
+
+    Args:
+        paths: (N, T, D) of odd T; the whole path has the largest radius.
+        radii: (L, N), rising along L.
+
+    Returns:
+        How long the camera stays at each sample of the path: weights (L, N, T) that sum to 1.
+    """
+    n, steps, dimensions = paths.shape
+    middle = steps // 2
+    paths = paths - paths[:, middle : middle + 1]
+    outward = torch.cat([paths[:, middle:], paths.flip(1)[:, middle:]], dim=-1).view(n, middle + 1, 2, dimensions)
+    pairs = outward.clone()
+    pairs[:, 0] = pairs[:, 0] / 2
+    count = 2 * torch.arange(middle + 1, device=paths.device) + 1
+    mean = pairs.sum(2).cumsum(1) / count[:, None]
+    square = outward.square().sum(dim=(2, 3)).cumsum(1) / count
+    window_radius = (square - mean.square().sum(-1)).clamp(min=0).sqrt()
+    # The running maximum finds first crossings.
+    reached = window_radius.cummax(1).values
+    target = radii.clamp(max=reached[:, -1][None])
+    after = torch.searchsorted(reached.contiguous(), target.T.contiguous()).T.clamp(1, middle)
+    below = reached.gather(1, (after - 1).T).T
+    above = reached.gather(1, after.T).T
+    half_width = after - 1 + ((target - below) / (above - below).clamp(min=1e-12)).clamp(0, 1)
+    distance = (torch.arange(steps, device=paths.device) - middle).abs()
+    weights = (half_width[..., None] + 1 - distance).clamp(0, 1)
+    return weights / weights.sum(-1, keepdim=True)

@@ -1,0 +1,338 @@
+"""Sharp and blurred folders of images, for training any deblurring network."""
+
+import csv
+import hashlib
+import io
+import json
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tafm_loss._files import write_atomically
+from tafm_loss._images import IMAGE_SUFFIXES, read_image
+from tafm_loss._version import __version__
+from tafm_loss.blur.kernels import KINDS, BlurKernels, blur_extent
+from tafm_loss.blur.noise import add_sensor_noise, check_noise
+from tafm_loss.blur.synthesizer import BlurSynthesizer
+from tafm_loss.blur.tiles import Nodes
+
+__all__ = ["PairsReport", "crop_like", "settings", "write_pairs"]
+
+SETTINGS_FILE = "settings.json"
+TABLE_FILE = "pairs.csv"
+COLUMNS = ("name", "source", "kind", "extent_px", "measured_px", "seed")
+
+Row = dict[str, str]
+
+
+class PairsReport(NamedTuple):
+    """What `write_pairs` did: pairs `written`, pairs `kept` from before, and `skipped` images with the reasons."""
+
+    written: int
+    kept: int
+    skipped: list[tuple[Path, str]]
+
+
+class _Scene(NamedTuple):
+    """An image to blur: its file, its `source` in the table, the names of its pairs, the seed of its kernels."""
+
+    path: Path
+    source: str
+    names: list[str]
+    seed: int
+
+
+def write_pairs(
+    source: str | Path,
+    out: str | Path,
+    synthesizer: BlurSynthesizer,
+    *,
+    seed: int = 0,
+    shot_noise: float = 0.0,
+    read_noise: float = 0.0,
+    progress: bool = True,
+) -> PairsReport:
+    """Blur a folder of sharp images into pairs `out/input/NAME.png` (blurred) and `out/target/NAME.png` (sharp).
+
+    NAME is the path of the image below `source` without its suffix; with several extents there is one pair for each,
+    `NAME_10px` and `NAME_25px`, nested exposures of the same shake. `out/pairs.csv` says how each pair was made,
+    `out/settings.json` holds all that decides the result. Files are 8-bit RGB. The same settings give the same pairs,
+    in whatever order: an interrupted run is taken up by the same call. Nothing is overwritten, even if an image has
+    changed since.
+
+    Images that cannot be read or are too small for the blur are skipped with a warning.
+
+    Args:
+        source: a folder of images, searched with its sub-folders.
+        out: a new or empty folder, or one that the same settings have begun.
+        synthesizer: what blurs; without the extent 0, which would pair an image with itself.
+        seed: of the kernels and the noise; those of an image depend on this and its path below `source` alone.
+        shot_noise: photon noise of the blurred images; 8.9e-5 is a real camera's, see `add_sensor_noise`.
+        read_noise: read noise of the blurred images; 2.9e-5 is a real camera's.
+        progress: whether to show a progress bar.
+
+    Raises:
+        TypeError: if `synthesizer` is no BlurSynthesizer.
+        NotADirectoryError: if `source` is no folder, or `out` is a file.
+        FileExistsError: if `out` holds other files.
+        ValueError: if `out` holds pairs of other settings, lies in `source` or around it; if `source` holds no image
+            that can be used, or two that differ in their suffix alone; for an extent of 0 or negative noise.
+    """
+    from tqdm.auto import tqdm
+
+    source, out = Path(source), Path(out)
+    _check_synthesizer(synthesizer)
+    check_noise(shot_noise, read_noise)
+    _check_folders(source, out)
+    scenes = _find_scenes(source, synthesizer, seed)
+    folder = _PairFolder(
+        out,
+        {
+            "version": __version__,
+            "source": source.resolve().name,
+            "seed": seed,
+            "shot_noise": shot_noise,
+            "read_noise": read_noise,
+            **settings(synthesizer),
+        },
+    )
+    written, kept = 0, 0
+    skipped = []
+    try:
+        for scene in tqdm(scenes, disable=not progress, desc="blur", unit="image"):
+            missing = len(folder.missing(scene.names))
+            try:
+                if missing or not folder.lists(scene.names):
+                    _process(scene, folder, synthesizer, shot_noise, read_noise)
+            except _UnusableImageError as error:
+                warnings.warn(f"skipped {scene.path}: {error}", stacklevel=2)
+                skipped.append((scene.path, str(error)))
+                continue
+            written += missing
+            kept += len(scene.names) - missing
+    finally:
+        folder.write_table()
+    if not written + kept:
+        path, reason = skipped[0]
+        raise ValueError(f"none of the {len(scenes)} images in {source} can be used; {path}: {reason}")
+    return PairsReport(written, kept, skipped)
+
+
+def crop_like(sharp: Tensor, blurred: Tensor) -> Tensor:
+    """Return the central part of images (..., H, W) that is as large as `blurred` (..., h, w)."""
+    height, width = blurred.shape[-2:]
+    top, left = (sharp.shape[-2] - height) // 2, (sharp.shape[-1] - width) // 2
+    return sharp[..., top : top + height, left : left + width]
+
+
+def settings(synthesizer: BlurSynthesizer) -> dict[str, Any]:
+    """Return all that decides the blur: the public attributes that the constructor has set."""
+    of_any_module = vars(nn.Module())
+    return {
+        name: value
+        for name, value in vars(synthesizer).items()
+        if name not in of_any_module and not name.startswith("_")
+    }
+
+
+class _UnusableImageError(Exception):
+    """An image cannot be read, or is too small."""
+
+
+def _check_synthesizer(synthesizer: BlurSynthesizer) -> None:
+    if not isinstance(synthesizer, BlurSynthesizer):
+        raise TypeError(f"synthesizer must be a BlurSynthesizer, got {type(synthesizer).__name__}")
+    if synthesizer.extents[0] == 0:
+        raise ValueError(
+            f"pairs need extents above 0, got {synthesizer.extents}: an extent of 0 pairs an image with itself"
+        )
+
+
+def _check_folders(source: Path, out: Path) -> None:
+    if not source.is_dir():
+        raise NotADirectoryError(f"source must be a folder of images; there is no folder {source}")
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"out must be a folder; {out} is a file")
+    read, written = source.resolve(), out.resolve()
+    if read == written or read in written.parents or written in read.parents:
+        raise ValueError(f"neither of the folders {source} and {out} may lie in the other: name an out elsewhere")
+
+
+def _find_scenes(source: Path, synthesizer: BlurSynthesizer, seed: int) -> list[_Scene]:
+    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
+    if not paths:
+        raise ValueError(f"there is no image ({', '.join(sorted(IMAGE_SUFFIXES))}) in {source}")
+    first_of: dict[str, Path] = {}
+    for path in paths:
+        # Lower case, for not every file system tells A.png from a.png.
+        first = first_of.setdefault(_stem(path, source).lower(), path)
+        if first != path:
+            raise ValueError(f"{first} and {path} would become the same pair {_stem(path, source)}: rename one of them")
+    return [_scene(path, source, synthesizer, seed) for path in paths]
+
+
+def _stem(path: Path, source: Path) -> str:
+    return path.relative_to(source).with_suffix("").as_posix()
+
+
+def _scene(path: Path, source: Path, synthesizer: BlurSynthesizer, seed: int) -> _Scene:
+    relative = path.relative_to(source).as_posix()
+    digest = hashlib.sha256(f"{seed} {relative}".encode()).digest()
+    stem = _stem(path, source)
+    several = len(synthesizer.extents) > 1
+    names = [f"{stem}_{_in_px(extent)}" if several else stem for extent in synthesizer.extents]
+    # A generator on the CPU heeds the lowest 32 bits of a seed only.
+    return _Scene(path, relative, names, int.from_bytes(digest[:4], "little"))
+
+
+def _in_px(extent: float) -> str:
+    # Not :g, which writes different extents alike.
+    return f"{extent!r}px".replace(".0px", "px")
+
+
+def _process(
+    scene: _Scene, folder: "_PairFolder", synthesizer: BlurSynthesizer, shot_noise: float, read_noise: float
+) -> None:
+    """Write what `folder` lacks of a scene: files, or rows of its table only."""
+    generator = torch.Generator().manual_seed(scene.seed)
+    blurred = None
+    try:
+        sharp = read_image(scene.path)[None]
+        image_size = (sharp.shape[-2], sharp.shape[-1])
+        drawn = synthesizer.sample(1, image_size=image_size, generator=generator)
+        if folder.missing(scene.names):
+            blurred = synthesizer(sharp, kernels=drawn)[:, 0]
+    except (ValueError, FileNotFoundError) as error:
+        raise _UnusableImageError(str(error).removeprefix(f"{scene.path} ")) from error
+    # Before the files, among which an interruption may come; rows without files are not written.
+    folder.rows.update(zip(scene.names, _rows(scene, drawn, image_size), strict=True))
+    if blurred is not None:
+        if shot_noise or read_noise:
+            blurred = add_sensor_noise(
+                blurred, shot=shot_noise, read=read_noise, transfer=synthesizer.transfer, generator=generator
+            )
+        folder.add(scene.names, blurred, crop_like(sharp[0], blurred))
+
+
+def _rows(scene: _Scene, drawn: BlurKernels, image_size: tuple[int, int]) -> list[Row]:
+    measured = blur_extent(drawn.kernels)[:, 0]
+    if measured.dim() == 3:
+        # Over the nodes of a blur that varies, as over the image: the mean of the squared radius.
+        shares = Nodes.over(image_size, measured.shape[-1], measured.device).shares
+        measured = (measured.square().flatten(1) @ shares).sqrt()
+    rows = []
+    for level, name in enumerate(scene.names):
+        values = (
+            name,
+            scene.source,
+            KINDS[int(drawn.kinds[0])],
+            f"{float(drawn.extents[level, 0]):.4f}",
+            f"{float(measured[level]):.4f}",
+            str(scene.seed),
+        )
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    return rows
+
+
+class _PairFolder:
+    """The folder of pairs on disk, which is only ever added to.
+
+    Args:
+        path: a folder; made when something is added.
+        made_with: all that decides the pairs in it.
+    """
+
+    def __init__(self, path: Path, made_with: dict[str, Any]) -> None:
+        self.path = path
+        self.made_with = (json.dumps(made_with, indent=1) + "\n").encode()
+        self._check_settings()
+        self.rows = self._read_table()
+
+    def missing(self, names: list[str]) -> list[str]:
+        """Return the names of the pairs that lack a file."""
+        return [name for name in names if not all(file.exists() for file in self._files(name))]
+
+    def lists(self, names: list[str]) -> bool:
+        """Return whether all of these pairs are in the table."""
+        return self.rows.keys() >= set(names)
+
+    def add(self, names: list[str], blurred: Tensor, target: Tensor) -> None:
+        """Write the files that are missing of pairs of images (len(names), 3, H, W) and their one target (3, H, W)."""
+        _write_new(self.path / SETTINGS_FILE, self.made_with)
+        target_png = _encode_png(target)
+        for name, image in zip(names, blurred, strict=True):
+            input_file, target_file = self._files(name)
+            _write_new(input_file, _encode_png(image))
+            _write_new(target_file, target_png)
+
+    def write_table(self) -> None:
+        """Write the rows of the pairs that exist, in the order of their sources and extents."""
+        rows = [row for name, row in self.rows.items() if not self.missing([name])]
+        if not rows:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(rows, key=lambda row: (row["source"], float(row["extent_px"]))))
+        write_atomically(self.path / TABLE_FILE, text.getvalue().encode())
+
+    def _files(self, name: str) -> tuple[Path, Path]:
+        return self.path / "input" / f"{name}.png", self.path / "target" / f"{name}.png"
+
+    def _read_table(self) -> dict[str, Row]:
+        path = self.path / TABLE_FILE
+        if not path.exists():
+            return {}
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise ValueError(f"{path} lacks the columns {', '.join(COLUMNS)}: delete it, and it is made anew")
+            return {row["name"]: row for row in reader}
+
+    def _check_settings(self) -> None:
+        path = self.path / SETTINGS_FILE
+        if not path.exists():
+            if self.path.exists() and any(self.path.iterdir()):
+                raise FileExistsError(f"{self.path} holds other files and no {SETTINGS_FILE}: name a new folder")
+            return
+        there, now = _read_object(path), json.loads(self.made_with)
+        differences = [
+            f"{name} is {json.dumps(there.get(name))} there and {json.dumps(now.get(name))} now"
+            for name in {**there, **now}
+            if there.get(name) != now.get(name)
+        ]
+        if differences:
+            raise ValueError(
+                f"{self.path} holds pairs made with other settings: {'; '.join(differences)}; "
+                "name another folder, or delete this one"
+            )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is not what made these pairs: name another folder, or delete this one")
+    return value
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+
+
+def _encode_png(image: Tensor) -> bytes:
+    """Encode an image (3, H, W) in [0, 1] as a PNG of 8 bits."""
+    from PIL import Image
+
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
+    buffer = io.BytesIO()
+    # Level 1, not the usual 6: pairs are made in half the time, and take an eighth more space.
+    Image.fromarray(pixels.numpy()).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
