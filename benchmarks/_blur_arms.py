@@ -17,7 +17,7 @@ from _trajectory import blur_at_once, blur_one_by_one
 from torch import Tensor
 
 from tafm_loss.blur import BlurSynthesizer
-from tafm_loss.blur.kernels import kernel_size
+from tafm_loss.blur.kernels import largest_extent
 
 OURS = "ours"
 ONE_LEVEL: dict[str, Any] = {"shares": (1.0,), "transfer": None}
@@ -59,21 +59,6 @@ class Arm:
     @property
     def is_installed(self) -> bool:
         return importlib.util.find_spec(self.package) is not None
-
-
-def largest_extent(kernel: int) -> float:
-    """Return the largest extent in px whose kernel has `kernel` px.
-
-    Raises:
-        ValueError: if no extent has a kernel of that size.
-    """
-    low, high = 0.0, float(kernel)
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if kernel_size(middle) <= kernel else (low, middle)
-    if kernel_size(low) != kernel:
-        raise ValueError(f"no extent has a kernel of {kernel} px; that of {low:.3f} px has {kernel_size(low)} px")
-    return low
 
 
 def synthesizer(kernel: int, *, shares: tuple[float, ...], **options: Any) -> BlurSynthesizer:

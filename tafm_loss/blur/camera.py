@@ -97,23 +97,21 @@ def nested_exposures(paths: Tensor, radii: Tensor) -> Tensor:
     Returns:
         How long the camera stays at each sample of the path: weights (L, N, T) that sum to 1.
     """
-    n, steps, dimensions = paths.shape
+    steps = paths.shape[1]
     middle = steps // 2
     paths = paths - paths[:, middle : middle + 1]
-    outward = torch.cat([paths[:, middle:], paths.flip(1)[:, middle:]], dim=-1).view(n, middle + 1, 2, dimensions)
-    pairs = outward.clone()
-    pairs[:, 0] = pairs[:, 0] / 2
+    # Sums over the windows of 1, 3, 5 ... samples about the middle, where the path now is 0.
     count = 2 * torch.arange(middle + 1, device=paths.device) + 1
-    mean = pairs.sum(2).cumsum(1) / count[:, None]
-    square = outward.square().sum(dim=(2, 3)).cumsum(1) / count
+    mean = (paths[:, middle:] + paths.flip(1)[:, middle:]).cumsum(1) / count[:, None]
+    square = paths.square().sum(-1)
+    square = (square[:, middle:] + square.flip(1)[:, middle:]).cumsum(1) / count
     window_radius = (square - mean.square().sum(-1)).clamp(min=0).sqrt()
     # The running maximum finds first crossings.
     reached = window_radius.cummax(1).values
-    target = radii.clamp(max=reached[:, -1][None])
-    after = torch.searchsorted(reached.contiguous(), target.T.contiguous()).T.clamp(1, middle)
-    below = reached.gather(1, (after - 1).T).T
-    above = reached.gather(1, after.T).T
-    half_width = after - 1 + ((target - below) / (above - below).clamp(min=1e-12)).clamp(0, 1)
+    after = (reached < radii[..., None]).sum(-1, keepdim=True).clamp(1, middle)
+    reached = reached.expand(len(radii), -1, -1)
+    below, above = reached.gather(-1, after - 1), reached.gather(-1, after)
+    half_width = after - 1 + ((radii[..., None] - below) / (above - below).clamp(min=1e-12)).clamp(0, 1)
     distance = (torch.arange(steps, device=paths.device) - middle).abs()
-    weights = (half_width[..., None] + 1 - distance).clamp(0, 1)
+    weights = (half_width + 1 - distance).clamp(0, 1)
     return weights / weights.sum(-1, keepdim=True)

@@ -80,7 +80,8 @@ def kernel_size(largest_extent: float) -> int:
 
 def largest_extent(size: int) -> float:
     """Return the largest extent in px for which `kernel_size` is at most `size`; 0 if there is none."""
-    return max(0, (size - 3) // 2) * EXTENT_PER_RADIUS / 2.8
+    # A little less, for rounding must not make the kernel larger.
+    return max(0, (size - 3) // 2) * EXTENT_PER_RADIUS / 2.8 * (1 - 1e-9)
 
 
 def point_spread_functions(
@@ -180,22 +181,19 @@ def _disk(radii: Tensor, size: int) -> Tensor:
     height = (2 * torch.arange(count, device=radii.device) + 1) / count - 1
     half_chord = (1 - height.square()).sqrt()
     share = half_chord / half_chord.sum()
-    pixels = _pixels(size, radii)
-
-    def chords(scale: Tensor) -> Tensor:
-        """Return the light of each chord on each px of a row (..., size, chords)."""
-        end = half_chord * scale[..., None, None]
-        return _tent_integral(pixels[:, None] + end) - _tent_integral(pixels[:, None] - end)
 
     def variance(scale: Tensor) -> Tensor:
-        row = chords(scale).sum(-1)
-        points = height * scale[..., None]
+        end, points = half_chord * scale[..., None], height * scale[..., None]
+        whole, fraction = end.floor(), end - end.floor()
+        along = end.square() / 3 + (whole / 6 + fraction.square() / 2 - fraction**3 / 3) / end.clamp(min=1e-12)
         fraction = points - points.floor()
-        vertical = (share * (points.square() + fraction * (1 - fraction))).sum(-1)
-        return (row * pixels.square()).sum(-1) / row.sum(-1) + vertical
+        return (share * (along + points.square() + fraction * (1 - fraction))).sum(-1)
 
-    scale = _matching_scale(variance, radii, radii * math.sqrt(2))
-    kernels = _tents(height * scale[..., None], size) @ chords(scale).transpose(-1, -2)
+    scale = _matching_scale(variance, radii, radii * math.sqrt(2))[..., None]
+    end = (half_chord * scale)[..., None, :]
+    pixels = _pixels(size, radii)[:, None]
+    chords = _tent_integral(pixels + end) - _tent_integral(pixels - end)
+    kernels = _tents(height * scale, size) @ chords.transpose(-1, -2)
     return kernels / kernels.sum(dim=(-2, -1), keepdim=True)
 
 
@@ -208,9 +206,14 @@ def _matching_scale(variance: Callable[[Tensor], Tensor], radii: Tensor, scale: 
     Args:
         variance: of splats of a shape at a scale (...).
         radii: px, (...).
-        scale: where to begin: what the radius would need without splatting.
+        scale: what the radius would need without splatting.
     """
-    for _ in range(10 if bool((radii < 1.5).any()) else 3):
+    if bool((radii < 1.5).any()):
+        iterations = 10
+    else:
+        # Fractions are then spread evenly: f (1 - f) is 1/6 in the mean, on either axis.
+        scale, iterations = scale * (1 - 1 / (3 * radii.square())).sqrt(), 1
+    for _ in range(iterations):
         scale = scale * (radii / variance(scale).sqrt().clamp(min=1e-12))
     return scale
 
@@ -228,9 +231,9 @@ def _tents(positions: Tensor, size: int) -> Tensor:
 
 
 def _tent_integral(ends: Tensor) -> Tensor:
-    """Return the part of a tent of unit area about 0 that lies below each end."""
+    """Return the part of a tent of unit area that lies between its middle at 0 and each end; negative to the left."""
     ends = ends.clamp(-1, 1)
-    return 0.5 + ends - 0.5 * ends * ends.abs()
+    return ends - 0.5 * ends * ends.abs()
 
 
 def _pixels(size: int, like: Tensor) -> Tensor:

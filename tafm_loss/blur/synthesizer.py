@@ -161,8 +161,9 @@ class BlurSynthesizer(nn.Module):
         kept = _without_margin(images, margin) if self.border == "valid" else images
         if torch.is_grad_enabled() and images.requires_grad:
             # Autograd keeps every plane, so nothing is saved by taking channels apart.
-            parts = [part for _, part in self._parts(images, stack, images.shape[1])]
-            return torch.cat([kept[None]] * self._sharp + [torch.cat(parts, dim=1) if parts else kept[None][:0]])
+            parts = [stack.new_empty(len(stack), 0, *kept.shape[1:]).to(images.dtype)]
+            parts += [part for _, part in self._parts(images, stack, images.shape[1])]
+            return torch.cat([kept[None]] * self._sharp + [torch.cat(parts, dim=1)])
         levels = kept.new_empty(len(self.extents), *kept.shape)
         levels[: self._sharp] = kept
         for place, part in self._parts(images, stack, _planes_at_once(images, stack)):
@@ -170,8 +171,11 @@ class BlurSynthesizer(nn.Module):
         return levels
 
     def extra_repr(self) -> str:
-        """Return the extents and kinds."""
-        return f"extents={self.extents}, kinds={self.kinds}, transfer={self.transfer!r}"
+        """Return the options that decide the blur."""
+        parts = {"extents": self.extents, "kinds": self.kinds, "transfer": self.transfer, "border": self.border}
+        if self.roll_deg:
+            parts["roll_deg"] = self.roll_deg
+        return ", ".join(f"{name}={value!r}" for name, value in parts.items())
 
     @property
     def _sharp(self) -> int:
@@ -247,12 +251,12 @@ def _without_margin(images: Tensor, margin: int) -> Tensor:
 
 def _planes_at_once(images: Tensor, kernels: Tensor) -> int:
     """Return how many channels are blurred together, so that they fit the memory that is fastest for the device."""
-    size = kernels.shape[-1]
-    if kernels.dim() == 4:
-        area = math.prod(length + size for length in _size(images))
-    else:
+    (height, width), size = _size(images), kernels.shape[-1]
+    cells = 1
+    if kernels.dim() == 6:
         cells = kernels.shape[2] - 1
-        area = math.prod(cells * (cell_length(length, cells + 1) + size) for length in _size(images))
+        height, width = cell_length(height, cells + 1), cell_length(width, cells + 1)
+    area = cells**2 * (height + size) * (width + size)
     # The padded plane and its transform; for each level the product, half of it transformed, and the result.
     each = area * kernels.element_size() * (2 + 3 * len(kernels))
     return max(1, CHUNK_BYTES["cuda" if images.device.type == "cuda" else "cpu"] // each)

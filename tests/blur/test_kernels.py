@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tafm_loss.blur import BlurSynthesizer, blur_extent
-from tafm_loss.blur.kernels import KINDS, kernel_size
+from tafm_loss.blur.kernels import KINDS, kernel_size, largest_extent
 
-EXTENTS = (0.5, 1.0, 2.0, 5.0, 10.0, 25.0)
+EXTENTS = (0.001, 0.5, 1.0, 2.0, 5.0, 10.0, 25.0, 56.0)
 
 
 def centroids(kernels: torch.Tensor) -> torch.Tensor:
@@ -20,19 +20,34 @@ def centroids(kernels: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_kernels_have_unit_mass_no_shift_and_their_extent(kind: str) -> None:
-    drawn = BlurSynthesizer(EXTENTS, kind=kind).sample(100, generator=torch.Generator().manual_seed(1))
+    drawn = BlurSynthesizer(EXTENTS, kind=kind).sample(500, generator=torch.Generator().manual_seed(1))
+    assert drawn.kernels.shape == (len(EXTENTS), 500, 95, 95)
     assert (drawn.kernels >= 0).all()
     assert (drawn.kernels.sum(dim=(-2, -1)) - 1).abs().max() <= 1e-6
     assert centroids(drawn.kernels).abs().max() <= 1e-5
     torch.testing.assert_close(blur_extent(drawn.kernels), drawn.extents, rtol=0.02, atol=0.02)
 
 
-def test_extents_rise_with_the_level_in_every_one_of_2000_shakes() -> None:
-    drawn = BlurSynthesizer((4.0, 8.0, 16.0), jitter=6.0, impulse=0.05).sample(
-        2000, generator=torch.Generator().manual_seed(2)
-    )
-    measured = blur_extent(drawn.kernels)
+@pytest.mark.parametrize("kind", KINDS)
+def test_extents_rise_with_the_level_in_every_sample(kind: str) -> None:
+    synthesizer = BlurSynthesizer((4.0, 4.5, 8.0, 16.0), kind=kind, jitter=6.0, impulse=0.05, extent_jitter=0.5)
+    measured = blur_extent(synthesizer.sample(2000, generator=torch.Generator().manual_seed(2)).kernels)
     assert (measured[1:] > measured[:-1]).all()
+
+
+def test_no_triplet_of_100_000_is_out_of_order() -> None:
+    synthesizer = BlurSynthesizer((0.0, 3.0, 7.0), jitter=6.0, impulse=0.05)
+    generator = torch.Generator().manual_seed(9)
+    for _ in range(50):
+        sharp, weak, strong = blur_extent(synthesizer.sample(2000, generator=generator).kernels)
+        assert (sharp == 0).all() and (weak > 0).all() and (strong > weak).all()
+
+
+def test_kernels_fit_their_size_and_no_smaller_one() -> None:
+    for size in range(5, 120, 2):
+        assert kernel_size(largest_extent(size)) == size
+        assert kernel_size(largest_extent(size) * 1.001) == size + 2
+    assert largest_extent(3) == 0
 
 
 def test_levels_of_a_shake_are_nested_exposures() -> None:

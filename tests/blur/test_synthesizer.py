@@ -3,33 +3,62 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.signal import fftconvolve
+from torch.utils.data import DataLoader, Dataset
 
-from tafm_loss.blur import BlurSynthesizer
+from tafm_loss.blur import BlurSynthesizer, synthesizer
 from tafm_loss.blur.convolve import convolution, fast_length
-from tafm_loss.blur.transfer import from_linear, to_linear
+from tafm_loss.blur.transfer import from_linear, raise_highlights, to_linear
 
 
 def rand(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-@pytest.mark.parametrize("size", [(31, 47), (40, 40), (37, 64)])
-@pytest.mark.parametrize("kernel", [3, 15, 33])
-def test_fft_convolution_equals_a_direct_one(size: tuple[int, int], kernel: int) -> None:
-    images = rand(2, 3, *size, dtype=torch.float64)
-    kernels = rand(2, 2, kernel, kernel, seed=1, dtype=torch.float64)
-    half = kernel // 2
-    padded = F.pad(images, (half, half, half, half), mode="reflect")
+@pytest.mark.parametrize("size", [(67, 71), (80, 80), (73, 128)])
+@pytest.mark.parametrize("kernel", [3, 5, 7, 9, 15, 33, 63])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+def test_convolution_equals_a_direct_one(
+    size: tuple[int, int], kernel: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    images = rand(2, 3, *size, dtype=dtype)
+    kernels = rand(2, 2, kernel, kernel, seed=1, dtype=dtype)
+    kernels = kernels / kernels.sum(dim=(-2, -1), keepdim=True)
+    found = convolution(kernels, size)(images)
     for level in range(2):
         for index in range(2):
-            weight = kernels[level, index].flip(0, 1)[None, None]
-            direct = F.conv2d(padded[index][:, None], weight)[:, 0]
-            torch.testing.assert_close(
-                convolution(kernels, padded.shape[2:])(padded)[level, index], direct, rtol=1e-10, atol=1e-10
-            )
+            weight = kernels[level, index].flip(0, 1)[None, None].double()
+            direct = F.conv2d(images[index][:, None].double(), weight)[:, 0]
+            torch.testing.assert_close(found[level, index].double(), direct, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("border", ["reflect", "replicate"])
+def test_borders_continue_the_image(border: str) -> None:
+    images = rand(1, 3, 40, 44, dtype=torch.float64)
+    blur = BlurSynthesizer((0.0, 6.0), border=border, transfer=None)
+    drawn = blur.sample(1, generator=torch.Generator().manual_seed(1))
+    half = drawn.kernels.shape[-1] // 2
+    padded = np.pad(
+        images.numpy(), ((0, 0), (0, 0), (half, half), (half, half)), mode={"replicate": "edge"}.get(border, border)
+    )
+    expected = fftconvolve(padded, drawn.kernels[1, :, None].double().numpy(), mode="valid", axes=(2, 3))
+    torch.testing.assert_close(blur(images, kernels=drawn)[1], torch.from_numpy(expected))
+
+
+def test_valid_levels_are_the_interior_of_reflected_ones() -> None:
+    images = rand(2, 3, 60, 50)
+    valid, reflect = (BlurSynthesizer((0.0, 3.0, 9.0), border=border) for border in ("valid", "reflect"))
+    drawn = valid.sample(2, generator=torch.Generator().manual_seed(1))
+    size = drawn.kernels.shape[-1]
+    half = size // 2
+    levels = valid(images, kernels=drawn)
+    assert levels.shape == (3, 2, 3, 60 - size + 1, 50 - size + 1)
+    assert torch.equal(levels[0], images[..., half:-half, half:-half])
+    torch.testing.assert_close(levels, reflect(images, kernels=drawn)[..., half:-half, half:-half])
 
 
 def test_fast_lengths_have_small_prime_factors_only() -> None:
@@ -101,13 +130,91 @@ def test_stronger_levels_are_farther_from_the_image() -> None:
 
 def test_each_image_is_blurred_by_its_own_kernel() -> None:
     images = rand(3, 3, 48, 56)
-    synthesizer = BlurSynthesizer((0.0, 4.0, 8.0))
-    drawn = synthesizer.sample(3, generator=torch.Generator().manual_seed(4))
-    together = synthesizer(images, kernels=drawn)
-    alone = synthesizer(
-        images[1:2], kernels=drawn._replace(kernels=drawn.kernels[:, 1:2], extents=drawn.extents[:, 1:2])
-    )
-    torch.testing.assert_close(together[:, 1:2], alone)
+    blur = BlurSynthesizer((0.0, 4.0, 8.0))
+    drawn = blur.sample(3, generator=torch.Generator().manual_seed(4))
+    together = blur(images, kernels=drawn)
+    for order in ([1], [2, 0, 1]):
+        alone = drawn._replace(kernels=drawn.kernels[:, order], extents=drawn.extents[:, order])
+        torch.testing.assert_close(blur(images[order], kernels=alone), together[:, order], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("roll_deg", [0.0, 2.0])
+@pytest.mark.parametrize("planes", [1, 2, 3, 7, 100])
+def test_what_is_worked_on_at_a_time_changes_nothing(
+    planes: int, roll_deg: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = rand(5, 3, 48, 56)
+    blur = BlurSynthesizer((0.0, 3.0, 6.0), roll_deg=roll_deg)
+    drawn = blur.sample(5, image_size=(48, 56), generator=torch.Generator().manual_seed(4))
+    expected = blur(images, kernels=drawn)
+    monkeypatch.setattr(synthesizer, "_planes_at_once", lambda *_: planes)
+    torch.testing.assert_close(blur(images, kernels=drawn), expected, rtol=0, atol=1e-6)
+
+
+def test_gpus_get_more_at_a_time_than_cpus() -> None:
+    kernels = torch.empty(2, 8, 45, 45)
+    on_cpu = synthesizer._planes_at_once(torch.empty(8, 3, 256, 256), kernels)
+    monster = torch.empty(8, 3, 256, 256, device="meta")
+    assert on_cpu == 1 and synthesizer._planes_at_once(monster, kernels.to("meta")) == 1
+    on_gpu = synthesizer.CHUNK_BYTES["cuda"] // (301 * 301 * 4 * 8)
+    assert on_gpu > 24
+
+
+def test_gradients_do_not_depend_on_how_levels_are_put_together() -> None:
+    images = rand(2, 3, 40, 40)
+    blur = BlurSynthesizer((0.0, 3.0, 6.0))
+    drawn = blur.sample(2, generator=torch.Generator().manual_seed(4))
+    with_graph = blur(images.clone().requires_grad_(), kernels=drawn)
+    assert with_graph.requires_grad
+    torch.testing.assert_close(with_graph.detach(), blur(images, kernels=drawn), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("transfer", [None, "srgb"])
+def test_light_is_neither_lost_nor_gained(transfer: str | None) -> None:
+    image = torch.zeros(1, 1, 90, 90, dtype=torch.float64)
+    image[..., 40:50, 40:50] = rand(10, 10, dtype=torch.float64)
+    blurred = BlurSynthesizer((5.0, 14.0), transfer=transfer)(image, generator=torch.Generator().manual_seed(1))
+    before = to_linear(image, transfer).sum()
+    torch.testing.assert_close(to_linear(blurred, transfer).sum(dim=(1, 2, 3, 4)), before.expand(2), rtol=1e-6, atol=0)
+
+
+def test_without_a_transfer_blur_is_linear() -> None:
+    first, second = rand(1, 3, 40, 40), rand(1, 3, 40, 40, seed=1)
+    blur = BlurSynthesizer((0.0, 7.0), transfer=None)
+    drawn = blur.sample(1, generator=torch.Generator().manual_seed(1))
+    apart = blur(first, kernels=drawn) + blur(second, kernels=drawn)
+    torch.testing.assert_close(blur(first + second, kernels=drawn), apart, rtol=0, atol=1e-5)
+
+
+def test_highlights_leave_streaks_that_only_add_light() -> None:
+    image = torch.full((1, 3, 61, 61), 0.1)
+    image[..., 28:32, 28:32] = 1.0
+    plain, lamp = BlurSynthesizer((0.0, 20.0)), BlurSynthesizer((0.0, 20.0), highlight_gain=50.0)
+    drawn = plain.sample(1, generator=torch.Generator().manual_seed(2))
+    without, streak = plain(image, kernels=drawn), lamp(image, kernels=drawn)
+    assert torch.equal(streak[0], image) and (streak >= without - 1e-4).all()
+    assert (streak[1] >= 1 - 1e-6).sum() > 3 * (without[1] > 0.5).sum() > 0
+    assert streak.max() <= 1
+
+
+def test_highlights_are_a_ramp_from_the_threshold_to_the_gain() -> None:
+    light = torch.tensor([0.0, 0.5, 0.8, 0.9, 1.0])
+    torch.testing.assert_close(raise_highlights(light, 5.0, 0.8), torch.tensor([0.0, 0.5, 0.8, 2.9, 5.0]))
+
+
+def test_a_blur_of_a_thousandth_of_a_px_is_no_blur() -> None:
+    images = rand(2, 3, 40, 40)
+    for kind in ("shake", "linear", "defocus", "gaussian"):
+        torch.testing.assert_close(BlurSynthesizer((1e-3,), kind=kind)(images)[0], images, rtol=0, atol=1e-3)
+
+
+def test_a_kernel_turned_by_half_a_turn_is_the_blur_of_the_turned_image() -> None:
+    images = rand(1, 3, 44, 50)
+    blur = BlurSynthesizer((8.0,))
+    drawn = blur.sample(1, generator=torch.Generator().manual_seed(1))
+    turned = drawn._replace(kernels=drawn.kernels.flip(-2, -1))
+    expected = blur(images, kernels=drawn).flip(-2, -1)
+    torch.testing.assert_close(blur(images.flip(-2, -1), kernels=turned), expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -118,15 +225,73 @@ def test_the_type_of_the_images_is_kept(dtype: torch.dtype) -> None:
     assert levels.dtype == dtype and levels.isfinite().all() and torch.equal(images, before)
 
 
-def test_gradients_reach_the_image_and_are_right() -> None:
-    synthesizer = BlurSynthesizer((2.0,))
-    drawn = synthesizer.sample(1, generator=torch.Generator().manual_seed(5))
-    images = 0.1 + 0.8 * rand(1, 1, 9, 9, dtype=torch.float64)
+@pytest.mark.parametrize("layout", ["channels last", "strided", "expanded"])
+def test_any_layout_of_memory_will_do(layout: str) -> None:
+    images = rand(2, 3, 40, 80)
+    images = {
+        "channels last": images.to(memory_format=torch.channels_last),
+        "strided": images[..., ::2],
+        "expanded": images[:, :1].expand(-1, 3, -1, -1),
+    }[layout]
+    blur = BlurSynthesizer((0.0, 3.0, 6.0))
+    drawn = blur.sample(2, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(blur(images, kernels=drawn), blur(images.contiguous(), kernels=drawn))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_any_number_of_channels_is_blurred_alike(channels: int) -> None:
+    images = rand(1, 1, 40, 40).expand(1, channels, 40, 40)
+    levels = BlurSynthesizer((0.0, 6.0))(images)
+    assert levels.shape == (2, 1, channels, 40, 40) and torch.equal(levels, levels[:, :, :1].expand_as(levels))
+
+
+def test_modes_of_torch_are_kept_to() -> None:
+    images = rand(1, 3, 40, 40)
+    blur = BlurSynthesizer((0.0, 6.0))
+    drawn = blur.sample(1, generator=torch.Generator().manual_seed(1))
+    expected = blur(images, kernels=drawn)
+    with torch.inference_mode():
+        assert torch.equal(blur(images, kernels=drawn), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(blur(images, kernels=drawn), expected)
+
+
+@pytest.mark.parametrize("extent", [2.0, 6.0])
+def test_it_can_be_compiled(extent: float) -> None:
+    images = rand(2, 3, 40, 40)
+    blur = BlurSynthesizer((0.0, extent))
+    drawn = blur.sample(2, generator=torch.Generator().manual_seed(1))
+    compiled = torch.compile(blur, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images, kernels=drawn), blur(images, kernels=drawn))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("roll_deg", [0.0, 2.0])
+def test_a_gpu_gives_what_the_cpu_gives(roll_deg: float) -> None:
+    images = rand(3, 3, 64, 72)
+    blur = BlurSynthesizer((0.0, 2.0, 8.0), roll_deg=roll_deg)
+    expected = blur(images, generator=torch.Generator().manual_seed(1))
+    found = blur(images.cuda(), generator=torch.Generator().manual_seed(1))
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("transfer", [None, "srgb", 2.2])
+@pytest.mark.parametrize("extent", [2.0, 4.0])
+def test_gradients_reach_the_image_and_are_right(transfer: str | float | None, extent: float) -> None:
+    blur = BlurSynthesizer((extent,), transfer=transfer)
+    drawn = blur.sample(1, generator=torch.Generator().manual_seed(5))
     drawn = drawn._replace(kernels=drawn.kernels.double())
-    assert torch.autograd.gradcheck(lambda x: synthesizer(x, kernels=drawn), images.requires_grad_())
-    extreme = torch.zeros(1, 3, 20, 20).index_fill(3, torch.arange(10), 1.0).requires_grad_()
-    synthesizer(extreme, kernels=drawn)[0].sum().backward()
-    assert extreme.grad is not None and extreme.grad.isfinite().all()
+    images = 0.1 + 0.8 * rand(1, 2, 9, 8, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: blur(x, kernels=drawn), images.requires_grad_())
+
+
+@pytest.mark.parametrize("transfer", [None, "srgb", 2.2])
+def test_gradients_are_finite_at_black_and_white(transfer: str | float | None) -> None:
+    images = torch.zeros(1, 3, 20, 20).index_fill(3, torch.arange(10), 1.0).requires_grad_()
+    gain = 1.0 if transfer is None else 10.0
+    BlurSynthesizer((0.0, 4.0), transfer=transfer, highlight_gain=gain)(images).sum().backward()
+    assert images.grad is not None and images.grad.isfinite().all() and images.grad.abs().sum() > 0
 
 
 def test_it_has_no_state_copies_and_pickles() -> None:
@@ -138,8 +303,35 @@ def test_it_has_no_state_copies_and_pickles() -> None:
         assert torch.equal(twin(images, generator=torch.Generator().manual_seed(6)), expected)
 
 
-def test_an_empty_batch_has_empty_levels() -> None:
-    assert BlurSynthesizer((0.0, 3.0))(torch.empty(0, 3, 32, 32)).shape == (2, 0, 3, 32, 32)
+class Blurred(Dataset[torch.Tensor]):
+    """A data set that blurs in the workers of its loader, each image by a seed of its own."""
+
+    def __init__(self) -> None:
+        self.blur = BlurSynthesizer((0.0, 4.0))
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.blur(rand(1, 3, 32, 32, seed=index), generator=torch.Generator().manual_seed(index))[:, 0]
+
+
+def test_workers_of_a_data_loader_give_what_the_main_process_gives() -> None:
+    alone, workers = (torch.cat(list(DataLoader(Blurred(), batch_size=2, num_workers=n))) for n in (0, 2))
+    assert torch.equal(alone, workers)
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("extents", [(0.0, 3.0), (3.0,), (0.0, 8.0)])
+def test_an_empty_batch_has_empty_levels(extents: tuple[float, ...], gradient: bool) -> None:
+    images = torch.empty(0, 3, 32, 32, requires_grad=gradient)
+    assert BlurSynthesizer(extents)(images).shape == (len(extents), 0, 3, 32, 32)
+
+
+def test_its_repr_names_what_decides_the_blur() -> None:
+    text = repr(BlurSynthesizer((0.0, 3.0), kind={"linear": 1.0, "shake": 3.0}, transfer=2.2, border="valid"))
+    for part in ("(0.0, 3.0)", "'linear': 0.25", "2.2", "valid"):
+        assert part in text
 
 
 @pytest.mark.parametrize(
@@ -158,6 +350,10 @@ def test_an_empty_batch_has_empty_levels() -> None:
         ({"jitter": -1.0}, "jitter must"),
         ({"impulse": 2.0}, "impulse must"),
         ({"extent_jitter": 1.0}, "extent_jitter must"),
+        ({"border": "wrap"}, "border must be one of reflect, replicate, valid"),
+        ({"highlight_gain": 0.5}, "highlight_gain must"),
+        ({"highlight_gain": 2.0, "transfer": None}, "highlight_gain needs light that saturates"),
+        ({"highlight_threshold": 1.0}, "highlight_threshold must"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(arguments: dict[str, object], message: str) -> None:
