@@ -12,7 +12,7 @@ from tafm_loss.blur._random import fresh_generator
 from tafm_loss.blur.convolve import BORDERS, convolution, pad_border
 from tafm_loss.blur.kernels import KINDS, BlurKernels, Roll, kernel_size, largest_extent, point_spread_functions
 from tafm_loss.blur.tiles import Nodes, cell_length, convolution_between_nodes
-from tafm_loss.blur.transfer import checked_transfer, from_linear, raise_highlights, to_linear
+from tafm_loss.blur.transfer import checked_transfer, from_linear, highlight_gains, to_linear
 
 __all__ = ["BlurSynthesizer"]
 
@@ -40,8 +40,8 @@ class BlurSynthesizer(nn.Module):
         grid: the most nodes in a row and in a column at which the kernels of varying blur are exact, with bilinear
             blending in between; there are fewer where cells would be smaller than 1.5 kernels, but at least 3.
         transfer: "srgb", a gamma, or None to blur the values as they are.
-        highlight_gain: linear light above `highlight_threshold` is blurred as if it were up to this many times
-            brighter, as clipped lamps are; what is still above 1 after blurring saturates. 1 changes nothing.
+        highlight_gain: px whose every channel is above `highlight_threshold` are blurred as if they were up to this
+            many times brighter, as clipped lamps are; what is still above 1 after blurring saturates. 1 for no such.
         highlight_threshold: linear light, in [0, 1).
         border: what lies beyond the images: "reflect", "replicate", or "valid" for levels, the sharp one included,
             that lack the K // 2 px at each side for which that would matter.
@@ -204,13 +204,21 @@ class BlurSynthesizer(nn.Module):
         for first in range(0, n, step):
             rows = slice(first, first + step)
             blur = self._convolution(kernels[:, rows], _size(images))
+            gains = self._highlight_gains(images[rows].to(kernels.dtype))
             for channel in range(0, channels, planes):
                 some = slice(channel, channel + planes)
                 with torch.autocast(images.device.type, enabled=False):
                     light = to_linear(images[rows, some].to(kernels.dtype), self.transfer)
-                    if self.highlight_gain > 1:
-                        light = raise_highlights(light, self.highlight_gain, self.highlight_threshold)
+                    if gains is not None:
+                        light = light * gains
                     yield (slice(None), rows, some), from_linear(blur(light), self.transfer).to(images.dtype)
+
+    def _highlight_gains(self, images: Tensor) -> Tensor | None:
+        if self.highlight_gain == 1:
+            return None
+        # Found before the transfer, which is monotonic, so that only one channel goes through it.
+        darkest = to_linear(images.amin(dim=1, keepdim=True), self.transfer)
+        return highlight_gains(darkest, self.highlight_gain, self.highlight_threshold)
 
     def _convolution(self, kernels: Tensor, shape: tuple[int, int]) -> Callable[[Tensor], Tensor]:
         margin = kernels.shape[-1] // 2

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["checked_transfer", "from_linear", "raise_highlights", "to_linear"]
+__all__ = ["checked_transfer", "from_linear", "highlight_gains", "to_linear"]
 
 # exp(g * log(x)) is up to twice as fast as pow on CPU; the clamps keep the unused branch's gradient finite at 0.
 
@@ -40,10 +40,13 @@ def from_linear(light: Tensor, transfer: str | float | None) -> Tensor:
     return (light.clamp(min=1e-12).log() / float(transfer)).exp() * (light > 1e-12)
 
 
-def raise_highlights(light: Tensor, gain: float, threshold: float) -> Tensor:
-    """Return linear light in which 1 has become `gain`, and less above `threshold` in proportion.
+def highlight_gains(light: Tensor, gain: float, threshold: float) -> Tensor:
+    """Return how many times brighter than linear light (N, C, H, W) its lamps are: (N, 1, H, W), 1 beside them.
 
-    What a sensor clipped cannot be known; lamps and their reflections are brighter than 1. A ramp, where RSBlur (Rim
-    et al., ECCV 2022) adds a constant to a mask, keeps light continuous.
+    What a sensor clipped cannot be known; lamps and their reflections are brighter than 1. A lamp is where every
+    channel is above the threshold: were each channel taken by itself, bright surfaces of one colour would change
+    theirs. The gain rises with the darkest channel, up to `gain` at 1, so that light stays continuous. RSBlur (Rim et
+    al., ECCV 2022) adds a constant to a mask instead.
     """
-    return light + (light - threshold).clamp(min=0) * ((gain - 1) / (1 - threshold))
+    darkest = light.amin(dim=1, keepdim=True)
+    return 1 + (darkest - threshold).clamp(min=0) * ((gain - 1) / (1 - threshold))

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tafm_loss.blur import BlurSynthesizer, synthesizer
 from tafm_loss.blur.convolve import convolution, fast_length
-from tafm_loss.blur.transfer import from_linear, raise_highlights, to_linear
+from tafm_loss.blur.transfer import from_linear, highlight_gains, to_linear
 
 
 def rand(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -197,9 +197,14 @@ def test_highlights_leave_streaks_that_only_add_light() -> None:
     assert streak.max() <= 1
 
 
-def test_highlights_are_a_ramp_from_the_threshold_to_the_gain() -> None:
-    light = torch.tensor([0.0, 0.5, 0.8, 0.9, 1.0])
-    torch.testing.assert_close(raise_highlights(light, 5.0, 0.8), torch.tensor([0.0, 0.5, 0.8, 2.9, 5.0]))
+def test_gains_rise_from_the_threshold_to_white_where_all_channels_do() -> None:
+    grey = torch.tensor([0.0, 0.5, 0.8, 0.9, 1.0]).view(1, 1, 1, 5).expand(1, 3, 1, 5)
+    torch.testing.assert_close(highlight_gains(grey, 5.0, 0.8).flatten(), torch.tensor([1.0, 1.0, 1.0, 3.0, 5.0]))
+    red = torch.tensor([1.0, 0.2, 0.3]).view(1, 3, 1, 1)
+    assert highlight_gains(red, 5.0, 0.8) == 1
+    images = red.expand(1, 3, 40, 40)
+    plain, lamp = BlurSynthesizer((9.0,)), BlurSynthesizer((9.0,), highlight_gain=50.0)
+    torch.testing.assert_close(lamp(images), plain(images))
 
 
 def test_a_blur_of_a_thousandth_of_a_px_is_no_blur() -> None:
