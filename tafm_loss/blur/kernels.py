@@ -159,20 +159,25 @@ def _motion(paths: Tensor, angles: Tensor | None, radii: Tensor, size: int, node
 
 def _gaussian(radii: Tensor, size: int) -> Tensor:
     """Return Gaussians of each RMS radius, (*radii.shape, size, size): the product of two equal profiles."""
-    count = 4 * size
-    share = (torch.arange(count, device=radii.device) + 0.5) / count
-    quantiles = math.sqrt(2) * torch.erfinv(2 * share - 1)
-    # Tails are cut where the frame ends.
-    quantiles = quantiles / quantiles.square().mean().sqrt()
+    pixels = _pixels(size, radii)
 
-    def variance(scale: Tensor) -> Tensor:
-        points = quantiles * scale[..., None]
-        fraction = points - points.floor()
-        return 2 * (points.square() + fraction * (1 - fraction)).mean(-1)
+    def profile(deviation: Tensor) -> Tensor:
+        """Return a Gaussian splatted by tents: the second difference of its second integral."""
+        integral = _second_integral(_pixels(size + 2, radii), deviation[..., None])
+        splat = integral[..., 2:] - 2 * integral[..., 1:-1] + integral[..., :-2]
+        splat = (splat + (pixels == 0)).clamp(min=0)
+        return splat / splat.sum(-1, keepdim=True)
 
-    scale = _matching_scale(variance, radii, radii / math.sqrt(2))
-    profile = _tents(quantiles * scale[..., None], size).mean(-1)
-    return profile[..., :, None] * profile[..., None, :]
+    scale = _matching_scale(lambda scale: 2 * (profile(scale) * pixels.square()).sum(-1), radii, radii / math.sqrt(2))
+    splat = profile(scale)
+    return splat[..., :, None] * splat[..., None, :]
+
+
+def _second_integral(positions: Tensor, deviation: Tensor) -> Tensor:
+    """Return the second integral of Gaussians about 0, less the ramp max(x, 0) that would drown its precision."""
+    ratio = positions.abs() / deviation
+    density = (-0.5 * ratio.square()).exp() / math.sqrt(2 * math.pi)
+    return deviation * (density - ratio * 0.5 * torch.erfc(ratio / math.sqrt(2)))
 
 
 def _disk(radii: Tensor, size: int) -> Tensor:

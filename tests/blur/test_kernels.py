@@ -121,6 +121,20 @@ def test_a_defocused_point_is_an_even_disk(extent: float) -> None:
     assert kernel[distance > extent / math.sqrt(6) + 1.5].max() == 0
 
 
+@pytest.mark.parametrize("extent", [6.0, 12.0, 25.0, 100.0])
+def test_a_gaussian_is_one_splatted_onto_px(extent: float) -> None:
+    kernel = BlurSynthesizer((extent,), kind="gaussian").sample(1).kernels[0, 0]
+    half = kernel.shape[-1] // 2
+    # A hundred points to a px, of a Gaussian whose splat has the extent: tents add about 1/6 px^2 to each axis.
+    fine = torch.arange(-100 * half, 100 * half + 1, dtype=torch.float64) / 100
+    density = torch.exp(-fine.square() / (2 * (extent**2 / 24 - 1 / 6)))
+    tents = (1 - (fine - torch.arange(-half, half + 1)[:, None]).abs()).clamp(min=0)
+    profile = tents @ (density / density.sum())
+    torch.testing.assert_close(kernel.double(), torch.outer(profile, profile), rtol=0, atol=2e-3 * float(kernel.max()))
+    falling = kernel[half, half:]
+    assert (falling[1:] <= falling[:-1]).all()
+
+
 def test_blur_extent_refuses_what_is_no_kernel() -> None:
     with pytest.raises(ValueError, match=r"shape \(\.\.\., K, K\)"):
         blur_extent(torch.ones(5))
