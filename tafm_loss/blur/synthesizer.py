@@ -1,25 +1,25 @@
 """Graded, aligned blur of the same scene."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tafm_loss._images import check_images, check_unit_range
 from tafm_loss.blur._random import fresh_generator
-from tafm_loss.blur.convolve import BORDERS, convolution, pad_border
+from tafm_loss.blur.apply import apply_blur, without_margin
+from tafm_loss.blur.convolve import BORDERS
 from tafm_loss.blur.kernels import KINDS, BlurKernels, Roll, kernel_size, largest_extent, point_spread_functions
-from tafm_loss.blur.tiles import Nodes, cell_length, convolution_between_nodes
-from tafm_loss.blur.transfer import checked_transfer, from_linear, highlight_gains, to_linear
+from tafm_loss.blur.tiles import Nodes
+from tafm_loss.blur.transfer import checked_transfer
 
 __all__ = ["BlurSynthesizer"]
 
 LEAST_GRID = 3
 USUAL_GRID = 4
-# What is worked on at a time. A GPU wants much to do at once; a CPU is fastest when all of it stays in its cache.
-CHUNK_BYTES = {"cpu": 2 * 2**20, "cuda": 256 * 2**20}
 
 
 class BlurSynthesizer(nn.Module):
@@ -158,18 +158,19 @@ class BlurSynthesizer(nn.Module):
             _check_kernels(kernels, len(self.extents), len(images))
         margin = kernels.kernels.shape[-1] // 2
         self._check_room(images, margin)
-        precision = torch.float64 if images.dtype == torch.float64 else torch.float32
-        stack = kernels.kernels[self._sharp :].to(images.device, precision, non_blocking=True)
-        kept = _without_margin(images, margin) if self.border == "valid" else images
+        stack = kernels.kernels[self._sharp :]
+        kept = without_margin(images, margin) if self.border == "valid" else images
+        light: dict[str, Any] = {
+            "transfer": self.transfer,
+            "highlight_gain": self.highlight_gain,
+            "highlight_threshold": self.highlight_threshold,
+            "border": self.border,
+        }
         if torch.is_grad_enabled() and images.requires_grad:
-            # Autograd keeps every plane, so nothing is saved by taking channels apart.
-            parts = [stack.new_empty(len(stack), 0, *kept.shape[1:]).to(images.dtype)]
-            parts += [part for _, part in self._parts(images, stack, images.shape[1])]
-            return torch.cat([kept[None]] * self._sharp + [torch.cat(parts, dim=1)])
+            return torch.cat([kept[None]] * self._sharp + [apply_blur(images, stack, **light)])
         levels = kept.new_empty(len(self.extents), *kept.shape)
         levels[: self._sharp] = kept
-        for place, part in self._parts(images, stack, _planes_at_once(images, stack)):
-            levels[self._sharp :][place] = part
+        apply_blur(images, stack, **light, out=levels[self._sharp :])
         return levels
 
     def extra_repr(self) -> str:
@@ -198,46 +199,6 @@ class BlurSynthesizer(nn.Module):
     def _kernel_size(self) -> int:
         return kernel_size(self.extents[-1] * (1 + self.extent_jitter))
 
-    def _parts(
-        self, images: Tensor, kernels: Tensor, planes: int
-    ) -> Iterator[tuple[tuple[slice, slice, slice], Tensor]]:
-        """Blur so many planes at a time; yield the place (levels, images, channels) of a part, and the part."""
-        n, channels = images.shape[:2]
-        step = max(1, planes // channels)
-        for first in range(0, n, step):
-            rows = slice(first, first + step)
-            blur = self._convolution(kernels[:, rows], _size(images))
-            gains = self._highlight_gains(images[rows].to(kernels.dtype))
-            for channel in range(0, channels, planes):
-                some = slice(channel, channel + planes)
-                with torch.autocast(images.device.type, enabled=False):
-                    light = to_linear(images[rows, some].to(kernels.dtype), self.transfer)
-                    if gains is not None:
-                        light = light * gains
-                    yield (slice(None), rows, some), from_linear(blur(light), self.transfer).to(images.dtype)
-
-    def _highlight_gains(self, images: Tensor) -> Tensor | None:
-        if self.highlight_gain == 1:
-            return None
-        # Found before the transfer, which is monotonic, so that only one channel goes through it.
-        darkest = to_linear(images.amin(dim=1, keepdim=True), self.transfer)
-        return highlight_gains(darkest, self.highlight_gain, self.highlight_threshold)
-
-    def _convolution(self, kernels: Tensor, shape: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-        margin = kernels.shape[-1] // 2
-        varying = kernels.dim() == 6
-        # Nodes span whole images, so that "valid" is then what another border does not reach.
-        border = "replicate" if varying and self.border == "valid" else self.border
-        padding = 0 if border == "valid" else 2 * margin
-        padded = (shape[0] + padding, shape[1] + padding)
-        blur = convolution_between_nodes(kernels, padded) if varying else convolution(kernels, padded)
-
-        def convolve(light: Tensor) -> Tensor:
-            blurred = blur(pad_border(light, margin, border))
-            return _without_margin(blurred, margin) if border != self.border else blurred
-
-        return convolve
-
     def _check_room(self, images: Tensor, margin: int) -> None:
         """Raise unless the border rule has an answer for kernels that reach `margin` px beyond the images."""
         shortest, size = min(_size(images)), 2 * margin + 1
@@ -253,24 +214,6 @@ class BlurSynthesizer(nn.Module):
 
 def _size(images: Tensor) -> tuple[int, int]:
     return images.shape[-2], images.shape[-1]
-
-
-def _without_margin(images: Tensor, margin: int) -> Tensor:
-    height, width = _size(images)
-    return images[..., margin : height - margin, margin : width - margin]
-
-
-def _planes_at_once(images: Tensor, kernels: Tensor) -> int:
-    """Return how many channels are blurred together, so that they fit the memory that is fastest for the device."""
-    (height, width), size = _size(images), kernels.shape[-1]
-    cells = 1
-    if kernels.dim() == 6:
-        cells = kernels.shape[2] - 1
-        height, width = cell_length(height, cells + 1), cell_length(width, cells + 1)
-    area = cells**2 * (height + size) * (width + size)
-    # The padded plane and its transform; for each level the product, half of it transformed, and the result.
-    each = area * kernels.element_size() * (2 + 3 * len(kernels))
-    return max(1, CHUNK_BYTES["cuda" if images.device.type == "cuda" else "cpu"] // each)
 
 
 def _check_kernels(kernels: BlurKernels, levels: int, n: int) -> None:

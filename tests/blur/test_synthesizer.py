@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scipy.signal import fftconvolve
 from torch.utils.data import DataLoader, Dataset
 
-from tafm_loss.blur import BlurSynthesizer, synthesizer
+from tafm_loss.blur import BlurSynthesizer, apply
 from tafm_loss.blur.convolve import convolution, fast_length
 from tafm_loss.blur.transfer import from_linear, highlight_gains, to_linear
 
@@ -147,16 +147,16 @@ def test_what_is_worked_on_at_a_time_changes_nothing(
     blur = BlurSynthesizer((0.0, 3.0, 6.0), roll_deg=roll_deg)
     drawn = blur.sample(5, image_size=(48, 56), generator=torch.Generator().manual_seed(4))
     expected = blur(images, kernels=drawn)
-    monkeypatch.setattr(synthesizer, "_planes_at_once", lambda *_: planes)
+    monkeypatch.setattr(apply, "_planes_at_once", lambda *_: planes)
     torch.testing.assert_close(blur(images, kernels=drawn), expected, rtol=0, atol=1e-6)
 
 
 def test_gpus_get_more_at_a_time_than_cpus() -> None:
     kernels = torch.empty(2, 8, 45, 45)
-    on_cpu = synthesizer._planes_at_once(torch.empty(8, 3, 256, 256), kernels)
+    on_cpu = apply._planes_at_once(torch.empty(8, 3, 256, 256), kernels)
     monster = torch.empty(8, 3, 256, 256, device="meta")
-    assert on_cpu == 1 and synthesizer._planes_at_once(monster, kernels.to("meta")) == 1
-    on_gpu = synthesizer.CHUNK_BYTES["cuda"] // (301 * 301 * 4 * 8)
+    assert on_cpu == 1 and apply._planes_at_once(monster, kernels.to("meta")) == 1
+    on_gpu = apply.CHUNK_BYTES["cuda"] // (301 * 301 * 4 * 8)
     assert on_gpu > 24
 
 
