@@ -9,7 +9,7 @@ __all__ = ["write_atomically"]
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to a temporary file beside `path` and rename it onto `path`."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         # Not tempfile: its files are readable by the owner alone, and stay so after the renaming.
         with open(temporary, "xb") as file:

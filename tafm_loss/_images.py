@@ -44,6 +44,8 @@ def check_images(images: Tensor, name: str, *, channels: int | None = 3, minimum
             f"{name} must have {channels} channels, got {shape[1]} in shape {shape}; "
             "repeat a grey image with images.expand(-1, 3, -1, -1), drop alpha with images[:, :3]"
         )
+    if shape[1] == 0:
+        raise ValueError(f"{name} must have at least one channel, got shape {shape}")
     if min(shape[2:]) < minimum_size:
         raise ValueError(f"{name} must be at least {minimum_size} px high and wide, got {shape[2]} x {shape[3]}")
 
@@ -69,6 +71,8 @@ def read_image(path: str | Path) -> Tensor:
     try:
         with Image.open(path) as file:
             turned = ImageOps.exif_transpose(file)
+            if turned.mode == "F" or (turned.mode == "I" and file.format != "PNG"):
+                raise ValueError(f"its values (Pillow's mode {turned.mode}) have no known range; save 8 or 16 bits")
             if turned.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 8 bits
                 turned = Image.fromarray((np.array(turned) >> 8).astype(np.uint8))
             pixels = np.array(turned.convert("RGB"))

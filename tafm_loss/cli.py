@@ -175,7 +175,7 @@ def _shares(kinds: Sequence[str]) -> dict[str, float]:
 
 
 def _transfer(name: str) -> str | float | None:
-    if name == "none":
+    if name.lower() == "none":
         return None
     try:
         return float(name)

@@ -55,3 +55,11 @@ def test_messages_name_the_argument_and_the_remedy() -> None:
         with pytest.raises(error, match=message):
             check_images(images, "pred", minimum_size=8)  # type: ignore[arg-type]
     check_images(torch.zeros(0, 1, 8, 8), "pred", channels=None)
+
+
+def test_values_without_a_known_range_are_refused(tmp_path: Path) -> None:
+    for mode in ("F", "I"):
+        path = tmp_path / f"{mode}.tif"
+        Image.new(mode, (8, 8), 1).save(path)
+        with pytest.raises(ValueError, match=f"cannot be read as an image: its values .*mode {mode}.* no known range"):
+            read_image(path)

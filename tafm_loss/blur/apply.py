@@ -54,9 +54,8 @@ def apply_blur(
         return out
     if found:
         return torch.cat(found, dim=1)
-    return without_margin(images, kernels.shape[-1] // 2 if border == "valid" else 0).expand(
-        len(kernels), *images.shape
-    )
+    none = without_margin(images, kernels.shape[-1] // 2 if border == "valid" else 0)
+    return none.expand(len(kernels), *none.shape)
 
 
 def without_margin(images: Tensor, margin: int) -> Tensor:

@@ -23,7 +23,7 @@ def camera_paths(draws: Tensor, noise: Tensor, *, jitter: float, impulse: float)
         impulse: the largest probability, per sample, that the path turns back.
     """
     steps = noise.shape[1]
-    # Box-Muller rather than randn: torch.rand draws the same prefix whatever N is, randn does not.
+    # Box-Muller, for all that a path needs comes in one uniform draw.
     normal = (-2 * (1 - noise[..., 0]).log()).sqrt() * (2 * math.pi * noise[..., 1]).cos()
     turn = normal * (jitter * draws[:, 1:2] / math.sqrt(steps))
     turn = turn + math.pi * (noise[..., 2] < impulse * draws[:, 2:])

@@ -3,7 +3,7 @@
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -188,7 +188,7 @@ def _find_scenes(root: Path) -> list[tuple[str, list[Path]]]:
         raise NotADirectoryError(f"root must be a folder of video frames; there is no folder {root}")
     scenes: dict[str, list[Path]] = {}
     for path in root.rglob("*"):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir():
             scenes.setdefault(path.parent.relative_to(root).as_posix(), []).append(path)
     if not scenes:
         raise ValueError(f"there is no frame ({', '.join(sorted(IMAGE_SUFFIXES))}) in {root} or a folder below it")
@@ -239,6 +239,8 @@ def _renumbered(path: Path, number: int) -> Path:
 
 
 def _checked_counts(counts: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(counts, str) or not isinstance(counts, Iterable):
+        raise TypeError(f"counts must be a sequence of odd numbers such as (1, 3, 5), got {counts!r}")
     values = tuple(counts)
     odd = all(value % 2 == 1 and value >= 1 for value in values)
     if not values or not odd or any(a >= b for a, b in pairwise(values)) or values[-1] == 1:

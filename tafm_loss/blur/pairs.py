@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tafm_loss._files import write_atomically
 from tafm_loss._images import IMAGE_SUFFIXES, read_image
@@ -19,11 +19,14 @@ from tafm_loss.blur.noise import add_sensor_noise, check_noise
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.blur.tiles import Nodes
 
-__all__ = ["PairsReport", "crop_like", "settings", "write_pairs"]
+__all__ = ["PairsReport", "crop_like", "write_pairs"]
 
 SETTINGS_FILE = "settings.json"
 TABLE_FILE = "pairs.csv"
 COLUMNS = ("name", "source", "kind", "extent_px", "measured_px", "seed")
+
+# What `read_image` says of files that are no images.
+NOT_AN_IMAGE = "cannot be read as an image"
 
 Row = dict[str, str]
 
@@ -60,8 +63,8 @@ def write_pairs(
     NAME is the path of the image below `source` without its suffix; with several extents there is one pair for each,
     `NAME_10px` and `NAME_25px`, nested exposures of the same shake. `out/pairs.csv` says how each pair was made,
     `out/settings.json` holds all that decides the result. Files are 8-bit RGB. The same settings give the same pairs,
-    in whatever order: an interrupted run is taken up by the same call. Nothing is overwritten, even if an image has
-    changed since.
+    in whatever order: an interrupted run is taken up by the same call. Nothing is overwritten: a pair that is whole is
+    kept, even if its image has changed since; an image of which half a pair of other content is there is skipped.
 
     Images that cannot be read or are too small for the blur are skipped with a warning.
 
@@ -96,7 +99,8 @@ def write_pairs(
             "seed": seed,
             "shot_noise": shot_noise,
             "read_noise": read_noise,
-            **settings(synthesizer),
+            "synthesizer": type(synthesizer).__name__,
+            **synthesizer.settings(),
         },
     )
     written, kept = 0, 0
@@ -116,7 +120,8 @@ def write_pairs(
     finally:
         folder.write_table()
     if not written + kept:
-        path, reason = skipped[0]
+        # What is wrong with images says more than what is wrong with other files.
+        path, reason = max(skipped, key=lambda skip: NOT_AN_IMAGE not in skip[1])
         raise ValueError(f"none of the {len(scenes)} images in {source} can be used; {path}: {reason}")
     return PairsReport(written, kept, skipped)
 
@@ -126,16 +131,6 @@ def crop_like(sharp: Tensor, blurred: Tensor) -> Tensor:
     height, width = blurred.shape[-2:]
     top, left = (sharp.shape[-2] - height) // 2, (sharp.shape[-1] - width) // 2
     return sharp[..., top : top + height, left : left + width]
-
-
-def settings(synthesizer: BlurSynthesizer) -> dict[str, Any]:
-    """Return all that decides the blur: the public attributes that the constructor has set."""
-    of_any_module = vars(nn.Module())
-    return {
-        name: value
-        for name, value in vars(synthesizer).items()
-        if name not in of_any_module and not name.startswith("_")
-    }
 
 
 class _UnusableImageError(Exception):
@@ -180,7 +175,7 @@ def _stem(path: Path, source: Path) -> str:
 
 def _scene(path: Path, source: Path, synthesizer: BlurSynthesizer, seed: int) -> _Scene:
     relative = path.relative_to(source).as_posix()
-    digest = hashlib.sha256(f"{seed} {relative}".encode()).digest()
+    digest = hashlib.sha256(f"{seed} {relative}".encode(errors="surrogateescape")).digest()
     stem = _stem(path, source)
     several = len(synthesizer.extents) > 1
     names = [f"{stem}_{_in_px(extent)}" if several else stem for extent in synthesizer.extents]
@@ -200,11 +195,14 @@ def _process(
     generator = torch.Generator().manual_seed(scene.seed)
     blurred = None
     try:
+        scene.source.encode()
         sharp = read_image(scene.path)[None]
         image_size = (sharp.shape[-2], sharp.shape[-1])
         drawn = synthesizer.sample(1, image_size=image_size, generator=generator)
         if folder.missing(scene.names):
             blurred = synthesizer(sharp, kernels=drawn)[:, 0]
+    except UnicodeEncodeError as error:
+        raise _UnusableImageError("its name is not UTF-8, which the table is in") from error
     except (ValueError, FileNotFoundError) as error:
         raise _UnusableImageError(str(error).removeprefix(f"{scene.path} ")) from error
     # Before the files, among which an interruption may come; rows without files are not written.
@@ -261,12 +259,17 @@ class _PairFolder:
 
     def add(self, names: list[str], blurred: Tensor, target: Tensor) -> None:
         """Write the files that are missing of pairs of images (len(names), 3, H, W) and their one target (3, H, W)."""
-        _write_new(self.path / SETTINGS_FILE, self.made_with)
         target_png = _encode_png(target)
-        for name, image in zip(names, blurred, strict=True):
-            input_file, target_file = self._files(name)
-            _write_new(input_file, _encode_png(image))
-            _write_new(target_file, target_png)
+        pairs = {name: (_encode_png(image), target_png) for name, image in zip(names, blurred, strict=True)}
+        missing = self.missing(names)
+        for name in missing:
+            for path, data in zip(self._files(name), pairs[name], strict=True):
+                if path.exists() and path.read_bytes() != data:
+                    raise _UnusableImageError(f"{path} is there without its other half and of other content: delete it")
+        _write_new(self.path / SETTINGS_FILE, self.made_with)
+        for name in missing:
+            for path, data in zip(self._files(name), pairs[name], strict=True):
+                _write_new(path, data)
 
     def write_table(self) -> None:
         """Write the rows of the pairs that exist, in the order of their sources and extents."""
@@ -286,11 +289,18 @@ class _PairFolder:
         path = self.path / TABLE_FILE
         if not path.exists():
             return {}
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise ValueError(f"{path} lacks the columns {', '.join(COLUMNS)}: delete it, and it is made anew")
-            return {row["name"]: row for row in reader}
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file, restval=""))
+            for row in rows:
+                if tuple(row) != COLUMNS or not row["name"]:
+                    raise ValueError("a row does not have the columns of the table")
+                float(row["extent_px"])
+        except (ValueError, csv.Error) as error:
+            raise ValueError(
+                f"{path} is no table with the columns {', '.join(COLUMNS)} ({error}): delete it, and it is made anew"
+            ) from error
+        return {row["name"]: row for row in rows}
 
     def _check_settings(self) -> None:
         path = self.path / SETTINGS_FILE

@@ -1,7 +1,7 @@
 """Graded, aligned blur of the same scene."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -18,6 +18,8 @@ from tafm_loss.blur.transfer import checked_transfer
 
 __all__ = ["BlurSynthesizer"]
 
+# Less is lost in the rounding of float32.
+LEAST_EXTENT = 0.001
 LEAST_GRID = 3
 USUAL_GRID = 4
 
@@ -29,12 +31,13 @@ class BlurSynthesizer(nn.Module):
     reaches the wanted extent; every kernel is centred, so that no level is shifted against another.
 
     Args:
-        extents: px, strictly rising; the length of the straight uniform motion with the same RMS radius. A first
-            extent of 0 returns the images themselves. 25 px is the threshold for strong blur in the TAFM paper,
-            10 px its weak exposure of 6 in 15 frames.
+        extents: px, strictly rising, 0.001 or more; the length of the straight uniform motion with the same RMS
+            radius. A first extent of 0 returns the images themselves. 25 px is the threshold for strong blur in the
+            TAFM paper, 10 px its weak exposure of 6 in 15 frames.
         kind: "shake", "linear", "defocus", "gaussian", or {kind: probability} for a mixture.
-        jitter: the largest heading noise of a shake over its exposure, rad.
-        impulse: the largest probability, per 1/129 of the exposure, that a shake turns back.
+        jitter: the largest heading noise of a shake over its exposure, rad, from 0 to 6.
+        impulse: the largest probability that a shake turns back, from 0 to 0.05, at each of the 129 samples of its path
+            (2 K + 1 for kernels of K > 64 px).
         roll_deg: how far a moving camera turns about its optical axis at most, while it makes the largest extent,
             degrees. More than 0 makes the blur vary over the image; the extents are then those of the mean squared
             radius over the image, of which the roll has at most half.
@@ -43,7 +46,7 @@ class BlurSynthesizer(nn.Module):
             where the cells between them would be smaller than 1.5 kernels. A larger roll needs more.
         transfer: "srgb", a gamma, or None to blur the values as they are.
         highlight_gain: px whose every channel is above `highlight_threshold` are blurred as if they were up to this
-            many times brighter, as clipped lamps are; what is still above 1 after blurring saturates. 1 for no such.
+            many times brighter, as clipped lamps are; what is still above 1 after blurring saturates. 1 to 1000.
         highlight_threshold: linear light, in [0, 1).
         border: what lies beyond the images: "reflect", "replicate", or "valid" for levels, the sharp one included,
             that lack the K // 2 px at each side for which that would matter.
@@ -78,11 +81,11 @@ class BlurSynthesizer(nn.Module):
         self.extents = _checked_extents(extents)
         self.kinds = _checked_kinds(kind)
         self.transfer = checked_transfer(transfer)
-        self.jitter = _in_range("jitter", jitter, 0.0, math.inf)
-        self.impulse = _in_range("impulse", impulse, 0.0, 1.0)
+        self.jitter = _in_range("jitter", jitter, 0.0, 6.0)
+        self.impulse = _in_range("impulse", impulse, 0.0, 0.05)
         self.roll_deg = _in_range("roll_deg", roll_deg, 0.0, 180.0)
         self.grid = _checked_grid(grid)
-        self.highlight_gain = _in_range("highlight_gain", highlight_gain, 1.0, math.inf)
+        self.highlight_gain = _in_range("highlight_gain", highlight_gain, 1.0, 1000.0)
         if self.highlight_gain > 1 and self.transfer is None:
             raise ValueError(
                 'a highlight_gain needs light that saturates: use transfer="srgb", or 1.0 if values are linear light'
@@ -97,7 +100,7 @@ class BlurSynthesizer(nn.Module):
         """Draw the kernels of n scenes: kernels (L, n, K, K), extents (L, n), kinds (n,), on the generator's device.
 
         Levels of extent 0 get a kernel that is 1 at its centre. With `roll_deg`, kernels are (L, n, G, G, K, K) for
-        G nodes in a row.
+        G nodes in a row, and K is as large as this draw needs.
 
         Args:
             n: how many.
@@ -109,8 +112,8 @@ class BlurSynthesizer(nn.Module):
             ValueError: if n is negative, or `image_size` is missing.
         """
         generator = fresh_generator(generator)
-        if n < 0:
-            raise ValueError(f"n must not be negative, got {n}")
+        if not isinstance(n, int) or n < 0:
+            raise ValueError(f"n must be a number of scenes, 0 or more, got {n!r}")
         device = generator.device
         draws = torch.rand(n, 2, generator=generator, device=device)
         bounds = torch.tensor([*accumulate(self.kinds.values())][:-1], device=device)
@@ -118,15 +121,16 @@ class BlurSynthesizer(nn.Module):
         kinds = torch.tensor([KINDS.index(kind) for kind in self.kinds], device=device)[drawn]
         factors = 1 + self.extent_jitter * (2 * draws[:, 1] - 1)
         extents = torch.tensor(self.extents, device=device)[:, None] * factors
-        blurred = point_spread_functions(
-            kinds,
-            extents[self._sharp :],
-            self._kernel_size,
-            jitter=self.jitter,
-            impulse=self.impulse,
-            roll=self._roll(image_size, device),
-            generator=generator,
-        )
+        with torch.autocast(device.type, enabled=False):
+            blurred = point_spread_functions(
+                kinds,
+                extents[self._sharp :],
+                self._kernel_size,
+                jitter=self.jitter,
+                impulse=self.impulse,
+                roll=self._roll(image_size, device),
+                generator=generator,
+            )
         if not self._sharp:
             return BlurKernels(blurred, extents, kinds)
         kernels = torch.cat([torch.zeros_like(blurred[:1]), blurred])
@@ -141,7 +145,8 @@ class BlurSynthesizer(nn.Module):
 
         Args:
             images: floating; half precision is computed in float32 and returned in kind.
-            kernels: from `sample`, to blur several images alike; drawn from `generator` if None.
+            kernels: N from `sample`, to blur several batches alike; drawn from `generator` if None. Those of varying
+                blur belong to one size of images.
             generator: where random numbers come from; None draws a fresh seed and leaves the global state alone.
 
         Raises:
@@ -155,7 +160,7 @@ class BlurSynthesizer(nn.Module):
         if kernels is None:
             kernels = self.sample(len(images), image_size=_size(images), generator=generator)
         else:
-            _check_kernels(kernels, len(self.extents), len(images))
+            _check_kernels(kernels, self.extents, len(images))
         margin = kernels.kernels.shape[-1] // 2
         self._check_room(images, margin)
         stack = kernels.kernels[self._sharp :]
@@ -173,12 +178,14 @@ class BlurSynthesizer(nn.Module):
         apply_blur(images, stack, **light, out=levels[self._sharp :])
         return levels
 
+    def settings(self) -> dict[str, Any]:
+        """Return all that decides the blur: the options, as they were understood."""
+        module = vars(nn.Module())
+        return {name: value for name, value in vars(self).items() if name not in module and not name.startswith("_")}
+
     def extra_repr(self) -> str:
-        """Return the options that decide the blur."""
-        parts = {"extents": self.extents, "kinds": self.kinds, "transfer": self.transfer, "border": self.border}
-        if self.roll_deg:
-            parts["roll_deg"] = self.roll_deg
-        return ", ".join(f"{name}={value!r}" for name, value in parts.items())
+        """Return the settings."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
 
     @property
     def _sharp(self) -> int:
@@ -190,6 +197,8 @@ class BlurSynthesizer(nn.Module):
             return None
         if image_size is None:
             raise ValueError("blur that varies over the image needs sample(..., image_size=(height, width))")
+        if len(image_size) != 2 or min(image_size) < 1:
+            raise ValueError(f"image_size must be (height, width) in px, got {image_size!r}")
         # Transforms of cells that are hardly larger than the kernels cost more than the cells gain.
         affordable = 1 + 2 * min(image_size) // (3 * self._kernel_size)
         grid = self.grid or max(LEAST_GRID, min(USUAL_GRID, affordable))
@@ -206,9 +215,10 @@ class BlurSynthesizer(nn.Module):
             return
         allowed = largest_extent(2 * shortest - 1 if self.border == "reflect" else shortest)
         raise ValueError(
-            f"an extent of {self.extents[-1] * (1 + self.extent_jitter):.1f} px needs a {size} px kernel; images of "
-            f'{images.shape[-2]} x {images.shape[-1]} px with border="{self.border}" allow at most about '
-            f'{allowed:.1f} px: use larger images, smaller extents, or border="replicate"'
+            f"an extent of {self.extents[-1] * (1 + self.extent_jitter):.1f} px needs a {size} px kernel"
+            f"{' with this roll' if size > self._kernel_size else ''}; images of {images.shape[-2]} x "
+            f'{images.shape[-1]} px with border="{self.border}" allow at most about {allowed:.1f} px: use larger '
+            'images, smaller extents, or border="replicate"'
         )
 
 
@@ -216,32 +226,50 @@ def _size(images: Tensor) -> tuple[int, int]:
     return images.shape[-2], images.shape[-1]
 
 
-def _check_kernels(kernels: BlurKernels, levels: int, n: int) -> None:
-    if not isinstance(kernels, BlurKernels):
+def _check_kernels(kernels: BlurKernels, extents: tuple[float, ...], n: int) -> None:
+    if not isinstance(kernels, BlurKernels) or not isinstance(kernels.kernels, Tensor):
         raise TypeError(f"kernels must come from sample(), got {type(kernels).__name__}")
-    stack = kernels.kernels
+    stack, levels = kernels.kernels, len(extents)
     shape = tuple(stack.shape)
-    if len(shape) not in (4, 6) or shape[-1] != shape[-2] or shape[-1] % 2 == 0 or shape[0] != levels:
+    grids = shape[2:-2]
+    if (
+        not (len(shape) == 4 or (len(shape) == 6 and grids[0] == grids[1] >= 2))
+        or shape[-1] != shape[-2]
+        or shape[-1] % 2 == 0
+        or shape[0] != levels
+    ):
         raise ValueError(
             f"kernels must be ({levels}, N, K, K), or ({levels}, N, G, G, K, K) for varying blur, of odd K; got {shape}"
         )
     if shape[1] != n:
         raise ValueError(f"kernels are for {shape[1]} images, got {n}")
-    if not torch.compiler.is_compiling() and n and not bool((stack.sum((-2, -1)) - 1).abs().max() < 1e-3):
+    if torch.compiler.is_compiling() or not n:
+        return
+    if extents[0] == 0 and bool((kernels.extents[0] != 0).any()):
+        raise ValueError(f"kernels were drawn for other extents than {extents}: their first level is not sharp")
+    if not bool((stack.sum((-2, -1)) - 1).abs().max() < 1e-3):
         raise ValueError("each kernel must sum to 1: take them from sample(), or divide each by its sum")
 
 
 def _checked_extents(extents: Sequence[float]) -> tuple[float, ...]:
+    if isinstance(extents, str) or not isinstance(extents, Iterable):
+        raise TypeError(f"extents must be a sequence of lengths in px such as (0, 10, 25), got {extents!r}")
     values = tuple(float(extent) for extent in extents)
-    rising = all(a < b for a, b in pairwise(values))
-    if not values or not all(math.isfinite(v) for v in values) or values[0] < 0 or not rising or values[-1] == 0:
+    # As the kernels will have them: extents that float32 cannot tell apart are one.
+    stored = torch.tensor(values, dtype=torch.float32).tolist()
+    rising = all(a < b for a, b in pairwise(stored))
+    least = min((value for value in values if value != 0), default=0.0)
+    if not rising or not all(math.isfinite(v) for v in stored) or not least >= LEAST_EXTENT:
         raise ValueError(
-            f"extents must be finite, rise strictly and end above 0; 0 px may only come first; got {values}"
+            f"extents must be finite, rise strictly, and be {LEAST_EXTENT} px or more; 0 px may only come first, "
+            f"before others; got {values}"
         )
     return values
 
 
 def _checked_kinds(kind: str | Mapping[str, float]) -> dict[str, float]:
+    if not isinstance(kind, str | Mapping):
+        raise TypeError(f"kind must be one of {', '.join(KINDS)}, or {{kind: probability}}, got {kind!r}")
     kinds = {kind: 1.0} if isinstance(kind, str) else {name: float(p) for name, p in kind.items()}
     if unknown := sorted(kinds.keys() - set(KINDS)):
         raise ValueError(f"unknown kind of blur {', '.join(map(repr, unknown))}; choose from {', '.join(KINDS)}")

@@ -230,3 +230,15 @@ def test_paths_that_make_no_sense_are_refused(tmp_path: Path, least_path: float)
 def test_transfers_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="transfer must be"):
         FrameExposures(tmp_path, transfer="rec709")
+
+
+def test_counts_must_be_a_sequence(tmp_path: Path) -> None:
+    for counts in (3, "135"):
+        with pytest.raises(TypeError, match="counts must be a sequence of odd numbers"):
+            FrameExposures(tmp_path, counts)  # type: ignore[arg-type]
+
+
+def test_folders_with_names_of_images_are_no_frames(tmp_path: Path) -> None:
+    write_scene(tmp_path / "scene", [0] * 5)
+    (tmp_path / "scene" / "6.png").mkdir()
+    assert len(FrameExposures(tmp_path)) == 1

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tafm_loss.blur import BlurSynthesizer, blur_extent
-from tafm_loss.blur.kernels import KINDS, kernel_size, largest_extent
+from tafm_loss.blur.kernels import KINDS, kernel_size, largest_extent, point_spread_functions
 
 EXTENTS = (0.001, 0.5, 1.0, 2.0, 5.0, 10.0, 25.0, 56.0)
 
@@ -140,3 +140,30 @@ def test_blur_extent_refuses_what_is_no_kernel() -> None:
         blur_extent(torch.ones(5))
     with pytest.raises(ValueError, match="positive sum"):
         blur_extent(torch.zeros(1, 3, 3))
+    with pytest.raises(ValueError, match="not be negative"):
+        blur_extent(torch.eye(3) - 0.1)
+
+
+def test_blur_extent_is_precise_in_half_precision() -> None:
+    line = torch.zeros(57, 57, dtype=torch.bfloat16)
+    line[28] = 1 / 57
+    assert abs(float(blur_extent(line)) - math.sqrt(57**2 - 1)) < 1e-3
+
+
+def test_a_kernel_does_not_depend_on_those_beside_it() -> None:
+    kinds = torch.tensor([2, 2])
+    extents = torch.tensor([[5.3, 3.0]])
+    options = {"jitter": 0.0, "impulse": 0.0, "roll": None}
+    both = point_spread_functions(kinds, extents, 13, **options, generator=None)
+    alone = point_spread_functions(kinds[:1], extents[:, :1], 13, **options, generator=None)
+    assert torch.equal(both[:, :1], alone)
+
+
+def test_a_long_straight_line_is_even() -> None:
+    kernel = (
+        BlurSynthesizer((200.0,), kind="linear").sample(1, generator=torch.Generator().manual_seed(2)).kernels[0, 0]
+    )
+    heading = (kernel.sum(0) > 0).sum() > (kernel.sum(1) > 0).sum()
+    profile = kernel.sum(0 if heading else 1)
+    inside = profile[profile > 0][3:-3]
+    assert inside.std() / inside.mean() < 0.15

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from tafm_loss import __version__
 from tafm_loss._images import read_image
 from tafm_loss.blur import BlurSynthesizer, blur_extent, pairs
 from tafm_loss.blur.noise import add_sensor_noise
-from tafm_loss.blur.pairs import PairsReport, crop_like, settings, write_pairs
+from tafm_loss.blur.pairs import PairsReport, crop_like, write_pairs
 
 SIZE = (40, 44)
 
@@ -141,18 +143,19 @@ def test_settings_hold_all_that_decides_the_result(source: Path, tmp_path: Path)
     write(source, tmp_path / "out", seed=3, read_noise=0.5)
     found = json.loads((tmp_path / "out" / "settings.json").read_text())
     fixed = {"version": __version__, "source": "photos", "seed": 3, "shot_noise": 0.0, "read_noise": 0.5}
-    assert found == {**fixed, **json.loads(json.dumps(settings(synthesizer())))}
+    fixed["synthesizer"] = "BlurSynthesizer"
+    assert found == {**fixed, **json.loads(json.dumps(synthesizer().settings()))}
 
 
 def test_every_option_of_the_synthesizer_is_a_setting() -> None:
-    plain, found = settings(BlurSynthesizer()), settings(synthesizer())
+    plain, found = BlurSynthesizer().settings(), synthesizer().settings()
     assert {"extents", "kinds", "transfer", "jitter", "impulse", "extent_jitter"} <= found.keys()
     assert not [name for name in found if name.startswith("_") or name == "training"]
-    assert settings(synthesizer().eval()) == found
+    assert synthesizer().eval().settings() == found
     assert {name for name in found if found[name] != plain[name]} == {"extents", "extent_jitter"}
-    variants: list[dict[str, object]] = [{"jitter": 1.0}, {"impulse": 0.1}, {"transfer": None}, {"kind": "linear"}]
+    variants: list[dict[str, object]] = [{"jitter": 1.0}, {"impulse": 0.02}, {"transfer": None}, {"kind": "linear"}]
     for options in variants:
-        assert settings(synthesizer(**options)) != found
+        assert synthesizer(**options).settings() != found
 
 
 class Interruption(BaseException):
@@ -247,7 +250,7 @@ def test_a_folder_of_other_files_is_refused(source: Path, tmp_path: Path) -> Non
 def test_a_table_of_other_columns_is_refused(source: Path, tmp_path: Path) -> None:
     write(source, tmp_path / "out")
     (tmp_path / "out" / "pairs.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"pairs\.csv lacks the columns name, source"):
+    with pytest.raises(ValueError, match=r"pairs\.csv is no table with the columns name, source"):
         write(source, tmp_path / "out")
 
 
@@ -326,3 +329,54 @@ def test_cropping_like_a_smaller_image_keeps_the_centre() -> None:
     image = torch.arange(35.0).view(1, 5, 7)
     assert torch.equal(crop_like(image, torch.empty(1, 3, 5)), image[:, 1:4, 1:6])
     assert torch.equal(crop_like(image, image), image)
+
+
+def test_halves_of_pairs_do_not_mix(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(source, out)
+    before = contents(out)
+    names = sorted(name for name in before if name.startswith("input/b"))
+    for name in names:
+        (out / name).unlink()
+    write(source, out)
+    assert contents(out) == before
+    for name in names:
+        (out / name).unlink()
+    path = source / "b.png"
+    Image.new("RGB", Image.open(path).size, (9, 9, 9)).save(path)
+    with pytest.warns(UserWarning, match=r"skipped .*b\.png.*is there without its other half and of other content"):
+        report = write(source, out)
+    assert [skipped.name for skipped, _ in report.skipped] == [path.name]
+    assert not any((out / name).exists() for name in names)
+
+
+@pytest.mark.parametrize("damage", ["a\n", "oops", "name,source,kind,extent_px,measured_px,seed\na\n", b"\xff\xfe"])
+def test_a_damaged_table_is_named(damage: str | bytes, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(source, out)
+    whole = (out / "pairs.csv").read_bytes()
+    (out / "pairs.csv").write_bytes(damage if isinstance(damage, bytes) else damage.encode())
+    if damage in ("a\n", "oops"):
+        # A header without rows: nothing is lost, and rows are drawn again.
+        write(source, out)
+        assert (out / "pairs.csv").read_bytes() == whole
+        return
+    with pytest.raises(ValueError, match=r"pairs\.csv is no table .*: delete it, and it is made anew"):
+        write(source, out)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names need not be UTF-8 on Linux only")
+def test_names_that_are_long_or_not_utf8_do_no_harm(source: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(source / f"{'n' * 230}.png")
+    Image.new("RGB", (64, 64)).save(os.fsencode(source) + b"/\xff.png", format="PNG")
+    with pytest.warns(UserWarning, match="its name is not UTF-8"):
+        report = write(source, tmp_path / "out")
+    assert len(report.skipped) == 1
+    assert len(list((tmp_path / "out" / "input").glob("nnn*"))) >= 1
+
+
+def test_of_many_reasons_the_most_telling_one_is_given(source: Path, tmp_path: Path) -> None:
+    (source / "0.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"none of the .* can be used; .*needs a"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write_pairs(source, tmp_path / "out", BlurSynthesizer((500.0,)), progress=False)

@@ -160,13 +160,32 @@ def test_gpus_get_more_at_a_time_than_cpus() -> None:
     assert on_gpu > 24
 
 
-def test_gradients_do_not_depend_on_how_levels_are_put_together() -> None:
-    images = rand(2, 3, 40, 40)
+def test_gradients_do_not_depend_on_what_is_worked_on_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     blur = BlurSynthesizer((0.0, 3.0, 6.0))
-    drawn = blur.sample(2, generator=torch.Generator().manual_seed(4))
-    with_graph = blur(images.clone().requires_grad_(), kernels=drawn)
-    assert with_graph.requires_grad
-    torch.testing.assert_close(with_graph.detach(), blur(images, kernels=drawn), rtol=0, atol=1e-6)
+    drawn = blur.sample(5, generator=torch.Generator().manual_seed(4))
+    weights = rand(3, 5, 3, 40, 40, seed=1)
+    gradients = []
+    for planes in (1, 6, 100):
+        monkeypatch.setattr(apply, "_planes_at_once", lambda *_, planes=planes: planes)
+        images = rand(5, 3, 40, 40).requires_grad_()
+        levels = blur(images, kernels=drawn)
+        torch.testing.assert_close(levels.detach(), blur(images.detach(), kernels=drawn), rtol=0, atol=1e-6)
+        (levels * weights).sum().backward()
+        gradients.append(images.grad)
+    torch.testing.assert_close(gradients[1], gradients[0])
+    torch.testing.assert_close(gradients[2], gradients[0])
+
+
+@pytest.mark.parametrize("roll_deg", [0.0, 3.0])
+@pytest.mark.parametrize("border", ["reflect", "replicate", "valid"])
+@pytest.mark.parametrize("kind", ["shake", "linear", "defocus", "gaussian"])
+@pytest.mark.parametrize("transfer", [None, "srgb", 2.2])
+def test_options_go_with_each_other(kind: str, border: str, transfer: str | float | None, roll_deg: float) -> None:
+    blur = BlurSynthesizer((0.0, 4.0, 9.0), kind=kind, border=border, transfer=transfer, roll_deg=roll_deg)
+    flat = torch.full((2, 3, 60, 52), 0.4)
+    levels = blur(flat, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(levels, torch.full_like(levels, 0.4), rtol=0, atol=5e-6)
+    assert (levels.shape[-2:] == (60, 52)) == (border != "valid")
 
 
 @pytest.mark.parametrize("transfer", [None, "srgb"])
@@ -197,12 +216,13 @@ def test_highlights_leave_streaks_that_only_add_light() -> None:
     assert streak.max() <= 1
 
 
-def test_gains_rise_from_the_threshold_to_white_where_all_channels_do() -> None:
-    grey = torch.tensor([0.0, 0.5, 0.8, 0.9, 1.0]).view(1, 1, 1, 5).expand(1, 3, 1, 5)
-    torch.testing.assert_close(highlight_gains(grey, 5.0, 0.8).flatten(), torch.tensor([1.0, 1.0, 1.0, 3.0, 5.0]))
-    red = torch.tensor([1.0, 0.2, 0.3]).view(1, 3, 1, 1)
-    assert highlight_gains(red, 5.0, 0.8) == 1
-    images = red.expand(1, 3, 40, 40)
+def test_gains_rise_from_the_threshold_to_white() -> None:
+    light = torch.tensor([0.0, 0.5, 0.8, 0.9, 1.0, 1.12])
+    torch.testing.assert_close(highlight_gains(light, 5.0, 0.8), torch.tensor([1.0, 1.0, 1.0, 3.0, 5.0, 5.0]))
+
+
+def test_bright_surfaces_of_one_colour_are_no_lamps() -> None:
+    images = torch.tensor([1.0, 0.2, 0.3]).view(1, 3, 1, 1).expand(1, 3, 40, 40)
     plain, lamp = BlurSynthesizer((9.0,)), BlurSynthesizer((9.0,), highlight_gain=50.0)
     torch.testing.assert_close(lamp(images), plain(images))
 
@@ -250,15 +270,16 @@ def test_any_number_of_channels_is_blurred_alike(channels: int) -> None:
     assert levels.shape == (2, 1, channels, 40, 40) and torch.equal(levels, levels[:, :, :1].expand_as(levels))
 
 
-def test_modes_of_torch_are_kept_to() -> None:
+@pytest.mark.parametrize("roll_deg", [0.0, 3.0])
+@pytest.mark.parametrize("extents", [(0.0, 2.0), (0.0, 6.0)])
+def test_modes_of_torch_change_neither_kernels_nor_blur(extents: tuple[float, ...], roll_deg: float) -> None:
     images = rand(1, 3, 40, 40)
-    blur = BlurSynthesizer((0.0, 6.0))
-    drawn = blur.sample(1, generator=torch.Generator().manual_seed(1))
-    expected = blur(images, kernels=drawn)
+    blur = BlurSynthesizer(extents, roll_deg=roll_deg)
+    expected = blur(images, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        assert torch.equal(blur(images, kernels=drawn), expected)
+        assert torch.equal(blur(images, generator=torch.Generator().manual_seed(1)), expected)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(blur(images, kernels=drawn), expected)
+        assert torch.equal(blur(images, generator=torch.Generator().manual_seed(1)), expected)
 
 
 @pytest.mark.parametrize("extent", [2.0, 6.0])
@@ -299,6 +320,15 @@ def test_gradients_are_finite_at_black_and_white(transfer: str | float | None) -
     assert images.grad is not None and images.grad.isfinite().all() and images.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_rounding_beyond_black_and_white_takes_no_gradient_away(value: float) -> None:
+    images = torch.full((1, 1, 64, 64), value, requires_grad=True)
+    BlurSynthesizer((6.0,))(images).sum().backward()
+    assert images.grad is not None
+    torch.testing.assert_close(images.grad.mean(), torch.tensor(1.0), rtol=0, atol=1e-3)
+    assert images.grad[..., 20:44, 20:44].std() < 1e-2
+
+
 def test_it_has_no_state_copies_and_pickles() -> None:
     synthesizer = BlurSynthesizer((0.0, 3.0), kind={"shake": 1, "linear": 1})
     images = rand(2, 3, 32, 32)
@@ -335,7 +365,7 @@ def test_an_empty_batch_has_empty_levels(extents: tuple[float, ...], gradient: b
 
 def test_its_repr_names_what_decides_the_blur() -> None:
     text = repr(BlurSynthesizer((0.0, 3.0), kind={"linear": 1.0, "shake": 3.0}, transfer=2.2, border="valid"))
-    for part in ("(0.0, 3.0)", "'linear': 0.25", "2.2", "valid"):
+    for part in ("(0.0, 3.0)", "'linear': 0.25", "transfer=2.2", "border='valid'", "highlight_gain=1.0", "jitter=2.0"):
         assert part in text
 
 
@@ -355,6 +385,12 @@ def test_its_repr_names_what_decides_the_blur() -> None:
         ({"jitter": -1.0}, "jitter must"),
         ({"impulse": 2.0}, "impulse must"),
         ({"extent_jitter": 1.0}, "extent_jitter must"),
+        ({"extents": (1e-4,)}, "extents must .* 0.001 px or more"),
+        ({"extents": (10.0, 10.0000001)}, "extents must"),
+        ({"transfer": 50.0}, "transfer must"),
+        ({"transfer": True}, "transfer must"),
+        ({"jitter": float("inf")}, "jitter must"),
+        ({"highlight_gain": float("inf")}, "highlight_gain must"),
         ({"border": "wrap"}, "border must be one of reflect, replicate, valid"),
         ({"highlight_gain": 0.5}, "highlight_gain must"),
         ({"highlight_gain": 2.0, "transfer": None}, "highlight_gain needs light that saturates"),
@@ -385,5 +421,32 @@ def test_images_that_cannot_be_blurred_are_refused() -> None:
     assert BlurSynthesizer((5.0,), transfer=None)(torch.full((1, 3, 64, 64), 255.0)).max() > 254
     with pytest.raises(TypeError, match="generator must be"):
         synthesizer.sample(1, generator=3)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="n must not be negative"):
-        synthesizer.sample(-1)
+    for number in (-1, 1.5):
+        with pytest.raises(ValueError, match="n must be a number of scenes"):
+            synthesizer.sample(number)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least one channel"):
+        synthesizer(torch.zeros(1, 0, 64, 64))
+
+
+def test_options_of_the_wrong_type_are_refused() -> None:
+    for extents in (5.0, "12"):
+        with pytest.raises(TypeError, match="extents must be a sequence of lengths"):
+            BlurSynthesizer(extents)  # type: ignore[arg-type]
+    for kind in (None, ["shake"]):
+        with pytest.raises(TypeError, match="kind must be one of shake"):
+            BlurSynthesizer(kind=kind)  # type: ignore[arg-type]
+    for size in ((0, 0), (5,)):
+        with pytest.raises(ValueError, match=r"image_size must be \(height, width\)"):
+            BlurSynthesizer(roll_deg=1.0).sample(1, image_size=size)  # type: ignore[arg-type]
+
+
+def test_kernels_that_cannot_be_of_this_synthesizer_are_refused() -> None:
+    blur, images = BlurSynthesizer((0.0, 5.0, 10.0)), torch.zeros(2, 3, 64, 64)
+    drawn = blur.sample(2)
+    with pytest.raises(ValueError, match=r"drawn for other extents .* first level is not sharp"):
+        blur(images, kernels=BlurSynthesizer((5.0, 10.0, 12.0)).sample(2))
+    with pytest.raises(ValueError, match="each kernel must sum to 1"):
+        blur(images, kernels=drawn._replace(kernels=2 * drawn.kernels))
+    for shape in ((3, 2, 12, 12), (3, 2, 11, 13), (2, 2, 11, 11), (3, 2, 3, 4, 11, 11), (3, 2, 1, 1, 11, 11)):
+        with pytest.raises(ValueError, match="kernels must be"):
+            blur(images, kernels=drawn._replace(kernels=torch.ones(shape)))
