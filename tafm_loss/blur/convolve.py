@@ -6,12 +6,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["BORDERS", "convolution", "fast_length", "inverse_transform", "kernel_spectra", "pad_border"]
+__all__ = [
+    "BORDERS",
+    "convolution",
+    "fast_length",
+    "inverse_transform",
+    "is_direct",
+    "kernel_spectra",
+    "pad_border",
+]
 
 BORDERS = ("reflect", "replicate", "valid")
 
-# Below about 8 px a sum over the kernel is cheaper than two transforms of the image.
-LARGEST_DIRECT_SIZE = 7
+# Up to so many products for a px, over all levels, sums are cheaper than transforms: one level of 11 px, two of 7.
+MOST_DIRECT_PRODUCTS = 121
 
 
 def fast_length(length: int) -> int:
@@ -45,12 +53,17 @@ def convolution(kernels: Tensor, shape: Sequence[int]) -> Callable[[Tensor], Ten
     all L; the kernels are transformed here, once for all images that are blurred alike.
     """
     size = kernels.shape[-1]
-    if size <= LARGEST_DIRECT_SIZE:
+    if is_direct(kernels):
         return lambda images: _convolve_directly(images, kernels)
     padded = [fast_length(length) for length in shape]
     wanted = [length - size + 1 for length in shape]
     spectra = kernel_spectra(kernels, padded)[:, :, None]
     return lambda images: inverse_transform(torch.fft.rfft2(images, s=padded) * spectra, padded, size, wanted)
+
+
+def is_direct(kernels: Tensor) -> bool:
+    """Return whether kernels (L, N, K, K) are applied by sums over their px, and not by Fourier transforms."""
+    return len(kernels) * kernels.shape[-1] ** 2 <= MOST_DIRECT_PRODUCTS
 
 
 def kernel_spectra(kernels: Tensor, shape: Sequence[int]) -> Tensor:
