@@ -55,8 +55,8 @@ def displacements(paths: Tensor, angles: Tensor | None, radii: Tensor, nodes: No
         points (L, N, M, T, 2) in px and weights (L, N, T) that sum to 1.
     """
     if angles is None:
-        poses = paths = _scaled(paths, radii[-1])
-        weights = nested_exposures(poses, radii)
+        paths = _scaled(paths, radii[-1])
+        weights = nested_exposures(paths, radii)
         points = paths[None, :, None].expand(len(radii), -1, len(nodes.positions), -1, -1)
     else:
         gyration = nodes.radius_of_gyration()

@@ -22,6 +22,8 @@ KINDS = ("shake", "linear", "defocus", "gaussian")
 # The length of a uniform straight motion is sqrt(12) times its RMS radius.
 EXTENT_PER_RADIUS = math.sqrt(12.0)
 LEAST_PATH_SAMPLES = 129
+# How far the heading of the path wanders whose one coordinate is the angle of the roll, rad.
+ROLL_JITTER = 2.0
 
 
 class BlurKernels(NamedTuple):
@@ -111,9 +113,10 @@ def point_spread_functions(
     """
     n, device = kinds.numel(), kinds.device
     draws = torch.rand(n, 3, generator=generator, device=device)
-    noise = torch.rand(n, max(LEAST_PATH_SAMPLES, 2 * size + 1), 3, generator=generator, device=device)
-    turns = torch.rand(n, 4, generator=generator, device=device) if roll else draws
+    samples = max(LEAST_PATH_SAMPLES, 2 * size + 1)
+    noise = torch.rand(n, samples, 3, generator=generator, device=device)
     radii = extents / EXTENT_PER_RADIUS
+    angles = _roll_angles(roll, n, samples, generator) if roll else None
     present = kinds.unique().tolist()
     parts: list[tuple[Tensor | slice, Tensor]] = []
     for index in present:
@@ -124,13 +127,18 @@ def point_spread_functions(
         else:
             wander, turning = (jitter, impulse) if KINDS[index] == "shake" else (0.0, 0.0)
             paths = camera_paths(draws[chosen], noise[chosen], jitter=wander, impulse=turning)
-            angles = None
-            if roll:
-                turned = camera_paths(turns[chosen, :3], noise[chosen].flip(1), jitter=wander, impulse=turning)
-                angles = swings(turned, roll.radians * (2 * turns[chosen, 3] - 1))
-            kernels = _motion(paths, angles, radii[:, chosen], size, roll.nodes if roll else Nodes.single(device))
+            turned = None if angles is None else angles[chosen]
+            kernels = _motion(paths, turned, radii[:, chosen], size, roll.nodes if roll else Nodes.single(device))
         parts.append((chosen, kernels))
     return _gather(parts, extents, size, roll.nodes if roll else None)
+
+
+def _roll_angles(roll: Roll, n: int, samples: int, generator: torch.Generator | None) -> Tensor:
+    """Return how far the camera has turned along the paths, (n, samples), by up to the roll either way."""
+    draws = torch.rand(n, 4, generator=generator, device=roll.nodes.positions.device)
+    noise = torch.rand(n, samples, 3, generator=generator, device=draws.device)
+    turned = camera_paths(draws[:, :3], noise, jitter=ROLL_JITTER, impulse=0.0)
+    return swings(turned, roll.radians * (2 * draws[:, 3] - 1))
 
 
 def _gather(parts: list[tuple[Tensor | slice, Tensor]], extents: Tensor, size: int, nodes: Nodes | None) -> Tensor:
