@@ -1,5 +1,6 @@
 """Applying point-spread functions to images, and what lies beyond their borders."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -20,6 +21,8 @@ BORDERS = ("reflect", "replicate", "valid")
 
 # Up to so many products for a px, over all levels, sums are cheaper than transforms: one level of 11 px, two of 7.
 MOST_DIRECT_PRODUCTS = 121
+# Px; a plane of this side and its transform are about what the cache of a processor core holds.
+CACHED_SIDE = 256
 
 
 def fast_length(length: int) -> int:
@@ -55,10 +58,36 @@ def convolution(kernels: Tensor, shape: Sequence[int]) -> Callable[[Tensor], Ten
     size = kernels.shape[-1]
     if is_direct(kernels):
         return lambda images: _convolve_directly(images, kernels)
-    padded = [fast_length(length) for length in shape]
     wanted = [length - size + 1 for length in shape]
+    blocks = [_block_length(length, size, kernels.device) for length in wanted]
+    padded = [fast_length(length + size - 1) for length in blocks]
     spectra = kernel_spectra(kernels, padded)[:, :, None]
-    return lambda images: inverse_transform(torch.fft.rfft2(images, s=padded) * spectra, padded, size, wanted)
+
+    def convolve(block: Tensor) -> Tensor:
+        inside = (block.shape[-2] - size + 1, block.shape[-1] - size + 1)
+        return inverse_transform(torch.fft.rfft2(block, s=padded) * spectra, padded, size, inside)
+
+    return lambda images: _in_blocks(convolve, images, blocks, size)
+
+
+def _block_length(length: int, size: int, device: torch.device) -> int:
+    """Return the side in px of equal blocks of an axis: on a CPU, so that a block and its transform stay in the cache."""
+    if device.type == "cuda":
+        return length
+    return math.ceil(length / max(1, round(length / max(CACHED_SIDE, 2 * size))))
+
+
+def _in_blocks(convolve: Callable[[Tensor], Tensor], images: Tensor, blocks: Sequence[int], size: int) -> Tensor:
+    """Return what `convolve` makes of blocks of images that overlap by `size - 1` px, put together (overlap-save)."""
+    starts = [range(0, length - size + 1, block) for length, block in zip(images.shape[-2:], blocks, strict=True)]
+    if len(starts[0]) == len(starts[1]) == 1:
+        return convolve(images)
+    reach = [block + size - 1 for block in blocks]
+    rows = [
+        torch.cat([convolve(images[..., top : top + reach[0], left : left + reach[1]]) for left in starts[1]], dim=-1)
+        for top in starts[0]
+    ]
+    return torch.cat(rows, dim=-2)
 
 
 def is_direct(kernels: Tensor) -> bool:

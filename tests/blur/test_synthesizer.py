@@ -36,6 +36,15 @@ def test_convolution_equals_a_direct_one(
             torch.testing.assert_close(found[level, index].double(), direct, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("size", [(700, 90), (260, 530), (385, 384)])
+def test_blocks_of_a_large_image_leave_no_seams(size: tuple[int, int]) -> None:
+    images = rand(1, 1, *size, dtype=torch.float64)
+    kernels = rand(2, 1, 31, 31, seed=1, dtype=torch.float64)
+    for level, blurred in enumerate(convolution(kernels, size)(images)):
+        expected = fftconvolve(images[0, 0].numpy(), kernels[level, 0].numpy(), mode="valid")
+        torch.testing.assert_close(blurred[0, 0], torch.from_numpy(expected), rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("border", ["reflect", "replicate"])
 def test_borders_continue_the_image(border: str) -> None:
     images = rand(1, 3, 40, 44, dtype=torch.float64)
