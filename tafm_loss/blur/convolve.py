@@ -71,7 +71,7 @@ def convolution(kernels: Tensor, shape: Sequence[int]) -> Callable[[Tensor], Ten
 
 
 def _block_length(length: int, size: int, device: torch.device) -> int:
-    """Return the side in px of equal blocks of an axis: on a CPU, so that a block and its transform stay in the cache."""
+    """Return the side in px of equal blocks of an axis: on a CPU, so that a block and its transform stay in cache."""
     if device.type == "cuda":
         return length
     return math.ceil(length / max(1, round(length / max(CACHED_SIDE, 2 * size))))
