@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["IMAGE_SUFFIXES", "LUMA", "check_images", "check_unit_range", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "LUMA", "check_images", "check_unit_range", "find_images", "read_image"]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -57,6 +57,11 @@ def check_unit_range(images: Tensor, name: str) -> None:
     low, high = (float(bound) for bound in images.detach().aminmax())
     if not -0.05 <= low <= high <= 1.05:
         raise ValueError(f"{name} must have values in [0, 1], got {low:g} to {high:g}; divide 8-bit values by 255")
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Return the image files in a folder and its sub-folders, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
 
 
 def read_image(path: str | Path) -> Tensor:

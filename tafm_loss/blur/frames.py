@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tafm_loss._images import IMAGE_SUFFIXES, read_image
+from tafm_loss._images import IMAGE_SUFFIXES, find_images, read_image
 from tafm_loss.blur.motion import exposure_extent, frame_motion, path_length
 from tafm_loss.blur.transfer import checked_transfer, from_linear, to_linear
 
@@ -187,9 +187,8 @@ def _find_scenes(root: Path) -> list[tuple[str, list[Path]]]:
     if not root.is_dir():
         raise NotADirectoryError(f"root must be a folder of video frames; there is no folder {root}")
     scenes: dict[str, list[Path]] = {}
-    for path in root.rglob("*"):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir():
-            scenes.setdefault(path.parent.relative_to(root).as_posix(), []).append(path)
+    for path in find_images(root):
+        scenes.setdefault(path.parent.relative_to(root).as_posix(), []).append(path)
     if not scenes:
         raise ValueError(f"there is no frame ({', '.join(sorted(IMAGE_SUFFIXES))}) in {root} or a folder below it")
     return [

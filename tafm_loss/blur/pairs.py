@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tafm_loss._files import write_atomically
-from tafm_loss._images import IMAGE_SUFFIXES, read_image
+from tafm_loss._images import IMAGE_SUFFIXES, find_images, read_image
 from tafm_loss._version import __version__
 from tafm_loss.blur.kernels import KINDS, BlurKernels, blur_extent
 from tafm_loss.blur.noise import add_sensor_noise, check_noise
@@ -157,7 +157,7 @@ def _check_folders(source: Path, out: Path) -> None:
 
 
 def _find_scenes(source: Path, synthesizer: BlurSynthesizer, seed: int) -> list[_Scene]:
-    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
+    paths = find_images(source)
     if not paths:
         raise ValueError(f"there is no image ({', '.join(sorted(IMAGE_SUFFIXES))}) in {source}")
     first_of: dict[str, Path] = {}

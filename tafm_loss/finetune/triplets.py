@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tafm_loss._images import IMAGE_SUFFIXES, check_images, check_unit_range, read_image
+from tafm_loss._images import IMAGE_SUFFIXES, check_images, check_unit_range, find_images, read_image
 
 __all__ = ["SceneCrops"]
 
@@ -52,7 +52,7 @@ class SceneCrops:
 def _read_folder(folder: Path) -> list[Tensor]:
     if not folder.is_dir():
         raise ValueError(f"images must be a tensor, a sequence of tensors or a folder; there is no folder {folder}")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = find_images(folder)
     if not paths:
         raise ValueError(f"there is no image ({', '.join(sorted(IMAGE_SUFFIXES))}) in {folder}")
     return [read_image(path) for path in paths]
