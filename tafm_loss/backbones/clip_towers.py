@@ -14,12 +14,21 @@ from tafm_loss.backbones.backbone import Tap
 from tafm_loss.backbones.tapped import Step, TappedNetwork
 from tafm_loss.backbones.weight_files import WeightFile, WeightsError, reachable
 
-__all__ = ["CLIP_TOWERS", "ClipResNetArchitecture", "ClipViTArchitecture", "ClipViTNetwork"]
+__all__ = [
+    "CLIP_TOWERS",
+    "IMAGE_SIZE",
+    "WIDTH",
+    "ClipResNetArchitecture",
+    "ClipViTArchitecture",
+    "ClipViTNetwork",
+    "resize",
+]
 
 HUB_FILE = "open_clip_model.safetensors"
 PREFIX = "visual."
 RESNET_STEM = ("conv1", "bn1", "act1", "conv2", "bn2", "act2", "conv3", "bn3", "act3")
 RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
+IMAGE_SIZE = 224
 WIDTH = 768
 BLOCKS = 12
 
@@ -109,7 +118,9 @@ class ClipResNetArchitecture(_ClipArchitecture):
     def _whole_tower(self) -> nn.Module:
         from open_clip.modified_resnet import ModifiedResNet
 
-        tower: nn.Module = ModifiedResNet(layers=[3, 4, 6, 3], output_dim=1024, heads=32, image_size=224, width=64)
+        tower: nn.Module = ModifiedResNet(
+            layers=[3, 4, 6, 3], output_dim=1024, heads=32, image_size=IMAGE_SIZE, width=64
+        )
         return tower
 
     def build(self, layers: Sequence[str]) -> nn.Module:
@@ -164,35 +175,47 @@ class ClipViTNetwork(nn.Module):
         self.patch = patch
         self.blocks = frozenset(blocks)
         self.visual = _vision_transformer(patch, max(self.blocks) + 1)
-        self.grid = 224 // patch
+        self.grid = IMAGE_SIZE // patch
         del self.visual.ln_post, self.visual.proj
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return {`block<i>`: (N, 768, ceil(H / patch), ceil(W / patch))} of normalised images (N, 3, H, W)."""
         height, width = images.shape[-2:]
+        rows, columns = -(-height // self.patch), -(-width // self.patch)
+        return {
+            f"block{index}": tokens[:, 1:].transpose(1, 2).reshape(tokens.shape[0], WIDTH, rows, columns)
+            for index, tokens in self.tokens(images).items()
+        }
+
+    def tokens(self, images: Tensor) -> dict[int, Tensor]:
+        """Return {block: (N, 1 + patches, 768)} of normalised images (N, 3, H, W), the class token first."""
+        height, width = images.shape[-2:]
         padded = F.pad(images, (0, -width % self.patch, 0, -height % self.patch), mode="reflect")
         patches = self.visual.conv1(padded)
-        rows, columns = patches.shape[-2:]
         class_token = self.visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
-        tokens = torch.cat([class_token, patches.flatten(2).transpose(1, 2)], dim=1)
-        x = self.visual.ln_pre(tokens + self._positions(rows, columns).to(patches.dtype))
-        features: dict[str, Tensor] = {}
+        x = torch.cat([class_token, patches.flatten(2).transpose(1, 2)], dim=1)
+        x = self.visual.ln_pre(x + self._positions(*patches.shape[-2:]).to(patches.dtype))
+        tokens: dict[int, Tensor] = {}
         for index, block in enumerate(self.visual.transformer.resblocks):
             x = x + _attention(block.attn, block.ln_1(x))
             x = x + block.mlp(block.ln_2(x))
             if index in self.blocks:
-                features[f"block{index}"] = x[:, 1:].transpose(1, 2).reshape(x.shape[0], WIDTH, rows, columns)
-        return features
+                tokens[index] = x
+        return tokens
 
     def _positions(self, rows: int, columns: int) -> Tensor:
         embedding: Tensor = self.visual.positional_embedding
         if (rows, columns) == (self.grid, self.grid):
             return embedding
-        maps = embedding[1:].T.reshape(1, WIDTH, self.grid, self.grid)
-        # The antialiased kernels know no half precision.
-        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
-        maps = F.interpolate(maps, (rows, columns), mode="bicubic", antialias=True, align_corners=False)
+        maps = resize(embedding[1:].T.reshape(1, WIDTH, self.grid, self.grid), (rows, columns))
         return torch.cat([embedding[:1], maps[0].flatten(1).T])
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return maps (N, C, H, W) at `size`, bicubic and antialiased, in their type."""
+    # The antialiased kernels know no half precision.
+    wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    return F.interpolate(wide, size, mode="bicubic", antialias=True, align_corners=False).to(maps.dtype)
 
 
 def _attention(attention: nn.MultiheadAttention, tokens: Tensor) -> Tensor:
@@ -209,7 +232,7 @@ def _vision_transformer(patch: int, blocks: int) -> Any:
     from open_clip.transformer import QuickGELU, VisionTransformer
 
     return VisionTransformer(
-        image_size=224,
+        image_size=IMAGE_SIZE,
         patch_size=patch,
         width=WIDTH,
         layers=blocks,

@@ -12,8 +12,9 @@ from torch import nn
 
 from tafm_loss.backbones.architecture import Architecture
 from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
-from tafm_loss.backbones.clip_towers import CLIP_TOWERS, ClipResNetArchitecture, ClipViTArchitecture
+from tafm_loss.backbones.clip_towers import CLIP_TOWERS, IMAGE_SIZE, ClipResNetArchitecture, ClipViTArchitecture
 from tafm_loss.backbones.compact import COMPACT_CONFIG, CompactNetwork
+from tafm_loss.backbones.embedding import EmbeddingArchitecture, EmbeddingNetwork
 from tafm_loss.backbones.tapped import measure_taps
 from tafm_loss.backbones.torchvision_networks import TORCHVISION_NAMES, TorchvisionArchitecture
 from tafm_loss.backbones.weight_files import WeightFile, WeightsError, fill_network, parse_safetensors, read_weights
@@ -96,6 +97,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         CompactArchitecture(),
         *(TorchvisionArchitecture(name) for name in TORCHVISION_NAMES),
         *((ClipViTArchitecture if CLIP_TOWERS[name].patch else ClipResNetArchitecture)(name) for name in CLIP_TOWERS),
+        EmbeddingArchitecture("clip-vit-b16-embedding", IMAGE_SIZE),
+        EmbeddingArchitecture("clip-vit-b16-embedding-pooled", None),
     )
 }
 
@@ -123,10 +126,12 @@ def create_backbone(
             OpenAI's CLIP weights; a path to a .safetensors file or to a pickled state dict (.pth, .pt, .bin, read
             with `weights_only=True`) with the names of torchvision or open_clip, whose parts beyond the last tap
             may be there and are left aside; None for random weights, drawn from PyTorch's global generator as in
-            any new module.
+            any new module. CLIP's weights have no head for `clip-vit-b16-embedding` and its pooled form: it is drawn
+            likewise, and means nothing until `finetune_backbone` has tuned it.
         layers: the taps to read; the network is cut after the deepest. By default the last tap of every resolution
             (so `relu1_2`, `relu2_2`, `relu3_3`, `relu4_3` and `relu5_3` for vgg16), every tap of `tafm-compact`,
-            `block3` for CLIP's ViTs, and what the file says for a file that this package wrote.
+            `block3` for CLIP's ViTs, `embedding` where they end in one, and what the file says for a file that this
+            package wrote.
 
     Returns:
         A backbone that takes images (N, 3, H, W), RGB in [0, 1], and normalises them as its weights need.
@@ -136,7 +141,7 @@ def create_backbone(
         WeightsError: if the weights cannot be had or do not fit.
 
     Warns:
-        UserWarning: if `weights` is None.
+        UserWarning: if `weights` is None, or a head is drawn.
 
     >>> create_backbone("tafm-compact").config.licence
     'Apache-2.0'
@@ -144,17 +149,25 @@ def create_backbone(
     architecture = find_architecture(name)
     if layers is not None:
         layers = architecture.choose(layers)
-    if weights is not None:
-        file = architecture.default_weights() if weights == "default" else read_weights(weights)
-        return from_weights(architecture, file, layers=layers, default=weights == "default")
-    warnings.warn(
-        f"the backbone {name} has random weights: its features mean nothing until they are trained; "
-        'pass weights="default" for trained ones',
-        UserWarning,
-        stacklevel=2,
-    )
-    network = architecture.build(architecture.choose(layers))
-    return Backbone(network, architecture.config(network, base_weights="none")).eval()
+    if weights is None:
+        warnings.warn(
+            f"the backbone {name} has random weights: its features mean nothing until they are trained; "
+            'pass weights="default" for trained ones',
+            UserWarning,
+            stacklevel=2,
+        )
+        network = architecture.build(architecture.choose(layers))
+        return Backbone(network, architecture.config(network, base_weights="none")).eval()
+    file = architecture.default_weights() if weights == "default" else read_weights(weights)
+    if isinstance(architecture, EmbeddingArchitecture) and architecture.lacks_head(file):
+        warnings.warn(
+            f"the head of the backbone {name} is random: its embedding means nothing until finetune_backbone has "
+            "tuned it; save the result with save_backbone and load that",
+            UserWarning,
+            stacklevel=2,
+        )
+        file = architecture.with_random_head(file)
+    return from_weights(architecture, file, layers=layers, default=weights == "default")
 
 
 def describe_backbones() -> list[BackboneSummary]:
@@ -201,6 +214,9 @@ def from_weights(
         raise WeightsError(f"the config in {file.name} does not fit: {error}") from error
     network = architecture.build_empty(chosen)
     fill_network(network, file, architecture.name, accepts=architecture.accepts)
+    if isinstance(network, EmbeddingNetwork):
+        # PyTorch 2.2 forgets it when the tensors of a file take the place of empty ones.
+        network.visual.requires_grad_(False)
     if config is None:
         known = default or architecture.is_default(file)
         named = None if known else f"{file.name} (sha256 {file.sha256})"

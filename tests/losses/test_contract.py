@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
+from tafm_loss.backbones.embedding import EmbeddingNetwork
 from tafm_loss.losses import TaskAdaptiveFeatureLoss
 from tafm_loss.losses.distances import DISTANCES
 
@@ -44,10 +45,20 @@ def trap_backbone(spatial: bool = True) -> Backbone:
     return Backbone(network, config)
 
 
+@functools.cache
+def clip_embedding_loss() -> TaskAdaptiveFeatureLoss:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = EmbeddingNetwork(32, block=0)
+    config = BackboneConfig("clip", "clip", {"embedding": Tap(1024, 32)}, (0.5,) * 3, (0.25,) * 3, 16, spatial=False)
+    return TaskAdaptiveFeatureLoss(Backbone(network, config), distance="l2")
+
+
 LOSSES = {
     **{f"default-{name}": functools.partial(TaskAdaptiveFeatureLoss, distance=name) for name in DISTANCES},
     "batch-statistics": lambda: TaskAdaptiveFeatureLoss(trap_backbone()),
     "embedding": lambda: TaskAdaptiveFeatureLoss(trap_backbone(spatial=False), distance="l2"),
+    "clip-embedding": lambda: copy.deepcopy(clip_embedding_loss()),
 }
 
 
