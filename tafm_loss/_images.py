@@ -1,12 +1,27 @@
 """What all modules know about images: one check of what callers pass, one definition of grey."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["IMAGE_SUFFIXES", "LUMA", "check_images", "check_unit_range", "find_images", "read_image"]
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "LUMA",
+    "check_images",
+    "check_unit_range",
+    "find_images",
+    "read_header",
+    "read_image",
+    "read_pixels",
+]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -64,8 +79,24 @@ def find_images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
 
 
+def read_header(path: str | Path) -> tuple[tuple[int, int], str]:
+    """Return the size in px, as it is stored, and Pillow's mode of an image file, without decoding it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read as an image.
+    """
+    with _open_image(path) as file:
+        return file.size, file.mode
+
+
 def read_image(path: str | Path) -> Tensor:
-    """Return an image file as RGB (3, H, W) in [0, 1], turned as its EXIF data says; grey is repeated, alpha dropped.
+    """Return an image file as `read_pixels` does, in [0, 1]."""
+    return read_pixels(path).float() / 255
+
+
+def read_pixels(path: str | Path) -> Tensor:
+    """Return an image file as RGB (3, H, W) uint8, turned as its EXIF data says; grey is repeated, alpha dropped.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -73,16 +104,24 @@ def read_image(path: str | Path) -> Tensor:
     """
     from PIL import Image, ImageOps
 
+    with _open_image(path) as file:
+        turned = ImageOps.exif_transpose(file)
+        if turned.mode == "F" or (turned.mode == "I" and file.format != "PNG"):
+            raise ValueError(f"its values (Pillow's mode {turned.mode}) have no known range; save 8 or 16 bits")
+        if turned.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 8 bits
+            turned = Image.fromarray((np.array(turned) >> 8).astype(np.uint8))
+        return torch.from_numpy(np.array(turned.convert("RGB"))).permute(2, 0, 1)
+
+
+@contextmanager
+def _open_image(path: str | Path) -> Iterator["Image.Image"]:
+    """Open an image file; what goes wrong while it is open is raised as a ValueError that names it."""
+    from PIL import Image
+
     try:
         with Image.open(path) as file:
-            turned = ImageOps.exif_transpose(file)
-            if turned.mode == "F" or (turned.mode == "I" and file.format != "PNG"):
-                raise ValueError(f"its values (Pillow's mode {turned.mode}) have no known range; save 8 or 16 bits")
-            if turned.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 8 bits
-                turned = Image.fromarray((np.array(turned) >> 8).astype(np.uint8))
-            pixels = np.array(turned.convert("RGB"))
+            yield file
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255

@@ -111,6 +111,11 @@ class FrameExposures(Dataset[Exposure]):
         if not self._windows:
             raise ValueError(f"no scene in {root} moves by {least_path} px; lower least_path")
 
+    @property
+    def scenes(self) -> list[str]:
+        """The scene of each exposure: its path below the root."""
+        return [window.scene for window in self._windows]
+
     def __len__(self) -> int:
         """Return the number of exposures."""
         return len(self._windows)

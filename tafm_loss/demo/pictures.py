@@ -1,38 +1,23 @@
 """The demo's two pictures: what the networks restore, and how the loss answers to blur."""
 
-import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tafm_loss._files import write_atomically
 from tafm_loss._metrics import psnr, sharpness_kept
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_response", "plot_restorations", "require_matplotlib", "write_figure"]
+__all__ = ["plot_response", "plot_restorations"]
 
 ROWS = 3
 ZOOM_SIZE = 44
 FRAME_COLOUR = "#ffd21f"
-
-
-def require_matplotlib() -> None:
-    """Raise unless matplotlib is there, before any time is spent on what it should draw.
-
-    Raises:
-        ModuleNotFoundError: naming the extra that brings it.
-    """
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('pictures need matplotlib: pip install "tafm-loss[plots]"') from error
 
 
 def plot_restorations(columns: Mapping[str, Tensor], sharp: Tensor, caption: str) -> "Figure":
@@ -92,13 +77,6 @@ def plot_response(extents: Sequence[float], curves: Mapping[str, Tensor], captio
     figure.subplots_adjust(left=0.14, right=0.97, top=0.96, bottom=0.2)
     figure.text(0.5, 0.03, caption, ha="center", va="bottom", fontsize=8, color="#444444")
     return figure
-
-
-def write_figure(figure: "Figure", path: Path) -> None:
-    """Write the figure as PNG, whole or not at all."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
 
 
 def _telling_scenes(blurred: Tensor, sharp: Tensor) -> Sequence[int]:

@@ -1,71 +1,119 @@
 """What a good ordering is: objectives over the distances of changed images from the sharp one."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tafm_loss.finetune.distractors import fine_noise, grey, mirrored, scrambled_error, white_noise
+from tafm_loss.finetune.distractors import (
+    brightened,
+    each_level,
+    fine_noise,
+    grey,
+    jpeg,
+    mirrored,
+    scrambled_error,
+    shifted,
+    stranger,
+    white_noise,
+    with_energy_of,
+)
 
-__all__ = ["OBJECTIVES", "GradedObjective", "Objective", "TripletObjective"]
+__all__ = ["OBJECTIVES", "GradedObjective", "Measured", "Objective", "TripletObjective"]
 
 
-class Objective(Protocol):
-    """Which versions of a scene to compare with it, and what their distances from it should be."""
+class Measured(NamedTuple):
+    """What an objective judges, for N scenes.
 
-    def versions(self, levels: Tensor, extents: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return named stacks of versions (K, N, C, H, W) of scenes; "blurred" holds `levels[1:]`.
+    Args:
+        distances: {name: (K, N)}, of each of `Objective.versions` from the sharp scenes.
+        extents: (L, N), px; the sharp level first.
+        descents: (D, N), at each of `Objective.descent_levels`, the cosine between downhill and the way to the sharp
+            scene.
+        checkerboards: (D, N), there, the power of the gradient in the rows, columns and fields of a checkerboard,
+            over its mean power: white noise has 1.
+        untuned: the distances by the backbone as it was before tuning; empty unless `Objective.keeps_geometry`.
+        predicted: (L, N), log1p of the extent as a linear function of the features has it; None unless
+            `Objective.regresses_extent`.
+    """
+
+    distances: Mapping[str, Tensor]
+    extents: Tensor
+    descents: Tensor
+    checkerboards: Tensor
+    untuned: Mapping[str, Tensor]
+    predicted: Tensor | None
+
+
+class Objective:
+    """Which versions of a scene to compare with it, and what their distances from it should be.
+
+    Attributes:
+        keeps_geometry: whether `terms` needs the distances by the untuned backbone.
+        regresses_extent: whether `terms` needs predicted extents.
+    """
+
+    keeps_geometry = False
+    regresses_extent = False
+
+    def versions(self, levels: Tensor, extents: Tensor, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        """Return named stacks of versions (K, N, C, H, W) of scenes; "blurred" must hold `levels[1:]`.
 
         Args:
             levels: graded blur (L, N, C, H, W), sharp first.
             extents: px, (L, N).
-            generator: where random numbers come from.
+            generators: where the random numbers of each scene come from, on the device of `levels`.
         """
-
-    def descent_levels(self, levels: int) -> slice:
-        """Return at which of the blurred levels the gradient of the distance is looked at; `slice(0)` for none."""
-
-    def terms(self, distances: Mapping[str, Tensor], descents: Tensor, extents: Tensor) -> dict[str, Tensor]:
-        """Return the parts of the objective.
-
-        Args:
-            distances: (K, N), of the versions from the sharp scenes.
-            descents: (D, N), at each of `descent_levels`, the cosine between downhill and the way to the sharp scene.
-            extents: px, (L, N).
-        """
-
-
-class TripletObjective:
-    """The paper's: a weak blur is nearer than a strong one, by a margin of 1 in unsquared distances."""
-
-    margin = 1.0
-
-    def versions(self, levels: Tensor, extents: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the blurred levels alone."""
         return {"blurred": levels[1:]}
 
     def descent_levels(self, levels: int) -> slice:
-        """Return no level."""
+        """Return at which of the blurred levels the gradient of the distance is looked at; here at none."""
         return slice(0)
 
-    def terms(self, distances: Mapping[str, Tensor], descents: Tensor, extents: Tensor) -> dict[str, Tensor]:
+    def terms(self, measured: Measured) -> dict[str, Tensor]:
+        """Return the parts of the objective, means over the scenes, to be added up and made small."""
+        raise NotImplementedError
+
+
+class TripletObjective(Objective):
+    """The paper's: a weak blur is nearer than a strong one, by a margin in unsquared distances.
+
+    Args:
+        margin: 1 in the paper, where the distance is that of two embeddings.
+    """
+
+    def __init__(self, margin: float = 1.0) -> None:
+        self.margin = margin
+
+    def __repr__(self) -> str:
+        return f"TripletObjective(margin={self.margin})"
+
+    def terms(self, measured: Measured) -> dict[str, Tensor]:
         """Return the mean of max(0, d(weak) - d(strong) + margin) over all neighbours in extent."""
-        length = (distances["blurred"] + 1e-8).sqrt()
+        length = (measured.distances["blurred"] + 1e-8).sqrt()
         return {"order": F.relu(length[:-1] - length[1:] + self.margin).mean()}
 
 
-class GradedObjective:
+class GradedObjective(Objective):
     """Blur in its order, by margins that grow with the gap in extent, and dearer than anything that is not blur.
 
     The terms are hinges on differences of log distances, so that neither the unit of the distance nor its power
-    matters. A distractor is given several times the mean squared error of the blur and must still be nearer, which
-    trains the quantity that `tafm_loss.finetune.report.selectivity` measures. So that the backbone stays a judge of
-    images and does not become blind to what is not blur, distractors must not be too near either, noise on top of a
-    blur must not look like sharpness, half of the error must cost clearly less than all of it, and downhill from a
-    blurred image must be the way to the sharp one.
+    matters. The order is asked of every pair of levels. A distractor is given several times the mean squared error of
+    the blur and must still be nearer, which trains the quantity that `tafm_loss.finetune.report.selectivity` measures.
+    So that the backbone stays a judge of images and does not become blind to what is not blur, distractors must not be
+    too near either, noise on top of a blur must not look like sharpness, half of the error must cost clearly less than
+    all of it, over-sharpening must cost what blur does, and downhill from a blurred image must be the way to the sharp
+    one, without a checkerboard as strided layers make it.
+
+    Args:
+        distractors: whether to ask for more than the order of blur.
+        geometry: weight of a term that keeps what is not blur as far apart as the untuned backbone has it: the
+            spread, over such changes of a scene, of the log of the tuned over the untuned distance.
+        extent: weight of a term that makes log1p(extent) a linear function of the features: the squared error of its
+            regression, which is learned at the same time.
     """
 
     order_slope = 0.6
@@ -76,59 +124,122 @@ class GradedObjective:
     fine_noise_factor = 8.0
     mirror_tolerance = 0.15
     grey_margin = 0.9
-    other_margin = 0.35
+    other_margin = 0.6
     speckle_margin = 0.05
     halfway_share = 1 / 3
     least_descent = 0.7
+    # Not blur, and not what one objective or the other moves on purpose: over-sharpening and blur's own spectrum.
+    neutral = ("noise", "fine noise", "shifted", "jpeg", "brightened", "grey", "other")
 
-    def versions(self, levels: Tensor, extents: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def __init__(self, *, distractors: bool = True, geometry: float = 0.0, extent: float = 0.0) -> None:
+        if not (0 <= geometry < math.inf and 0 <= extent < math.inf):
+            raise ValueError(f"geometry and extent must be weights of 0 or more, got {geometry} and {extent}")
+        self.distractors = distractors
+        self.geometry = geometry
+        self.extent = extent
+        self.keeps_geometry = geometry > 0
+        self.regresses_extent = extent > 0
+
+    def __repr__(self) -> str:
+        return f"GradedObjective(distractors={self.distractors}, geometry={self.geometry}, extent={self.extent})"
+
+    def versions(self, levels: Tensor, extents: Tensor, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Return the blurred levels and what they are compared with, each with the error of its level."""
-        sharp, blurred = levels[0], levels[1:]
-        errors = blurred - sharp
-        weak, middle = self._weak(len(blurred)), self._middle(len(blurred))
-        small, large = self.scrambled_factors
-        factors = torch.where(extents[1:] < self.large_extent, small, large).to(errors)[..., None, None, None]
+        versions = super().versions(levels, extents, generators)
+        if self.distractors or self.keeps_geometry:
+            versions |= self._neutral_versions(levels, generators)
+        if self.distractors:
+            versions |= self._judged_versions(levels, extents, generators)
+        return versions
+
+    def _neutral_versions(self, levels: Tensor, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        sharp, errors = levels[0], levels[1:] - levels[0]
+        weak, reference = self._weak(len(errors)), errors[self._middle(len(errors))][0]
 
         def noise(error: Tensor) -> Tensor:
-            return white_noise(error, generator=generator)
+            return white_noise(error, generator=generators)
+
+        def fine(error: Tensor) -> Tensor:
+            return fine_noise(error, generator=generators)
+
+        def changed(version: Tensor) -> Tensor:
+            return (sharp + with_energy_of(reference, version - sharp))[None]
 
         return {
-            "blurred": blurred,
-            "noise": sharp + math.sqrt(self.noise_factor) * _each(noise, errors),
-            "scrambled": sharp + factors.sqrt() * _each(lambda e: scrambled_error(e, generator=generator), errors),
-            "fine noise": sharp
-            + math.sqrt(self.fine_noise_factor) * _each(lambda e: fine_noise(e, generator=generator), errors[weak]),
-            "speckled": blurred[middle] + 0.5 * _each(noise, errors[middle]),
+            "noise": sharp + math.sqrt(self.noise_factor) * each_level(noise, errors),
+            "fine noise": sharp + math.sqrt(self.fine_noise_factor) * each_level(fine, errors[weak]),
+            "shifted": changed(shifted(sharp)),
+            "jpeg": changed(jpeg(sharp)),
+            "brightened": changed(brightened(sharp)),
+            "grey": grey(sharp)[None],
+            "other": stranger(sharp)[None],
+        }
+
+    def _judged_versions(
+        self, levels: Tensor, extents: Tensor, generators: Sequence[torch.Generator]
+    ) -> dict[str, Tensor]:
+        sharp, blurred = levels[0], levels[1:]
+        errors, middle = blurred - sharp, self._middle(len(blurred))
+        small, large = self.scrambled_factors
+        factors = torch.where(extents[1:] < self.large_extent, small, large).to(errors)[..., None, None, None]
+        scrambled = each_level(lambda error: scrambled_error(error, generator=generators), errors)
+        noise = each_level(lambda error: white_noise(error, generator=generators), errors[middle])
+        return {
+            "scrambled": sharp + factors.sqrt() * scrambled,
+            "speckled": blurred[middle] + 0.5 * noise,
             "halfway": sharp + 0.5 * errors[middle],
             "mirrored": mirrored(blurred[middle][:1], sharp),
-            "grey": grey(sharp)[None],
-            "other": sharp.roll(1, 0)[None],
         }
 
     def descent_levels(self, levels: int) -> slice:
         """Return the middle levels."""
-        return self._middle(levels)
+        return self._middle(levels) if self.distractors else slice(0)
 
-    def terms(self, distances: Mapping[str, Tensor], descents: Tensor, extents: Tensor) -> dict[str, Tensor]:
-        """Return the hinges by name."""
-        log = {name: (distance + 1e-9).log() for name, distance in distances.items()}
+    def terms(self, measured: Measured) -> dict[str, Tensor]:
+        """Return the hinges by name, and what else was asked for."""
+        log = {name: (distance + 1e-9).log() for name, distance in measured.distances.items()}
+        terms = {"order": 3 * self._order(log["blurred"], measured.extents[1:])}
+        if self.distractors:
+            terms |= self._distractor_terms(log) | self._gradient_terms(measured)
+        if self.keeps_geometry:
+            terms["geometry"] = self.geometry * self._geometry(log, measured.untuned)
+        if measured.predicted is not None:
+            terms["extent"] = self.extent * F.mse_loss(measured.predicted, measured.extents.log1p())
+        return terms
+
+    def _order(self, blur: Tensor, extents: Tensor) -> Tensor:
+        weak, strong = torch.triu_indices(len(blur), len(blur), offset=1, device=blur.device)
+        gap = extents[strong].log1p() - extents[weak].log1p()
+        return F.relu(self.order_slope * gap - (blur[strong] - blur[weak])).mean()
+
+    def _distractor_terms(self, log: Mapping[str, Tensor]) -> dict[str, Tensor]:
         blur = log["blurred"]
         weak, middle = self._weak(len(blur)), self._middle(len(blur))
         reference = blur[middle][:1]
-        gap = extents[2:].log1p() - extents[1:-1].log1p()
         return {
-            "order": 3 * F.relu(self.order_slope * gap - blur.diff(dim=0)).mean(),
             "noise": F.relu(log["noise"] - blur).mean(),
             "scrambled": 2 * F.relu(log["scrambled"] - blur).mean(),
             "noise_ceiling": F.relu(blur - log["noise"] - math.log(self.noise_ceiling)).mean(),
             "fine_ceiling": 2 * F.relu(blur[weak] - log["fine noise"]).mean(),
-            "descent": 2 * F.relu(self.least_descent - descents).mean(),
+            "shifted": F.relu(log["shifted"] - reference).mean(),
+            "jpeg": F.relu(log["jpeg"] - reference).mean(),
+            "brightened": F.relu(log["brightened"] - reference).mean(),
             "speckled": 2 * F.relu(blur[middle] + self.speckle_margin - log["speckled"]).mean(),
             "halfway": 2 * F.relu(log["halfway"] - blur[middle] - math.log(self.halfway_share)).mean(),
             "mirrored": F.relu((log["mirrored"] - reference).abs() - self.mirror_tolerance).mean(),
             "grey": F.relu(reference + self.grey_margin - log["grey"]).mean(),
             "other": F.relu(blur[-1:] + self.other_margin - log["other"]).mean(),
         }
+
+    def _gradient_terms(self, measured: Measured) -> dict[str, Tensor]:
+        return {
+            "descent": 2 * F.relu(self.least_descent - measured.descents).mean(),
+            "checkerboard": 0.5 * F.relu(measured.checkerboards.clamp(min=1e-3).log()).mean(),
+        }
+
+    def _geometry(self, log: Mapping[str, Tensor], untuned: Mapping[str, Tensor]) -> Tensor:
+        changes = torch.cat([log[name] - (untuned[name] + 1e-9).log() for name in self.neutral])
+        return (changes - changes.mean(0)).abs().mean()
 
     @staticmethod
     def _weak(levels: int) -> slice:
@@ -138,10 +249,6 @@ class GradedObjective:
     def _middle(levels: int) -> slice:
         start = (levels - 1) // 2
         return slice(start, start + 2)
-
-
-def _each(change: Callable[[Tensor], Tensor], errors: Tensor) -> Tensor:
-    return torch.stack([change(error) for error in errors])
 
 
 OBJECTIVES: dict[str, type[Objective]] = {"graded": GradedObjective, "triplet": TripletObjective}

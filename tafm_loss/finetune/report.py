@@ -1,248 +1,199 @@
-"""What a backbone sees: how far blur is, next to changes that are not blur, and whether its gradient can be trusted.
+"""The report on a backbone: all that is measured on it, as plain numbers."""
 
-Every function takes a `distance(pred, target) -> (N,)` that is differentiable in `pred`, such as
-`TaskAdaptiveFeatureLoss(..., reduction="none")`, and sharp images (N, 3, H, W) in [0, 1]. If it has `features`, as that
-loss has, those of a target are computed once for all that it is compared with.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tafm_loss._metrics import psnr
+from tafm_loss._images import check_images, check_unit_range
 from tafm_loss.backbones.backbone import Backbone
-from tafm_loss.blur.kernels import BlurKernels
-from tafm_loss.blur.synthesizer import BlurSynthesizer
-from tafm_loss.finetune.distractors import grey, mirrored, scrambled_error, white_noise
-from tafm_loss.losses.distances import DISTANCES
+from tafm_loss.blur.kernels import KINDS, kernel_size
+from tafm_loss.finetune.comparison import Distance
+from tafm_loss.finetune.extent_probe import LEAST_SCENES, extent_probe
+from tafm_loss.finetune.forgetting import agreement
+from tafm_loss.finetune.health import gradient_peak, health, recovery
+from tafm_loss.finetune.response import (
+    RESPONSE_EXTENTS,
+    SELECTIVITY_EXTENTS,
+    detection_threshold,
+    ordering_accuracy,
+    response,
+    selectivity,
+)
+from tafm_loss.finetune.units import measure_units
+from tafm_loss.losses.feature import TaskAdaptiveFeatureLoss
 
-__all__ = ["gradient_peak", "health", "measure", "measure_units", "recovery", "response", "selectivity"]
+__all__ = [
+    "RESPONSE_EXTENTS",
+    "SELECTIVITY_EXTENTS",
+    "gradient_peak",
+    "health",
+    "least_report_size",
+    "measure",
+    "measure_units",
+    "recovery",
+    "report",
+    "response",
+    "selectivity",
+]
 
-Distance = Callable[[Tensor, Any], Tensor]
-
-SELECTIVITY_KINDS = ("shake", "linear", "defocus")
-SELECTIVITY_EXTENTS = (1.0, 2.0, 3.0, 6.0, 12.0, 24.0)
-RESPONSE_EXTENTS = (0.5, 1.0, 2.0, 3.0, 6.0, 12.0, 25.0)
-REFERENCE_EXTENT = 3.0
-UNIT_EXTENT = 10.0
-DISTRACTORS = {"white noise": white_noise, "scrambled error": scrambled_error}
-CHUNK = 20
+Figures = dict[str, Any]
 
 
-@torch.no_grad()
-def selectivity(
-    distance: Distance,
+def report(
+    backbone: Backbone,
     images: Tensor,
     *,
-    kinds: Sequence[str] = SELECTIVITY_KINDS,
-    extents: Sequence[float] = SELECTIVITY_EXTENTS,
+    untuned: Backbone | None = None,
     seed: int = 0,
-) -> dict[str, dict[str, Tensor]]:
-    """Return how much more mean squared error a distractor needs than blur to be as far.
+    progress: bool = False,
+) -> Figures:
+    """Return all that is known about a backbone as the default loss, fit for JSON; what has no value is None.
 
-    For each image, the distractor's error is scaled until its distance from the sharp image equals that of the
-    blurred one; the selectivity is its mean squared error divided by the blur's. A power or a factor on the distance
-    changes nothing; plain mean squared error has 1 everywhere.
+    To the figures of `measure` come `backbone` and `distance`, which say what was measured; `extent_probe`, the figures
+    of that function, None for fewer than four images; and `agreement` with the untuned backbone, over the images.
 
-    Returns:
-        {"white noise" or "scrambled error": {kind: selectivities (E, N)}} for E extents.
+    Args:
+        backbone: what is measured, with the distance `normalized_l2`, or `l2` if it ends in an embedding;
+            without units it is given those of `images`.
+        images: sharp, (N, 3, H, W) in [0, 1]; H and W at least `least_report_size(backbone)`. 30 of 160 px take less
+            than a minute on one core for the bundled backbone, and are enough but for the extent probe, whose figures
+            still rise beyond 100.
+        untuned: the backbone that it was tuned from, whose ranking of distortions should have been kept.
+        seed: of all that is random.
+        progress: show a progress bar.
+
+    Raises:
+        TypeError: if a backbone is none, or the images are not floating.
+        ValueError: if there is no image, or the images are too small, no RGB or not in [0, 1].
     """
-    result: dict[str, dict[str, Tensor]] = {distractor: {} for distractor in DISTRACTORS}
-    for kind in kinds:
-        generator = torch.Generator().manual_seed(seed)
-        parts: dict[str, list[Tensor]] = {distractor: [] for distractor in DISTRACTORS}
-        for sharp, levels in _blurred_chunks(images, extents, kind, generator):
-            target = _target(distance, sharp)
-            for distractor, make in DISTRACTORS.items():
-                rows = [
-                    _matching_error(distance, target, sharp, level, make(level - sharp, generator=generator))
-                    for level in levels
-                ]
-                parts[distractor].append(torch.stack(rows))
-        for distractor, chunks in parts.items():
-            result[distractor][kind] = torch.cat(chunks, dim=1)
-    return result
+    _check_backbones(backbone, untuned)
+    check_images(images, "images", minimum_size=least_report_size(backbone))
+    check_unit_range(images, "images")
+    if not len(images):
+        raise ValueError("images must hold at least one image, got none")
+    distance = _default_loss(backbone, images, seed)
+    reference = None if untuned is None else _default_loss(untuned, images, seed)
+    parts = _parts(distance, images, recovered_images=8, seed=seed)
+    parts["extent probe"] = lambda: {"extent_probe": _probe_figures(backbone, images, seed)}
+    parts["agreement"] = lambda: {
+        "agreement": None if reference is None else _spread(agreement(distance, reference, images, seed=seed))
+    }
+    about = {"backbone": f"{backbone.config.name}, sha256 {backbone.sha256[:8]}", "distance": distance.distance}
+    return {**about, "images": len(images), **_collected(parts, progress=progress)}
 
 
-@torch.no_grad()
-def response(
-    distance: Distance,
-    images: Tensor,
-    *,
-    extents: Sequence[float] = RESPONSE_EXTENTS,
-    kind: str = "shake",
-    seed: int = 0,
-) -> Tensor:
-    """Return the distances (E, N) between images and themselves blurred to E extents, nested exposures of one shake."""
-    generator = torch.Generator().manual_seed(seed)
-    chunks = _blurred_chunks(images, extents, kind, generator)
-    rows = []
-    for sharp, levels in chunks:
-        target = _target(distance, sharp)
-        rows.append(torch.stack([distance(level, target) for level in levels]))
-    return torch.cat(rows, dim=1)
-
-
-@torch.no_grad()
-def health(distance: Distance, images: Tensor, *, seed: int = 0) -> dict[str, Tensor]:
-    """Return, per image (N,), what changes other than blur cost, as ratios.
-
-    `mirrored`: the error of a 3 px shake with its sign turned, that is over-sharpening, over the shake itself;
-    `grey`: the image without its colour, over a 3 px shake; `shift`: a shift by 1 px, over a 3 px shake;
-    `other`: another of the images, over a 24 px shake.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    parts: dict[str, list[Tensor]] = {name: [] for name in ("mirrored", "grey", "shift", "other")}
-    strangers = images.roll(1, 0)
-    start = 0
-    for sharp, (weak, strong) in _blurred_chunks(images, (REFERENCE_EXTENT, 24.0), "shake", generator):
-        reference = distance(weak, sharp)
-        stranger = strangers[start : start + len(sharp)]
-        start += len(sharp)
-        parts["mirrored"].append(distance(mirrored(weak, sharp), sharp) / reference)
-        parts["grey"].append(distance(grey(sharp), sharp) / reference)
-        parts["shift"].append(distance(sharp[..., 1:].contiguous(), sharp[..., :-1].contiguous()) / reference)
-        parts["other"].append(distance(stranger, sharp) / distance(strong, sharp))
-    return {name: torch.cat(chunks) for name, chunks in parts.items()}
-
-
-@torch.no_grad()
-def measure_units(backbone: Backbone, images: Tensor, *, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Return {distance: {tap: mean distance}} between images (N, 3, H, W) and themselves under a 10 px shake."""
-    synthesizer = BlurSynthesizer((UNIT_EXTENT,))
-    drawn = synthesizer.sample(len(images), generator=torch.Generator().manual_seed(seed))
-    totals = {distance: dict.fromkeys(backbone.config.taps, 0.0) for distance in DISTANCES}
-    for index, sharp in enumerate(images.split(1)):
-        kernels = drawn._replace(
-            kernels=drawn.kernels[:, index : index + 1], extents=drawn.extents[:, index : index + 1]
-        )
-        near, far = backbone(sharp), backbone(synthesizer(sharp, kernels=kernels)[0])
-        for distance, compare in DISTANCES.items():
-            for tap in backbone.config.taps:
-                totals[distance][tap] += float(compare(far[tap], near[tap]).mean()) / len(images)
-    return totals
-
-
-def gradient_peak(distance: Distance, images: Tensor, *, extent: float = 6.0, seed: int = 0) -> float:
-    """Return the largest power of the gradient on the Nyquist frequencies over the mean of its spectrum.
-
-    The gradient is taken at images blurred by a shake; spectra of unit energy are averaged over images and channels.
-    A checkerboard in the gradient, as strided layers without overlap make it, shows as a large number; white noise
-    has about 1.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    height, width = images.shape[-2] // 2 * 2, images.shape[-1] // 2 * 2
-    power = torch.zeros(height, width)
-    for sharp, levels in _blurred_chunks(images[..., :height, :width], (extent,), "shake", generator):
-        gradient = _gradient(distance, levels[0], sharp)
-        energy = gradient.square().sum(dim=(1, 2, 3), keepdim=True).clamp(min=1e-30)
-        power += (torch.fft.fft2(gradient).abs().square() / energy).sum(dim=(0, 1))
-    peak = torch.maximum(power[height // 2].max(), power[:, width // 2].max())
-    return float(peak / power.mean())
-
-
-def recovery(
-    distance: Distance,
-    images: Tensor,
-    *,
-    extent: float = 6.0,
-    steps: int = 200,
-    learning_rate: float = 0.01,
-    seed: int = 0,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Optimise the pixels of blurred images by the distance alone (Adam, cosine schedule).
-
-    Returns:
-        the optimised images (N, 3, H, W) in [0, 1], and the PSNR in dB, (N,), before and after.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    blurred = BlurSynthesizer((extent,))(images, generator=generator)[0]
-    pixels = blurred.clone().requires_grad_()
-    optimizer = torch.optim.Adam([pixels], lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=learning_rate / 20)
-    for _ in range(steps):
-        pixels.grad = _gradient(distance, pixels, images)
-        optimizer.step()
-        schedule.step()
-    recovered = pixels.detach().clamp(0, 1)
-    return recovered, psnr(blurred, images), psnr(recovered, images)
-
-
-def measure(distance: Distance, images: Tensor, *, recovered_images: int = 8, seed: int = 0) -> dict[str, Any]:
-    """Return all of the above as plain numbers.
+def measure(distance: Distance, images: Tensor, *, recovered_images: int = 8, seed: int = 0) -> Figures:
+    """Return what is known about a `distance(pred, target) -> (N,)`, as plain numbers; None where there is no number.
 
     What has a value per image is given as {"p10", "median", "p90"} over the images: `selectivity` by distractor, kind
-    and extent, and the ratios of `health`. Besides: `response_slopes`, the log-log slopes of the mean response between
-    neighbours in extent; `ordered_share`, of images whose response only grows; `gradient_peak`; the mean PSNR of
-    `recovery` from a 6 px shake, before and after.
+    and extent, the ratios of `health`, and `response` by kind and extent. Besides: `ordering_accuracy` by kind;
+    `detection_threshold_px` of a shake; `response_slopes`, the log-log slopes of the mean response to a shake between
+    neighbours in extent; `ordered_share`, of images whose response to a shake only grows; `gradient_peak`; the mean
+    PSNR of `recovery` from a 6 px shake, before and after.
     """
-    selective = selectivity(distance, images, seed=seed)
-    distances = response(distance, images, seed=seed)
-    _, before, after = recovery(distance, images[:recovered_images], seed=seed)
-    slopes = distances.mean(1).log().diff() / torch.tensor(RESPONSE_EXTENTS).log().diff()
+    parts = _parts(distance, images, recovered_images=recovered_images, seed=seed)
+    return {"images": len(images), **_collected(parts, progress=False)}
+
+
+def least_report_size(backbone: Backbone) -> int:
+    """Return the height and width in px that images need for a report on a backbone."""
+    # One more than it takes: images are shifted by 1 px.
+    return max(kernel_size(RESPONSE_EXTENTS[-1]) // 2 + 1, backbone.config.minimum_size + 1)
+
+
+def _check_backbones(backbone: Backbone, untuned: Backbone | None) -> None:
+    for name, given in (("backbone", backbone), ("untuned", untuned)):
+        if not isinstance(given, Backbone) and not (given is None and name == "untuned"):
+            raise TypeError(f"{name} must be a Backbone, got {type(given).__name__}; load_backbone(...) returns one")
+
+
+def _default_loss(backbone: Backbone, images: Tensor, seed: int) -> TaskAdaptiveFeatureLoss:
+    if not backbone.config.units:
+        # An untuned backbone has none, and without them taps of small distances would hardly count.
+        backbone = copy.copy(backbone)
+        backbone.config = dataclasses.replace(backbone.config, units=measure_units(backbone, images, seed=seed))
+    return TaskAdaptiveFeatureLoss(
+        backbone, reduction="none", distance="normalized_l2" if backbone.config.spatial else "l2"
+    )
+
+
+def _parts(distance: Distance, images: Tensor, *, recovered_images: int, seed: int) -> dict[str, Callable[[], Figures]]:
+    """Return, by name, what gives each part of the figures."""
     return {
-        "images": len(images),
-        "selectivity": {
-            distractor: {
-                kind: {f"{extent:g}": _spread(row) for extent, row in zip(SELECTIVITY_EXTENTS, rows, strict=True)}
-                for kind, rows in kinds.items()
-            }
-            for distractor, kinds in selective.items()
+        "selectivity": lambda: {"selectivity": _selectivity_figures(distance, images, seed)},
+        "health": lambda: _spreads(health(distance, images, seed=seed)),
+        "response": lambda: _response_figures(distance, images, seed),
+        "detection": lambda: {
+            "detection_threshold_px": _plain(detection_threshold(distance, images, seed=seed), digits=2)
         },
-        **{name: _spread(ratios) for name, ratios in health(distance, images, seed=seed).items()},
-        "response_slopes": [round(float(slope), 3) for slope in slopes],
-        "ordered_share": round(float((distances.diff(dim=0) > 0).all(0).float().mean()), 4),
-        "gradient_peak": round(gradient_peak(distance, images, seed=seed), 3),
-        "recovery_before_db": round(float(before.mean()), 2),
-        "recovery_after_db": round(float(after.mean()), 2),
+        "gradient": lambda: {"gradient_peak": _plain(gradient_peak(distance, images, seed=seed))},
+        "recovery": lambda: _recovery_figures(distance, images[:recovered_images], seed),
     }
 
 
-def _blurred_chunks(
-    images: Tensor, extents: Sequence[float], kind: str, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (sharp, levels) a few images at a time; the kernels do not depend on how many."""
-    synthesizer = BlurSynthesizer(extents, kind=kind)
-    drawn = synthesizer.sample(len(images), generator=generator)
-    for start in range(0, len(images), CHUNK):
-        part = slice(start, start + CHUNK)
-        kernels = BlurKernels(drawn.kernels[:, part], drawn.extents[:, part], drawn.kinds[part])
-        yield images[part], synthesizer(images[part], kernels=kernels)
+def _collected(parts: Mapping[str, Callable[[], Figures]], *, progress: bool) -> Figures:
+    from tqdm.auto import tqdm
+
+    figures: Figures = {}
+    bar = tqdm(parts.items(), desc="report", disable=not progress)
+    for name, part in bar:
+        bar.set_postfix_str(name)
+        figures |= part()
+    return figures
 
 
-def _target(distance: Distance, sharp: Tensor) -> Any:
-    features = getattr(distance, "features", None)
-    return sharp if features is None else features(sharp)
+def _selectivity_figures(distance: Distance, images: Tensor, seed: int) -> Figures:
+    return {
+        distractor: {kind: _by_extent(SELECTIVITY_EXTENTS, rows) for kind, rows in kinds.items()}
+        for distractor, kinds in selectivity(distance, images, seed=seed).items()
+    }
 
 
-def _matching_error(distance: Distance, target: Any, sharp: Tensor, blurred: Tensor, error: Tensor) -> Tensor:
-    """Return the factor (N,) on the mean square of `error` at which it is as far from `sharp` as `blurred` is.
-
-    A secant search in logarithms, in which distances are nearly straight lines.
-    """
-
-    def log_distance(log_scale: Tensor) -> Tensor:
-        return distance(sharp + log_scale.exp().view(-1, 1, 1, 1) * error, target).clamp(min=1e-20).log()
-
-    wanted = distance(blurred, target).clamp(min=1e-20).log()
-    previous, log_scale = torch.full_like(wanted, -0.2), torch.zeros_like(wanted)
-    before = log_distance(previous)
-    for _ in range(4):
-        current = log_distance(log_scale)
-        slope = ((current - before) / (log_scale - previous)).nan_to_num(2.0).clamp(0.5, 4.0)
-        previous, before = log_scale, current
-        log_scale = log_scale + ((wanted - current) / slope).clamp(-1.5, 1.5)
-    return (2 * log_scale).exp()
+def _response_figures(distance: Distance, images: Tensor, seed: int) -> Figures:
+    distances = {kind: response(distance, images, kind=kind, seed=seed) for kind in KINDS}
+    shake = distances["shake"]
+    slopes = shake.mean(1).log().diff() / torch.tensor(RESPONSE_EXTENTS).log().diff()
+    return {
+        "response": {kind: _by_extent(RESPONSE_EXTENTS, rows, digits=5) for kind, rows in distances.items()},
+        "response_slopes": [_plain(slope) for slope in slopes],
+        "ordering_accuracy": {kind: _plain(ordering_accuracy(rows), digits=4) for kind, rows in distances.items()},
+        "ordered_share": _plain((shake.diff(dim=0) > 0).all(0).float().mean(), digits=4),
+    }
 
 
-def _gradient(distance: Distance, pred: Tensor, target: Tensor) -> Tensor:
-    pred = pred.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(distance(pred, target).sum(), pred)
-    return gradient
+def _recovery_figures(distance: Distance, images: Tensor, seed: int) -> Figures:
+    _, before, after = recovery(distance, images, seed=seed)
+    return {
+        "recovery_before_db": _plain(before.mean(), digits=2),
+        "recovery_after_db": _plain(after.mean(), digits=2),
+    }
 
 
-def _spread(values: Tensor) -> dict[str, float]:
-    quantiles = values.quantile(torch.tensor([0.1, 0.5, 0.9]))
-    return dict(zip(("p10", "median", "p90"), (round(float(value), 3) for value in quantiles), strict=True))
+def _probe_figures(backbone: Backbone, images: Tensor, seed: int) -> Figures | None:
+    if len(images) < LEAST_SCENES:
+        return None
+    probe = extent_probe(backbone, images, seed=seed)
+    return {name: {kind: _plain(value) for kind, value in by_kind.items()} for name, by_kind in probe._asdict().items()}
+
+
+def _by_extent(extents: Sequence[float], rows: Iterable[Tensor], *, digits: int = 3) -> Figures:
+    return {f"{extent:g}": _spread(row, digits=digits) for extent, row in zip(extents, rows, strict=True)}
+
+
+def _spreads(values: Mapping[str, Tensor]) -> Figures:
+    return {name: _spread(value) for name, value in values.items()}
+
+
+def _spread(values: Tensor, *, digits: int = 3) -> dict[str, float | None]:
+    quantiles = values.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=values.dtype))
+    return {name: _plain(value, digits=digits) for name, value in zip(("p10", "median", "p90"), quantiles, strict=True)}
+
+
+def _plain(value: Tensor | float | None, *, digits: int = 3) -> float | None:
+    """Return a rounded number, or None for what is none: JSON has no word for NaN and infinity."""
+    return round(float(value), digits) if value is not None and math.isfinite(value) else None

@@ -2,37 +2,46 @@
 
 import copy
 import dataclasses
-import os
-import pickle
-from collections.abc import Mapping, Sequence
+import math
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from tqdm.auto import tqdm
+from torch import Tensor, nn
 
-from tafm_loss._images import check_images, check_unit_range
 from tafm_loss.backbones.backbone import Backbone
-from tafm_loss.blur.kernels import kernel_size
 from tafm_loss.blur.synthesizer import BlurSynthesizer
+from tafm_loss.finetune.checkpoint import Checkpoint
+from tafm_loss.finetune.grading import Grade, default_synthesizer
+from tafm_loss.finetune.loop import Loop, Plan
 from tafm_loss.finetune.objectives import OBJECTIVES, Objective
-from tafm_loss.finetune.report import RESPONSE_EXTENTS, measure, measure_units
-from tafm_loss.finetune.steps import objective_terms
+from tafm_loss.finetune.report import least_report_size, measure_units, report
+from tafm_loss.finetune.report_files import write_reports
+from tafm_loss.finetune.sources import Images
 from tafm_loss.finetune.triplets import SceneCrops
-from tafm_loss.losses.feature import TaskAdaptiveFeatureLoss
+from tafm_loss.finetune.tuning import Tuning
 from tafm_loss.weights import save_backbone
 
 __all__ = ["FinetuneResult", "finetune_backbone"]
 
-HISTORY_EVERY = 20
-CHECKPOINT_EVERY = 100
-CHECKPOINT = "checkpoint.pt"
+REPORT_IMAGES = 32
+RATE_FROM_NOTHING = 2e-3
+RATE_FROM_TRAINED = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneResult:
-    """What fine-tuning gives: the tuned backbone, {term: value} every few steps, and the measured figures."""
+    """What fine-tuning gives.
+
+    Args:
+        backbone: the tuned one, on the CPU, in evaluation mode.
+        history: rows of {"step", every term, "loss", "ordering_accuracy"}, every 20 steps, and of the validation
+            passes: {"step", "validation_loss", "validation_ordering_accuracy", selectivities}.
+        report: {"before": figures, "after": figures} of `tafm_loss.finetune.report.report` on validation images;
+            empty without any, after an interrupt, and in all processes but the first.
+    """
 
     backbone: Backbone
     history: list[dict[str, float]]
@@ -41,195 +50,132 @@ class FinetuneResult:
 
 def finetune_backbone(
     backbone: Backbone,
-    images: Tensor | Sequence[Tensor] | str | Path,
+    images: Images,
     *,
-    synthesizer: BlurSynthesizer | None = None,
+    synthesizer: BlurSynthesizer | Grade | None = None,
     objective: str | Objective = "graded",
     steps: int = 2000,
     batch_size: int = 6,
     crop_size: int = 96,
-    learning_rate: float = 2e-3,
-    validation: Tensor | None = None,
+    learning_rate: float | None = None,
+    validation: float | Images | None = None,
     out_dir: str | Path | None = None,
     resume: bool = False,
     seed: int = 0,
     mixed_precision: str = "no",
     progress: bool = True,
+    trainable: Sequence[str] | None = None,
+    accumulation: int = 1,
+    patience: int | None = None,
 ) -> FinetuneResult:
     """Fine-tune a copy of a backbone until its feature distances order blur by its extent.
 
     After "Task-Adaptive Feature Matching Loss for Image Deblurring" (ICIP 2023), where a triplet loss with a margin
     of 1 orders (sharp, weak, strong). There the members of a triplet are cropped and recoloured independently and
-    compared by one embedding; here they are aligned and compared at every location of every tap, and the default
-    objective also keeps changes that are not blur near. Batch statistics stay as they are in the backbone.
+    compared by one embedding; here they are aligned, by default compared at every location of every tap, and the
+    default objective also keeps changes that are not blur near.
+
+    Every step's crops, blur and distractors follow from the seed and the number of the step, whatever the number of
+    processes and parts: a run on two processes, started by `accelerate launch`, gives what one with the same
+    `batch_size` does, up to rounding, as does a batch in parts. Three things stand apart: batch statistics of a head,
+    callables as `synthesizer`, and parts of an odd number of scenes.
 
     Args:
-        backbone: what to start from; it is not changed.
-        images: sharp scenes in [0, 1]: a tensor (M, 3, H, W), a sequence of tensors (3, H, W), or a folder.
-        synthesizer: graded blur that begins with extent 0 and has at least two more levels; by default shake, linear,
-            defocus and Gaussian blur of 1, 3, 10 and 25 px, each scene 40 % more or less.
+        backbone: what to start from; it is not changed. Its batch statistics stay as they are; those of a head that
+            is tuned are learned.
+        images: sharp scenes: a folder and its sub-folders, a tensor (M, 3, H, W) in [0, 1], a sequence, dataset or
+            other iterable of tensors (3, H, W), alone or first in a tuple; or `FrameExposures`, whose real exposures
+            are used as they are.
+        synthesizer: a `BlurSynthesizer` that begins with extent 0 and has at least two more levels; by default shake,
+            linear, defocus and Gaussian blur of 1, 3, 10 and 25 px, each scene 40 % more or less. Or any callable
+            `(sharp (N, 3, H, W), *, generator)` that returns levels (L, N, 3, H, W), sharp first, and their extents
+            (L, N), from 0 rising: what the backbone is to be adapted to need not be blur.
         objective: "graded", "triplet", or an `Objective`.
-        steps: of Adam, on a one-cycle schedule.
-        batch_size: scenes in a step.
+        steps: of AdamW, at a rate that rises for the first twentieth and then falls as a cosine.
+        batch_size: scenes in a step, over all processes and parts.
         crop_size: px; it must exceed half the largest kernel.
-        learning_rate: the peak of the schedule.
-        validation: sharp images (M, 3, H, W) on which the units and the figures are measured; if None, the units are
-            measured on crops of `images`, and the report stays empty.
-        out_dir: where checkpoints go and, at the end, the tuned backbone in the form that `load_backbone` reads.
-        resume: go on from the checkpoint in `out_dir`, if there is one; the result is that of an unbroken run, and a
-            checkpoint of a run with other arguments is refused.
+        learning_rate: the highest rate; by default 2e-3 for a backbone with random weights, 1e-3 for a trained one.
+        validation: the share of the scenes that is held out, below 1, or other images: for the validation passes, the
+            units and the report. If None, there is no pass and no report, and units are measured on `images`.
+        out_dir: where checkpoints and the history go and, at the end, the tuned backbone in the form that
+            `load_backbone` reads, and the report.
+        resume: go on from the checkpoint in `out_dir`, if there is one; the result is that of an unbroken run.
         seed: of crops, blur and distractors.
         mixed_precision: "no", "fp16" or "bf16", as accelerate knows them.
         progress: show a progress bar.
+        trainable: beginnings of the names of the parameters to tune, such as ["features.12", "features.11"]; by
+            default all, or what the network names in its attribute `trained`.
+        accumulation: in how many parts a batch goes through the network, to spare memory.
+        patience: stop after so many validation passes, one every 100 steps, without a lower objective, and take the
+            weights of the lowest. If None, go to the end and take the last.
 
     Returns:
-        the tuned backbone in evaluation mode, the history of the terms, and the report of `measure`. The name, base
-        weights, training data and recipe in its config are set from the arguments; replace them by better ones.
+        the tuned backbone, the history and the report. The name, base weights, training data and recipe in the
+        backbone's config are set from the arguments; replace them by better ones.
 
     Raises:
-        TypeError: if `backbone` is no `Backbone` or `objective` a class.
+        TypeError: if `backbone` is no `Backbone`, `objective` a class, or the images are nothing that can be read.
         ValueError: for a frozen backbone; images that are too few, too small, outside [0, 1] or no RGB images; an
-            unknown objective; a synthesizer without a sharp level; `resume` without `out_dir` or from another run.
-        RuntimeError: if the objective stops being finite, or there is more than one process.
+            unknown objective; a synthesizer without a sharp level; a batch that cannot be split; names that no
+            parameter has; a checkpoint that is damaged or of a run with other arguments.
+        RuntimeError: if the objective or its gradient stops being finite.
+        OSError: if `out_dir` cannot be written to.
+
+    Warns:
+        UserWarning: about images that are skipped or converted, a checkpoint that cannot be written, and an interrupt
+            (Ctrl-C): the run then ends after the step, as if it were complete, and can be resumed.
     """
-    blur = _default_synthesizer() if synthesizer is None else synthesizer
-    goal = _checked_objective(objective)
     _check_backbone(backbone)
-    _check_run(blur, steps, batch_size, validation, resumable=not resume or out_dir is not None)
-    crops = SceneCrops(images, crop_size)
-    recipe = (
-        f"finetune_backbone(objective={type(goal).__name__}, extents={blur.extents}, {steps=}, {batch_size=}, "
-        f"{crop_size=}, {learning_rate=}, {seed=}, {mixed_precision=})"
-    )
-    start = f"{backbone.config.name}, sha256 {backbone.sha256[:8]}"
-    accelerator = _accelerator(mixed_precision)
-    tuned = copy.deepcopy(backbone).requires_grad_(True).eval()
-    tuned.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(tuned.parameters(), lr=learning_rate, betas=(0.9, 0.99))
-    model, optimizer = accelerator.prepare(tuned, optimizer)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer.optimizer, learning_rate, total_steps=steps, pct_start=0.1)
-    parts = {"backbone": tuned.network, "optimizer": optimizer.optimizer, "schedule": schedule}
-    if accelerator.scaler is not None:
-        parts["scaler"] = accelerator.scaler
-    state = _State(parts, f"{recipe} from {start}", None if out_dir is None else Path(out_dir) / CHECKPOINT)
-    if resume:
-        state.restore()
-    for step in tqdm(range(state.step, steps), disable=not progress, desc="finetune", initial=state.step, total=steps):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        sharp = crops.draw(batch_size, generator).to(accelerator.device)
-        terms = objective_terms(model, goal, blur, sharp, state.tap_scales, generator)
-        optimizer.zero_grad()
-        accelerator.backward(_finite_sum(terms, step))
-        accelerator.clip_grad_norm_(tuned.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % HISTORY_EVERY == 0 or step == steps - 1:
-            state.history.append({"step": float(step), **{name: float(term.detach()) for name, term in terms.items()}})
-        state.step = step + 1
-        if state.step % CHECKPOINT_EVERY == 0:
-            state.save()
-    # Mixed precision patched the forward of the module; the result must compute as it will when it is loaded again.
-    tuned = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    tuned = tuned.to("cpu", memory_format=torch.contiguous_format).requires_grad_(False)
-    tuned.config = dataclasses.replace(
-        tuned.config,
-        name=f"{backbone.config.name}-tuned",
-        base_weights=start,
-        training_data=f"{len(crops.scenes)} scenes",
-        recipe=recipe,
-        units={},
-        figures={},
-    )
-    report = _measure(tuned, crops.draw(64, torch.Generator().manual_seed(seed)), validation, out_dir)
-    return FinetuneResult(tuned, state.history, report)
-
-
-def _check_run(
-    blur: BlurSynthesizer, steps: int, batch_size: int, validation: Tensor | None, *, resumable: bool
-) -> None:
-    if blur.extents[0] != 0 or len(blur.extents) < 3:
-        raise ValueError(f"the synthesizer's extents must be 0 and at least two more, got {blur.extents}")
-    if not resumable:
+    goal = _checked_objective(objective)
+    blur = default_synthesizer() if synthesizer is None else synthesizer
+    _check_synthesizer(blur)
+    accelerator = _accelerator(mixed_precision, accumulation)
+    rate = _usual_rate(backbone) if learning_rate is None else learning_rate
+    _check_run(steps, batch_size, accumulation, rate, accelerator.num_processes)
+    if resume and out_dir is None:
         raise ValueError("resume=True needs the out_dir that holds the checkpoint")
-    if steps < 1 or batch_size < 2:
-        raise ValueError(f"steps must be at least 1 and batch_size at least 2, got {steps} and {batch_size}")
-    if validation is not None:
-        check_images(validation, "validation", minimum_size=kernel_size(RESPONSE_EXTENTS[-1]) // 2 + 1)
-        check_unit_range(validation, "validation")
-
-
-def _finite_sum(terms: Mapping[str, Tensor], step: int) -> Tensor:
-    total = torch.stack(list(terms.values())).sum()
-    if not torch.isfinite(total):
-        values = {name: float(term.detach()) for name, term in terms.items()}
-        raise RuntimeError(f"the objective is not finite at step {step}: {values}; try a lower learning_rate")
-    return total
-
-
-def _measure(tuned: Backbone, crops: Tensor, validation: Tensor | None, out_dir: str | Path | None) -> dict[str, Any]:
-    """Put units and figures into the config, and save; the weights first, so that no failure here loses them."""
+    if patience is not None and validation is None:
+        raise ValueError("patience needs validation: a share of the scenes such as 0.1, or images")
+    crops, held_out = _split(images, validation, crop_size, seed)
+    report_images = None if held_out is None else _report_images(held_out, backbone)
+    tuned = copy.deepcopy(backbone).eval()
+    _choose_parameters(tuned.network, trainable)
+    tuned.to(memory_format=torch.channels_last)
+    plan = Plan(steps, batch_size, rate, accumulation, patience, seed)
+    config = _tuned_config(backbone, crops, goal, blur, plan, crop_size, mixed_precision, trainable)
+    checkpoint = None
     if out_dir is not None:
-        save_backbone(tuned, out_dir)
-    images = crops if validation is None else validation.cpu()
-    tuned.config = dataclasses.replace(tuned.config, units=measure_units(tuned, images))
-    report = {} if validation is None else measure(TaskAdaptiveFeatureLoss(tuned, reduction="none"), images)
-    tuned.config = dataclasses.replace(tuned.config, figures=report)
-    if out_dir is not None:
-        save_backbone(tuned, out_dir)
-    return report
+        checkpoint = Checkpoint(Path(out_dir), f"{config.recipe} of {config.training_data} from {config.base_weights}")
+    loop = Loop(
+        Tuning(tuned, goal), crops, held_out, blur, plan, accelerator, checkpoint, resume=resume, progress=progress
+    )
+    finished = loop.run()
+    # Mixed precision patched the forward of the module; the result must compute as it will when it is loaded again.
+    tuned = accelerator.unwrap_model(loop.model, keep_fp32_wrapper=False).backbone
+    tuned = tuned.to("cpu", memory_format=torch.contiguous_format).requires_grad_(False).eval()
+    tuned.config = config
+    figures: dict[str, Any] = {}
+    if accelerator.is_main_process:
+        folder = None if out_dir is None else Path(out_dir)
+        if folder is not None:
+            save_backbone(tuned, folder)  # first, so that no failure to measure loses the weights
+        unit_images = crops.centres(2 * REPORT_IMAGES) if report_images is None else report_images
+        tuned.config = dataclasses.replace(config, units=measure_units(tuned, unit_images))
+        if finished and report_images is not None:
+            figures = _reports(backbone, tuned, report_images, seed, progress)
+            tuned.config = dataclasses.replace(tuned.config, figures=figures["after"])
+        if folder is not None:
+            save_backbone(tuned, folder)
+            if figures:
+                write_reports(figures, folder)
+    accelerator.wait_for_everyone()
+    if not finished:
+        again = "" if checkpoint is None else "; resume=True goes on from there"
+        warnings.warn(f"interrupted at step {loop.state.step} of {steps}{again}", stacklevel=2)
+    return FinetuneResult(tuned, loop.state.history, figures)
 
 
-class _State:
-    """All that changes while training: what a checkpoint holds."""
-
-    def __init__(self, parts: dict[str, Any], settings: str, path: Path | None) -> None:
-        self.parts = parts
-        self.settings = settings
-        self.path = path
-        self.step = 0
-        self.history: list[dict[str, float]] = []
-        self.tap_scales: dict[str, Tensor] = {}
-
-    def save(self) -> None:
-        if self.path is None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        content: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
-        content |= {"step": self.step, "history": self.history, "tap_scales": self.tap_scales}
-        content["settings"] = self.settings
-        temporary = self.path.with_suffix(".tmp")
-        torch.save(content, temporary)
-        os.replace(temporary, self.path)
-
-    def restore(self) -> None:
-        if self.path is None or not self.path.is_file():
-            return
-        try:
-            content = torch.load(self.path, weights_only=True)
-        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(
-                f"{self.path} is no checkpoint that can be read ({error}); remove it to start anew"
-            ) from error
-        if content.get("settings") != self.settings:
-            raise ValueError(
-                f"{self.path} is of another run: {content.get('settings')}, not {self.settings}; "
-                "take the same arguments, or another out_dir"
-            )
-        for name, part in self.parts.items():
-            part.load_state_dict(content[name])
-        self.step, self.history, self.tap_scales = content["step"], content["history"], content["tap_scales"]
-
-
-def _accelerator(mixed_precision: str) -> Any:
-    from accelerate import Accelerator
-
-    try:
-        accelerator = Accelerator(mixed_precision=mixed_precision)
-    except ValueError as error:
-        raise ValueError(f"mixed_precision={mixed_precision!r} cannot be had in this process: {error}") from error
-    if accelerator.num_processes > 1:
-        raise RuntimeError(f"finetune_backbone runs in one process, got {accelerator.num_processes}")
-    return accelerator
+# ---- what is tuned, by what ----
 
 
 def _check_backbone(backbone: Backbone) -> None:
@@ -239,11 +185,6 @@ def _check_backbone(backbone: Backbone) -> None:
         )
     if not list(backbone.parameters()):
         raise ValueError("backbone is the frozen copy inside a loss; tune the backbone it was made from")
-
-
-def _default_synthesizer() -> BlurSynthesizer:
-    kinds = {"shake": 0.4, "linear": 0.3, "defocus": 0.2, "gaussian": 0.1}
-    return BlurSynthesizer((0.0, 1.0, 3.0, 10.0, 25.0), kind=kinds, extent_jitter=0.4)
 
 
 def _checked_objective(objective: str | Objective) -> Objective:
@@ -256,3 +197,124 @@ def _checked_objective(objective: str | Objective) -> Objective:
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)} or an Objective, got {objective!r}")
     return OBJECTIVES[objective]()
+
+
+def _check_synthesizer(synthesizer: BlurSynthesizer | Grade) -> None:
+    if not callable(synthesizer):
+        raise TypeError(f"synthesizer must be a BlurSynthesizer or a callable, got {type(synthesizer).__name__}")
+    if isinstance(synthesizer, BlurSynthesizer) and (synthesizer.extents[0] != 0 or len(synthesizer.extents) < 3):
+        raise ValueError(f"the synthesizer's extents must be 0 and at least two more, got {synthesizer.extents}")
+
+
+def _check_run(steps: int, batch_size: int, accumulation: int, rate: float, processes: int) -> None:
+    if steps < 1 or accumulation < 1:
+        raise ValueError(f"steps and accumulation must be at least 1, got {steps} and {accumulation}")
+    if not 0 < rate < math.inf:
+        raise ValueError(f"learning_rate must be a positive number, got {rate}")
+    if batch_size % (processes * accumulation) or batch_size < 2 * processes * accumulation:
+        raise ValueError(
+            f"batch_size must be at least 2 scenes, and a multiple, for each of {processes} processes x {accumulation} "
+            f"parts, got {batch_size}"
+        )
+
+
+def _choose_parameters(network: nn.Module, trainable: Sequence[str] | None) -> None:
+    """Let gradient reach the parameters that `trainable` names alone, and batch statistics learn in a tuned head."""
+    own: Sequence[str] = getattr(network, "trained", ("",))
+    prefixes = own if trainable is None else tuple(trainable)
+    names = [name for name, _ in network.named_parameters()]
+    if unknown := [prefix for prefix in prefixes if not any(name.startswith(prefix) for name in names)]:
+        raise ValueError(f"trainable: no parameter begins with {', '.join(map(repr, unknown))}; there are {names}")
+    if not prefixes:
+        raise ValueError(f"trainable must name parameters; there are {names}")
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith(tuple(prefixes)))
+    for head in getattr(network, "trained", ()):
+        network.get_submodule(head).train(any(p.requires_grad for p in network.get_submodule(head).parameters()))
+
+
+def _usual_rate(backbone: Backbone) -> float:
+    return RATE_FROM_NOTHING if backbone.config.base_weights == "none" else RATE_FROM_TRAINED
+
+
+def _accelerator(mixed_precision: str, accumulation: int) -> Any:
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    try:
+        return Accelerator(
+            mixed_precision=mixed_precision,
+            gradient_accumulation_steps=accumulation,
+            # Batch statistics of the backbone are constants, and those of a head are saved by the first process.
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+    except ValueError as error:
+        raise ValueError(f"mixed_precision={mixed_precision!r} cannot be had in this process: {error}") from error
+
+
+# ---- on what ----
+
+
+def _split(
+    images: Images, validation: float | Images | None, crop_size: int, seed: int
+) -> tuple[SceneCrops, SceneCrops | None]:
+    crops = SceneCrops(images, crop_size)
+    if isinstance(validation, float):
+        return crops.split(validation, torch.Generator().manual_seed(seed))
+    if validation is None:
+        return crops, None
+    try:
+        return crops, SceneCrops(validation, crop_size)
+    except ValueError as error:
+        raise ValueError(f"validation: {error}") from error
+
+
+def _report_images(held_out: SceneCrops, backbone: Backbone) -> Tensor:
+    images = held_out.centres(REPORT_IMAGES)
+    least = least_report_size(backbone)
+    if images.shape[-1] < least:
+        raise ValueError(f"validation: images must be at least {least} px high and wide, got {images.shape[-1]} px")
+    return images
+
+
+# ---- what is left behind ----
+
+
+def _tuned_config(
+    backbone: Backbone,
+    crops: SceneCrops,
+    goal: Objective,
+    synthesizer: BlurSynthesizer | Grade,
+    plan: Plan,
+    crop_size: int,
+    mixed_precision: str,
+    trainable: Sequence[str] | None,
+) -> Any:
+    settings = {**dataclasses.asdict(plan), "crop_size": crop_size, "mixed_precision": mixed_precision}
+    if trainable is not None:
+        settings["trainable"] = list(trainable)
+    named = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    blur = repr(synthesizer) if isinstance(synthesizer, BlurSynthesizer) else _name(synthesizer)
+    return dataclasses.replace(
+        backbone.config,
+        name=f"{backbone.config.name}-tuned",
+        base_weights=f"{backbone.config.name}, sha256 {backbone.sha256[:8]}",
+        training_data=crops.description,
+        recipe=f"finetune_backbone(objective={_name(goal)}, synthesizer={blur}, {named})",
+        units={},
+        figures={},
+    )
+
+
+def _name(thing: Any) -> str:
+    """Return what `thing` is called, the same in every process: no address in it."""
+    text = repr(thing)
+    if " at 0x" not in text:
+        return text
+    return str(getattr(thing, "__qualname__", type(thing).__qualname__))
+
+
+def _reports(before: Backbone, after: Backbone, images: Tensor, seed: int, progress: bool) -> dict[str, Any]:
+    return {
+        "before": report(before, images, seed=seed, progress=progress),
+        "after": report(after, images, untuned=before, seed=seed, progress=progress),
+    }

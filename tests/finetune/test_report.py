@@ -1,74 +1,179 @@
-"""The report measures what it says: distances with known answers."""
+"""The report is complete, plain and drawn: before and after in one table and one picture."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from tafm_loss.finetune.report import gradient_peak, health, measure, recovery, response, selectivity
+from tafm_loss import create_backbone
+from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
+from tafm_loss.finetune import report as module
+from tafm_loss.finetune.report import least_report_size, measure, report
+from tafm_loss.finetune.report_figure import plot_report
+from tafm_loss.finetune.report_table import report_table
 from tafm_loss.scenes import generate_scenes
 
 
 @pytest.fixture(scope="module")
 def scenes() -> Tensor:
-    return generate_scenes(4, 72, generator=torch.Generator().manual_seed(0))
+    return generate_scenes(4, 48, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def short_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = module.recovery
+    monkeypatch.setattr(module, "recovery", lambda *args, **options: whole(*args, **options, steps=3))
 
 
 def squared_error(pred: Tensor, target: Tensor) -> Tensor:
     return (pred - target).square().mean(dim=(1, 2, 3))
 
 
-def pooled_error(pred: Tensor, target: Tensor) -> Tensor:
-    return squared_error(F.avg_pool2d(pred, 8), F.avg_pool2d(target, 8))
+class Grid(nn.Module):
+    """An embedding: the image, averaged to a small grid."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"embedding": F.adaptive_avg_pool2d(images, 12).flatten(1)}
 
 
-@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
-def test_mean_squared_error_has_selectivity_one_whatever_its_power(power: float, scenes: Tensor) -> None:
-    measured = selectivity(lambda a, b: squared_error(a, b) ** power, scenes, kinds=("shake",), extents=(2.0, 12.0))
-    for kinds in measured.values():
-        torch.testing.assert_close(kinds["shake"], torch.ones(2, 4), rtol=1e-3, atol=0)
-
-
-def test_a_blur_of_the_error_ignores_white_noise_but_not_the_same_spectrum(scenes: Tensor) -> None:
-    measured = selectivity(pooled_error, scenes, kinds=("defocus",), extents=(12.0,))
-    assert measured["white noise"]["defocus"].min() > 3
-    assert (measured["scrambled error"]["defocus"] - 1).abs().max() < 0.25
-
-
-def test_response_grows_with_the_extent_of_one_shake(scenes: Tensor) -> None:
-    distances = response(squared_error, scenes, extents=(1.0, 4.0, 16.0))
-    assert distances.shape == (3, 4) and (distances.diff(dim=0) > 0).all()
-
-
-def test_health_of_mean_squared_error(scenes: Tensor) -> None:
-    ratios = health(squared_error, scenes)
-    torch.testing.assert_close(ratios["mirrored"], torch.ones(4))
-    assert (ratios["other"] > 1).all() and (ratios["shift"] > 0).all()
-    colourless = health(squared_error, scenes.mean(1, keepdim=True).expand_as(scenes))
-    assert colourless["grey"].max() < 1e-6
-
-
-def test_gradient_peak_finds_a_checkerboard(scenes: Tensor) -> None:
-    def strided(pred: Tensor, target: Tensor) -> Tensor:
-        return squared_error(pred[..., ::2, ::2], target[..., ::2, ::2])
-
-    assert gradient_peak(squared_error, scenes) < 5
-    assert gradient_peak(strided, scenes) > 20
-
-
-def test_recovery_by_a_perfect_loss_and_by_a_blind_one(scenes: Tensor) -> None:
-    _, before, after = recovery(squared_error, scenes, steps=60)
-    assert (after > before + 10).all()
-    _, before, after = recovery(
-        lambda a, b: squared_error(a.mean((2, 3), True), b.mean((2, 3), True)), scenes, steps=20
+def embedding() -> Backbone:
+    config = BackboneConfig(
+        name="grid",
+        architecture="grid",
+        taps={"embedding": Tap(3 * 144, 1)},
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        minimum_size=12,
+        spatial=False,
     )
-    assert (after < before + 1).all()
+    return Backbone(Grid(), config)
 
 
 def test_measure_gives_plain_numbers(scenes: Tensor) -> None:
-    import json
-
     figures = measure(squared_error, scenes, recovered_images=1)
     assert figures["mirrored"] == {"p10": 1.0, "median": 1.0, "p90": 1.0} and figures["ordered_share"] == 1.0
     assert figures["selectivity"]["white noise"]["shake"]["6"]["median"] == pytest.approx(1, abs=0.01)
-    assert json.loads(json.dumps(figures)) == figures
+    assert figures["ordering_accuracy"] == dict.fromkeys(("shake", "linear", "defocus", "gaussian"), 1.0)
+    curve = figures["response"]["defocus"]
+    assert curve["3"]["p10"] < curve["3"]["median"] < curve["3"]["p90"] < 1 and len(curve) == 7
+    assert figures["images"] == 4
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def test_what_has_no_value_is_null() -> None:
+    figures = measure(squared_error, torch.full((2, 3, 48, 48), 0.5), recovered_images=1)
+    assert figures["mirrored"]["median"] is None
+    json.dumps(figures, allow_nan=False)
+
+
+@pytest.mark.parametrize("make", [lambda: create_backbone("tafm-compact"), embedding])
+def test_a_report_is_the_same_for_the_same_seed_and_fit_for_json(make: Callable[[], Backbone], scenes: Tensor) -> None:
+    backbone = make()
+    state = torch.random.get_rng_state()
+    figures = report(backbone, scenes, untuned=backbone, seed=3)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert (
+        figures == json.loads(json.dumps(figures, allow_nan=False)) == report(backbone, scenes, untuned=make(), seed=3)
+    )
+    assert figures["agreement"] == {"p10": 1.0, "median": 1.0, "p90": 1.0}
+    assert set(figures["extent_probe"]) == {"r2", "rank_correlation"}
+    assert figures["distance"] == ("normalized_l2" if backbone.config.spatial else "l2")
+    assert figures["backbone"] == f"{backbone.config.name}, sha256 {backbone.sha256[:8]}"
+
+
+def test_without_an_untuned_backbone_or_scenes_for_a_probe_these_are_null(scenes: Tensor) -> None:
+    figures = report(embedding(), scenes[:3])
+    assert figures["agreement"] is None and figures["extent_probe"] is None
+
+
+def test_images_that_are_just_large_enough_are_taken() -> None:
+    backbone = embedding()
+    backbone.config = dataclasses.replace(backbone.config, minimum_size=30)
+    least = least_report_size(backbone)
+    images = generate_scenes(2, least, generator=torch.Generator().manual_seed(0))
+    assert report(backbone, images)["images"] == 2
+    with pytest.raises(ValueError, match=f"images must be at least {least} px"):
+        report(backbone, images[..., 1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"backbone": "tafm-compact"}, TypeError, "backbone must be a Backbone, got str"),
+        ({"untuned": squared_error}, TypeError, "untuned must be a Backbone, got function"),
+        ({"images": torch.rand(2, 1, 48, 48)}, ValueError, "images must have 3 channels"),
+        ({"images": torch.full((2, 3, 48, 48), 128.0)}, ValueError, r"values in \[0, 1\]"),
+        ({"images": torch.empty(0, 3, 48, 48)}, ValueError, "at least one image"),
+    ],
+)
+def test_what_cannot_be_reported_on_is_refused(
+    options: dict[str, Any], error: type[Exception], message: str, scenes: Tensor
+) -> None:
+    with pytest.raises(error, match=message):
+        report(**{"backbone": embedding(), "images": scenes, **options})
+
+
+def test_progress_names_the_parts(scenes: Tensor, capsys: pytest.CaptureFixture[str]) -> None:
+    report(embedding(), scenes[:2])
+    assert not capsys.readouterr().err
+    report(embedding(), scenes[:2], progress=True)
+    assert "selectivity" in (shown := capsys.readouterr().err) and "agreement" in shown
+
+
+@pytest.fixture(scope="module")
+def figures(scenes: Tensor) -> dict[str, Any]:
+    return report(embedding(), scenes, untuned=embedding())
+
+
+def test_the_table_has_a_column_for_each_report(figures: dict[str, Any]) -> None:
+    before = {**figures, "agreement": None, "extent_probe": None, "detection_threshold_px": None, "gradient_peak": 1.26}
+    head, rows = report_table({"before": before, "after": figures})
+    assert head == ["", "before", "after"] and all(len(row) == 3 for row in rows)
+    cells = {name: values for name, *values in rows}
+    assert cells["agreement with the untuned backbone"] == ["-", "1.00"]
+    assert cells["rank correlation, kind not trained on"][0] == "-"
+    assert cells["Nyquist peak of the gradient"][0] == "1.3"
+    assert cells["smallest shake told from sharp, px"][0] == "-"
+
+
+def test_the_table_gives_the_least_selectivity_that_is_asked_for(figures: dict[str, Any]) -> None:
+    def spreads(*medians: float | None) -> dict[str, Any]:
+        return {extent: {"median": median} for extent, median in zip(("1", "3", "6"), medians, strict=True)}
+
+    kinds = {"shake": spreads(0.1, 3.0, 5.0), "linear": spreads(0.2, None, 2.5)}
+    _, rows = report_table({"x": {**figures, "selectivity": {"white noise": kinds}}})
+    assert rows[0] == ["selectivity, white noise, least from 3 px", "2.50"]
+
+
+@pytest.mark.parametrize("titles", [("after",), ("before", "after")])
+def test_the_picture_is_1200_px_wide_and_nothing_is_cut_off(titles: tuple[str, ...], figures: dict[str, Any]) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = plot_report(dict.fromkeys(titles, figures))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    width, height = canvas.get_width_height()
+    assert width == 1200
+    box = figure.get_tightbbox(canvas.get_renderer())
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 * figure.dpi <= width and box.y1 * figure.dpi <= height
+
+
+def test_the_picture_is_drawn_without_the_numbers_that_are_missing() -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    flat = report(embedding(), torch.full((2, 3, 48, 48), 0.5))
+    FigureCanvasAgg(plot_report({"flat": flat})).draw()
+
+
+def test_a_picture_of_no_or_of_three_reports_is_refused(figures: dict[str, Any]) -> None:
+    pytest.importorskip("matplotlib")
+    for titles in ((), ("a", "b", "c")):
+        with pytest.raises(ValueError, match="reports must be one or two"):
+            plot_report(dict.fromkeys(titles, figures))

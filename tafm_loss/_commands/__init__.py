@@ -1,0 +1,1 @@
+"""The commands of `tafm-loss`, a module each."""

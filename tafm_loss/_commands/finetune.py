@@ -1,0 +1,278 @@
+"""`tafm-loss finetune`."""
+
+import argparse
+import contextlib
+import math
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tafm_loss._commands.arguments import Commands, kind_shares, open_backbone
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tafm_loss.backbones.backbone import Backbone
+    from tafm_loss.blur.frames import FrameExposures
+    from tafm_loss.blur.synthesizer import BlurSynthesizer
+    from tafm_loss.finetune.objectives import Objective
+
+__all__ = ["add"]
+
+GENERATED_SCENES = 400
+GENERATED_SIZE = 160
+
+
+def add(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "finetune",
+        # Options last: those of several values would take the backbone and the images for values.
+        usage="%(prog)s BACKBONE IMAGES --out DIR [OPTIONS]",
+        help="teach a backbone what blur is, on your own images",
+        description="Tunes a backbone until its features order blur by its extent, and writes it to a folder that "
+        "TaskAdaptiveFeatureLoss takes in place of a name, with a report of what was gained. Ctrl-C leaves a backbone "
+        "and a checkpoint; the same command with --resume goes on from there.",
+    )
+    parser.add_argument("backbone", metavar="BACKBONE", help="a name that `tafm-loss info` lists, a folder or a Hub id")
+    parser.add_argument(
+        "images",
+        metavar="IMAGES",
+        help=f"folder of sharp images; generated or generated:COUNT for scenes that are made up ({GENERATED_SCENES})",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the tuned backbone")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    _add_start(parser.add_argument_group("where it starts"))
+    _add_data(parser.add_argument_group("what it sees"))
+    _add_goal(parser.add_argument_group("what it learns"))
+    _add_training(parser.add_argument_group("how it trains"))
+    parser.set_defaults(run=_run)
+
+
+def _add_start(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--weights", metavar="FILE", help="weights for a listed name; none starts from random ones")
+    group.add_argument("--layers", nargs="+", metavar="TAP", help="the taps to read of a listed name")
+    group.add_argument(
+        "--trainable", nargs="+", metavar="PREFIX", help="tune only parameters whose names begin so (default: all)"
+    )
+
+
+def _add_data(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--extents", type=float, nargs="+", metavar="PX", help="how far the levels of blur reach, two or more"
+    )
+    group.add_argument(
+        "--kind", nargs="+", metavar="KIND", help="shake, linear, defocus, gaussian, or shares: shake=0.7 defocus=0.3"
+    )
+    group.add_argument(
+        "--frames",
+        action="store_true",
+        help="IMAGES holds a folder of video frames a scene, as GOPRO_Large_all does; their averages are the blur",
+    )
+    group.add_argument(
+        "--counts", type=int, nargs="+", metavar="N", help="with --frames: how many are averaged (default: 1 3 5)"
+    )
+    group.add_argument("--crop-size", type=int, default=96, metavar="PX", help="default: %(default)s")
+    group.add_argument(
+        "--validation",
+        default="0.1",
+        metavar="SHARE_OR_DIR",
+        help="share of the scenes that is held out for the report, or other images (default: %(default)s)",
+    )
+
+
+def _add_goal(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--objective", choices=["graded", "triplet"], default="graded", help="default: %(default)s")
+    group.add_argument("--no-distractors", action="store_true", help="graded: do without changes that are not blur")
+    group.add_argument(
+        "--geometry", type=float, metavar="W", help="graded: weight of keeping the untuned geometry (default: 0)"
+    )
+    group.add_argument(
+        "--extent-regression", type=float, metavar="W", help="graded: weight of telling the extent (default: 0)"
+    )
+
+
+def _add_training(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--steps", type=int, default=2000, help="default: %(default)s")
+    group.add_argument("--batch-size", type=int, default=6, help="scenes in a step (default: %(default)s)")
+    group.add_argument("--accumulation", type=int, default=1, metavar="K", help="cut each batch into K parts")
+    group.add_argument("--learning-rate", type=float, metavar="LR", help="the peak of the schedule")
+    group.add_argument("--patience", type=int, metavar="N", help="stop after N validations without improvement")
+    group.add_argument("--mixed-precision", choices=["no", "fp16", "bf16"], default="no", help="default: %(default)s")
+    group.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from tafm_loss.finetune import finetune_backbone
+
+    _keep_what_is_there(options.out, resume=options.resume)
+    synthesizer, objective = _synthesizer(options), _objective(options)
+    with _warnings_in_lines() as interruptions, _errors_of_training():
+        result = finetune_backbone(
+            _start(options),
+            _scenes(options.images, options, options.seed),
+            synthesizer=synthesizer,
+            objective=objective,
+            steps=options.steps,
+            batch_size=options.batch_size,
+            crop_size=options.crop_size,
+            learning_rate=options.learning_rate,
+            validation=_validation(options),
+            out_dir=options.out,
+            resume=options.resume,
+            seed=options.seed,
+            mixed_precision=options.mixed_precision,
+            trainable=options.trainable,
+            accumulation=options.accumulation,
+            patience=options.patience,
+        )
+    if interruptions:
+        raise KeyboardInterrupt(interruptions[0].replace("resume=True", "--resume"))
+    print("\n".join(_summary(options.out, result.report)))
+
+
+def _keep_what_is_there(out: Path, *, resume: bool) -> None:
+    """Raise ValueError if training would overwrite what is in the folder `out`."""
+    from tafm_loss.finetune.checkpoint import CHECKPOINT_FILE
+    from tafm_loss.finetune.report_files import FIGURES_FILE
+    from tafm_loss.weights import CONFIG_FILE, WEIGHTS_FILE
+
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out must name a folder; {out} is a file")
+    found = [name for name in (CHECKPOINT_FILE, WEIGHTS_FILE, CONFIG_FILE, FIGURES_FILE) if (out / name).exists()]
+    if not found or (resume and CHECKPOINT_FILE in found):
+        return
+    if CHECKPOINT_FILE in found:
+        raise ValueError(f"{out} holds {CHECKPOINT_FILE}; choose another --out, or go on with --resume")
+    raise ValueError(f"{out} holds {found[0]} and no {CHECKPOINT_FILE} to go on from; choose another --out")
+
+
+def _start(options: argparse.Namespace) -> "Backbone":
+    """Return the backbone to tune; random weights are those of the seed, so that a run can be resumed."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        torch.manual_seed(options.seed)
+        # What is random is about to be trained.
+        warnings.filterwarnings("ignore", ".*(has random weights|is random)", UserWarning)
+        return open_backbone(options.backbone, options.weights, options.layers)
+
+
+def _scenes(place: str, options: argparse.Namespace, seed: int) -> "Path | Tensor | FrameExposures":
+    """Return what a folder holds, or generated scenes."""
+    word, _, number = place.partition(":")
+    if word == "generated":
+        return _generated_scenes(number, options, seed)
+    if not options.frames:
+        return Path(place)
+    from tafm_loss.blur.frames import FrameExposures
+
+    return FrameExposures(place) if options.counts is None else FrameExposures(place, options.counts)
+
+
+def _generated_scenes(number: str, options: argparse.Namespace, seed: int) -> "Tensor":
+    import torch
+
+    from tafm_loss.scenes import generate_scenes
+
+    if options.frames:
+        raise ValueError("generated scenes are no video frames; leave --frames out, or name a folder")
+    if number and not number.isdecimal():
+        raise ValueError(f"generated:COUNT takes a number of scenes, got generated:{number}")
+    size = max(GENERATED_SIZE, options.crop_size)
+    return generate_scenes(int(number or GENERATED_SCENES), size, generator=torch.Generator().manual_seed(seed))
+
+
+def _validation(options: argparse.Namespace) -> "float | Path | Tensor | FrameExposures":
+    try:
+        return float(options.validation)
+    except ValueError:
+        # Generated scenes must not be those that it trains on.
+        return _scenes(options.validation, options, options.seed + 1)
+
+
+def _synthesizer(options: argparse.Namespace) -> "BlurSynthesizer | None":
+    if options.counts is not None and not options.frames:
+        raise ValueError("--counts says how many video frames are averaged; it needs --frames")
+    if options.extents is None and options.kind is None:
+        return None
+    if options.frames:
+        raise ValueError("--extents and --kind make blur; with --frames it comes from the frames, and they must go")
+    from tafm_loss.blur.synthesizer import BlurSynthesizer
+    from tafm_loss.finetune.grading import default_synthesizer
+
+    usual = default_synthesizer()
+    extents = usual.extents[1:] if options.extents is None else options.extents
+    kinds = usual.kinds if options.kind is None else kind_shares(options.kind)
+    return BlurSynthesizer((0.0, *extents), kind=kinds, extent_jitter=usual.extent_jitter)
+
+
+def _objective(options: argparse.Namespace) -> "Objective":
+    from tafm_loss.finetune.objectives import GradedObjective, TripletObjective
+
+    weights = {"geometry": options.geometry, "extent": options.extent_regression}
+    given = {name: weight for name, weight in weights.items() if weight is not None}
+    if options.objective == "graded":
+        return GradedObjective(distractors=not options.no_distractors, **given)
+    if given or options.no_distractors:
+        raise ValueError("--no-distractors, --geometry and --extent-regression belong to --objective graded")
+    return TripletObjective()
+
+
+@contextlib.contextmanager
+def _warnings_in_lines() -> Iterator[list[str]]:
+    """Tell warnings in one line each on standard error; yield a list that gets the one about an interruption."""
+    from tqdm import tqdm
+
+    interruptions: list[str] = []
+
+    def tell(message: Warning | str, *_: Any, **__: Any) -> None:
+        line = " ".join(str(message).split())
+        if line.startswith("interrupted at step"):
+            interruptions.append(line)
+        else:
+            tqdm.write(f"tafm-loss: {line}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = tell
+        yield interruptions
+
+
+@contextlib.contextmanager
+def _errors_of_training() -> Iterator[None]:
+    """Turn the error of a run that diverged into one of the user's; others of its class keep their traceback."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "is not finite at step" not in str(error):
+            raise
+        raise ValueError(str(error)) from error
+
+
+def _summary(out: Path, report: Mapping[str, Any]) -> list[str]:
+    """Return where the backbone is, how to use it, and what was gained."""
+    # The whole path: it works from any folder, and is never taken for a listed name.
+    folder = out.resolve()
+    return [
+        f"tuned backbone: {folder}",
+        f"in Python: TaskAdaptiveFeatureLoss.from_pretrained({str(folder)!r})",
+        *(_selectivity_gains(report) if report else ()),
+    ]
+
+
+def _selectivity_gains(report: Mapping[str, Any]) -> list[str]:
+    before, after = (report[when]["selectivity"] for when in ("before", "after"))
+    return [
+        f"least selectivity of blur against {distractor}: {_least_median(before[distractor]):.2f} before, "
+        f"{_least_median(after[distractor]):.2f} after"
+        for distractor in after
+    ]
+
+
+def _least_median(kinds: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> float:
+    """Return the least median over kinds and extents of blur; NaN if there is none."""
+    medians = [spread["median"] for extents in kinds.values() for spread in extents.values()]
+    return min((median for median in medians if median is not None), default=math.nan)

@@ -1,0 +1,116 @@
+"""All that changes while a backbone is tuned, and the file that it can be taken up from."""
+
+import contextlib
+import dataclasses
+import json
+import pickle
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tafm_loss._files import replacing, write_atomically
+
+__all__ = ["Checkpoint", "Progress"]
+
+CHECKPOINT_FILE = "checkpoint.pt"
+HISTORY_FILE = "history.jsonl"
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a run has come.
+
+    Args:
+        step: how many steps are done.
+        history: what was recorded, a row at a time.
+        scales: (T,), what distances are divided by; None before the first step.
+        untuned_scales: (T,), the same for the untuned backbone.
+        best: the validation pass with the lowest objective: "objective", "step", "passes_since" and the "tuning" that
+            made it; None if none is kept.
+    """
+
+    step: int = 0
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    scales: Tensor | None = None
+    untuned_scales: Tensor | None = None
+    best: dict[str, Any] | None = None
+
+
+class Checkpoint:
+    """The files of a run in a folder: `checkpoint.pt`, replaced as a whole, and `history.jsonl`.
+
+    Args:
+        folder: where.
+        settings: what the run is; a checkpoint of another one is refused.
+    """
+
+    def __init__(self, folder: Path, settings: str) -> None:
+        self.path = folder / CHECKPOINT_FILE
+        self.history_path = folder / HISTORY_FILE
+        self.settings = settings
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def exists(self) -> bool:
+        """Whether there is something to go on from."""
+        return self.path.is_file()
+
+    def begin(self, history: list[dict[str, float]]) -> None:
+        """Write the history so far, leaving out what an interrupted run recorded after its checkpoint.
+
+        Raises:
+            OSError: if the folder cannot be written to.
+        """
+        write_atomically(self.history_path, "".join(map(_line, history)).encode())
+
+    def record(self, row: Mapping[str, float]) -> None:
+        """Add a row to the history on disk."""
+        with _warned("the history", self.history_path), open(self.history_path, "a") as file:
+            file.write(_line(row))
+
+    def save(self, parts: Mapping[str, Any], progress: Progress) -> None:
+        """Replace the checkpoint; where that fails it is warned about, and the one before is kept."""
+        content = {name: part.state_dict() for name, part in parts.items()}
+        content |= {"settings": self.settings, **vars(progress)}
+        with _warned(f"the checkpoint of step {progress.step}", self.path), replacing(self.path) as temporary:
+            torch.save(content, temporary)
+
+    def load(self, parts: Mapping[str, Any]) -> Progress:
+        """Fill `parts` from the checkpoint, and return how far it had come.
+
+        Raises:
+            ValueError: if the file cannot be read, or is of another run.
+        """
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"{self.path} is no checkpoint that can be read ({error}); remove it to start anew"
+            ) from error
+        if content.get("settings") != self.settings:
+            raise ValueError(
+                f"{self.path} is of another run: {content.get('settings')}, not {self.settings}; "
+                "take the same arguments, or another out_dir"
+            )
+        for name, part in parts.items():
+            part.load_state_dict(content[name])
+        return Progress(**{field.name: content[field.name] for field in dataclasses.fields(Progress)})
+
+
+@contextlib.contextmanager
+def _warned(what: str, path: Path) -> Iterator[None]:
+    """Turn a failed writing into a warning: a full disk must not end a long run."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch.save raises the latter for a full disk
+        warnings.warn(
+            f"{what} could not be written to {path}: {error}; what was there is kept, and tuning goes on",
+            stacklevel=4,
+        )
+
+
+def _line(row: Mapping[str, float]) -> str:
+    return json.dumps(row) + "\n"

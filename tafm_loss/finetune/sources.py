@@ -1,0 +1,307 @@
+"""Which scenes there are to learn from: folders, video frames, tensors, data sets."""
+
+import threading
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+
+from tafm_loss._images import IMAGE_SUFFIXES, check_images, check_unit_range, find_images, read_header, read_pixels
+from tafm_loss.blur.frames import FrameExposures
+
+__all__ = ["Graded", "Images", "Source", "UnusableImageError", "none_usable", "open_source"]
+
+# What is decoded stays in memory up to this size, over all items of a source.
+MEMORY_BYTES = 1 << 30
+# Messages name this many images and count the others.
+NAMED = 3
+
+Images: TypeAlias = str | Path | Tensor | FrameExposures | Dataset[Any] | Iterable[Any]
+
+
+class Graded(NamedTuple):
+    """A scene: `levels` (L, 3, H, W) float32 in [0, 1], sharp first; `extents` (L,) px. A sharp image has one level."""
+
+    levels: Tensor
+    extents: Tensor
+
+
+Reader: TypeAlias = Callable[[int], Graded]
+
+
+class UnusableImageError(Exception):
+    """One image cannot be used; the message names it and says why."""
+
+
+class Source:
+    """Scenes by number, read when asked for, from any number of threads.
+
+    Args:
+        read: returns an item, or raises UnusableImageError; the same item each time.
+        scenes: the scene that each item belongs to.
+        description: what the items are, in words.
+    """
+
+    def __init__(self, read: Reader, scenes: Sequence[Hashable], description: str) -> None:
+        self.scenes = scenes
+        self.description = description
+        self.faults: dict[int, str] = {}
+        self._read = read
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> Graded:
+        """Read an item.
+
+        Raises:
+            UnusableImageError: if it cannot be used.
+
+        Warns:
+            UserWarning: when this is found, once for each item.
+        """
+        if index in self.faults:
+            raise UnusableImageError(self.faults[index])
+        try:
+            return self._read(index)
+        except UnusableImageError as error:
+            fault = str(error)
+            # Of several threads that find it, the one whose text is kept warns.
+            if self.faults.setdefault(index, fault) is fault:
+                warnings.warn(f"skipped: {fault}", stacklevel=2)
+            raise
+
+    def first_usable(self, indices: Iterable[int]) -> Graded | None:
+        """Return the first of these items that can be used, or None."""
+        for index in indices:
+            try:
+                return self[index]
+            except UnusableImageError:
+                continue
+        return None
+
+
+def open_source(images: Images, minimum_size: int) -> Source:
+    """Return the scenes that `images` holds.
+
+    Args:
+        images: one of
+            a folder, searched with its sub-folders; images of one sub-folder are one scene, unless there is but one;
+            `FrameExposures` that begin with the sharp frame;
+            a tensor (M, 3, H, W), or a sequence of tensors (3, H, W), in [0, 1];
+            a map-style data set of such tensors, or of tuples that begin with one;
+            any other iterable of these, which is read to its end and held in memory.
+            Grey is repeated and alpha dropped.
+        minimum_size: px, the least height and width; smaller images are skipped.
+
+    Raises:
+        TypeError: for anything else, or tensors that are not floating.
+        ValueError: if there is no folder, no image in it, or none that can be used; for tensors of another shape or
+            range, and exposures that do not begin with one frame. Items of a data set are checked when they are read.
+
+    Warns:
+        UserWarning: once, if images are skipped or become RGB; and later, for what shows on reading only.
+    """
+    if isinstance(images, str | Path):
+        return _open_folder(Path(images), minimum_size)
+    if isinstance(images, FrameExposures):
+        return _open_frames(images, minimum_size)
+    if isinstance(images, Tensor):
+        check_images(images, "images", channels=None)
+        return _open_tensors(list(images), minimum_size)
+    if isinstance(images, list | tuple):
+        return _open_tensors(images, minimum_size)
+    if _is_map_style(images):
+        return _open_dataset(images, minimum_size)
+    if isinstance(images, Iterable) and not isinstance(images, Mapping | bytes):
+        return _open_tensors(list(images), minimum_size)
+    raise TypeError(
+        "images must be a folder, FrameExposures, a tensor (M, 3, H, W), or a sequence, data set or iterable of "
+        f"tensors (3, H, W), got {type(images).__name__}"
+    )
+
+
+def none_usable(faults: Sequence[str]) -> ValueError:
+    """Return the error to raise when all images are skipped for these reasons."""
+    return ValueError(f"images must hold some that can be used; all are skipped ({len(faults)}): {_some(faults)}")
+
+
+def _open_folder(folder: Path, minimum_size: int) -> Source:
+    if not folder.is_dir():
+        raise ValueError(f"images must be a folder, tensors or exposures; there is no folder {folder}")
+    found = find_images(folder)
+    if not found:
+        raise ValueError(f"there is no image ({', '.join(sorted(IMAGE_SUFFIXES))}) in {folder}")
+    paths, skipped, converted = [], [], []
+    for path in found:
+        try:
+            size, mode = read_header(path)
+            _check_size(size[::-1], minimum_size, str(path))
+        except (OSError, ValueError, UnusableImageError) as error:
+            skipped.append(str(error))
+            continue
+        paths.append(path)
+        if mode != "RGB":
+            converted.append(f"{path} ({mode})")
+    _tell(skipped, converted, len(found))
+
+    def read(index: int) -> Graded:
+        try:
+            return _sharp(read_pixels(paths[index]))
+        except (OSError, ValueError) as error:
+            raise UnusableImageError(str(error)) from error
+
+    kept = _Kept(read)
+
+    def read_in_unit_range(index: int) -> Graded:
+        pixels, extents = kept(index)
+        return Graded(pixels.float() / 255, extents)
+
+    scenes = _folder_scenes([path.relative_to(folder) for path in paths])
+    return Source(read_in_unit_range, scenes, f"{len(paths)} images of {folder.resolve().name}")
+
+
+def _folder_scenes(paths: Sequence[Path]) -> Sequence[Path]:
+    """Return the scene of each file: its folder, for the frames of a video lie in one; or itself."""
+    scenes = [path if path.parent == Path() else path.parent for path in paths]
+    return scenes if len(set(scenes)) > 1 else paths
+
+
+def _open_frames(exposures: FrameExposures, minimum_size: int) -> Source:
+    if exposures.counts[0] != 1:
+        raise ValueError(
+            f"exposures must begin with the sharp frame, got counts {exposures.counts}; "
+            f"write counts={(1, *exposures.counts)}"
+        )
+
+    def read(index: int) -> Graded:
+        try:
+            exposure = exposures[index]
+        except (OSError, ValueError) as error:
+            raise UnusableImageError(str(error)) from error
+        _check_size(tuple(exposure.levels.shape[-2:]), minimum_size, exposure.centre)
+        # Also false where an extent is NaN, for want of texture to measure it by.
+        if not (exposure.extents.diff() > 0).all():
+            extents = ", ".join(f"{extent:.3g}" for extent in exposure.extents.tolist())
+            raise UnusableImageError(f"the exposure about {exposure.centre} has extents that do not rise: {extents} px")
+        return Graded(exposure.levels, exposure.extents)
+
+    scenes = exposures.scenes
+    return Source(_Kept(read), scenes, f"{len(set(scenes))} scenes of frames")
+
+
+def _open_tensors(items: Sequence[Any], minimum_size: int) -> Source:
+    images, skipped, converted = [], [], []
+    for index, item in enumerate(items):
+        name = f"images[{index}]"
+        image = _checked(item, name)
+        try:
+            _check_size(tuple(image.shape[1:]), minimum_size, name)
+        except UnusableImageError as error:
+            skipped.append(str(error))
+            continue
+        images.append(image)
+        if len(image) != 3:
+            converted.append(f"{name} ({len(image)} channels)")
+    _tell(skipped, converted, len(items))
+    return Source(lambda index: _sharp(_as_rgb(images[index])), range(len(images)), f"{len(images)} tensors")
+
+
+def _is_map_style(images: Any) -> bool:
+    # An IterableDataset inherits a __getitem__ that does not work.
+    mapped = hasattr(images, "__len__") and hasattr(images, "__getitem__")
+    return mapped and not isinstance(images, IterableDataset | Mapping | bytes)
+
+
+def _open_dataset(dataset: Any, minimum_size: int) -> Source:
+    # Data sets are written for one thread in a process.
+    lock = threading.Lock()
+    first_converted: list[int] = []
+
+    def read(index: int) -> Graded:
+        name = f"images[{index}]"
+        with lock:
+            image = _checked(dataset[index], name)
+            if len(image) != 3 and not first_converted:
+                first_converted.append(index)
+                warnings.warn(f"images become RGB, the first of them {name} ({len(image)} channels)", stacklevel=2)
+        _check_size(tuple(image.shape[1:]), minimum_size, name)
+        return _sharp(_as_rgb(image))
+
+    count = len(dataset)
+    return Source(read, range(count), f"{count} images of {type(dataset).__name__}")
+
+
+class _Kept:
+    """A reader whose items stay in memory: the first that are asked for, up to MEMORY_BYTES."""
+
+    def __init__(self, read: Reader) -> None:
+        self._read = read
+        self._items: dict[int, Graded] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, index: int) -> Graded:
+        item = self._items.get(index)
+        if item is None:
+            # Without the lock: reading is what there are several threads for.
+            item = self._read(index)
+            self._keep(index, item)
+        return item
+
+    def _keep(self, index: int, item: Graded) -> None:
+        size = item.levels.numel() * item.levels.element_size()
+        with self._lock:
+            if index not in self._items and self._bytes + size <= MEMORY_BYTES:
+                self._items[index] = item
+                self._bytes += size
+
+
+def _checked(item: Any, name: str) -> Tensor:
+    """Return the image of an item, of 1, 3 or 4 channels, or raise an error that names it."""
+    image = item[0] if isinstance(item, list | tuple) and item else item
+    if isinstance(image, Tensor) and (image.dim() != 3 or len(image) not in (1, 3, 4)):
+        raise ValueError(f"{name} must have shape (3, H, W), got {tuple(image.shape)}; pass single images, not batches")
+    check_images(image[None] if isinstance(image, Tensor) else image, name, channels=None)
+    check_unit_range(image, name)
+    return image.detach()  # type: ignore[no-any-return]
+
+
+def _as_rgb(image: Tensor) -> Tensor:
+    """Return a floating image of 1, 3 or 4 channels as float32 RGB in [0, 1] on the CPU."""
+    rgb = image.expand(3, -1, -1) if len(image) == 1 else image[:3]
+    return rgb.to("cpu", torch.float32).clamp(0, 1)
+
+
+def _check_size(size: Sequence[int], minimum_size: int, name: str) -> None:
+    if min(size) < minimum_size:
+        raise UnusableImageError(
+            f"{name} must be at least {minimum_size} px high and wide, got {size[0]} x {size[1]} px"
+        )
+
+
+def _sharp(image: Tensor) -> Graded:
+    return Graded(image[None], torch.zeros(1))
+
+
+def _tell(skipped: Sequence[str], converted: Sequence[str], count: int) -> None:
+    """Warn of what opening found, or raise ValueError if it left nothing."""
+    if skipped and len(skipped) == count:
+        raise none_usable(skipped)
+    parts = []
+    if skipped:
+        parts.append(f"{len(skipped)} of {count} images are skipped: {_some(skipped)}")
+    if converted:
+        parts.append(f"{len(converted)} of {count} images become RGB: {_some(converted)}")
+    if parts:
+        warnings.warn(". ".join(parts), stacklevel=2)
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = f"; and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
+    return "; ".join(texts[:NAMED]) + more

@@ -1,0 +1,185 @@
+"""What is tuned: a backbone, and graded scenes through it to the terms of the objective."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tafm_loss.backbones.backbone import Backbone
+from tafm_loss.finetune.objectives import Measured, Objective
+from tafm_loss.losses.distances import DISTANCES
+
+__all__ = ["StepOutput", "Tuning"]
+
+MAP_DISTANCE = "normalized_l2"
+DESCENT_NOISE = 0.01
+ACTIVITY_FLOOR = 1e-4
+
+
+class StepOutput(NamedTuple):
+    """What scenes gave.
+
+    Args:
+        terms: the parts of the objective.
+        tap_distances: (T,), the mean distance of the blurred levels at each tap.
+        ordering_accuracy: the share of neighbouring levels of which the stronger blur is farther.
+    """
+
+    terms: dict[str, Tensor]
+    tap_distances: Tensor
+    ordering_accuracy: Tensor
+
+
+class Tuning(nn.Module):
+    """A backbone in training, with what the objective needs beside it.
+
+    Feature maps are compared by `normalized_l2`, each tap over its own scale, so that taps of very different
+    distances all count. Embeddings are compared by their squared Euclidean distance, as they are.
+
+    Args:
+        backbone: what is trained; its modules stay in the mode that they are in.
+        goal: the objective.
+    """
+
+    def __init__(self, backbone: Backbone, goal: Objective) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.goal = goal
+        self.taps = tuple(backbone.config.taps)
+        self.untuned: Backbone | None
+        # Not a child: it is no part of what is trained, saved or synchronised.
+        self.__dict__["untuned"] = backbone.frozen_copy() if goal.keeps_geometry else None
+        channels = sum(tap.channels for tap in backbone.config.taps.values())
+        self.extent_regression = _zero_linear(channels) if goal.regresses_extent else None
+
+    def forward(
+        self,
+        levels: Tensor,
+        extents: Tensor,
+        generators: Sequence[torch.Generator],
+        scales: Tensor,
+        untuned_scales: Tensor,
+    ) -> StepOutput:
+        """Return what the objective says of graded scenes.
+
+        Args:
+            levels: (L, N, C, H, W), sharp first.
+            extents: px, (L, N).
+            generators: one for each scene.
+            scales: (T,), what the distances at each tap are divided by.
+            untuned_scales: (T,), the same for the untuned backbone.
+        """
+        sharp = levels[0]
+        versions = self.goal.versions(levels, extents, generators)
+        counts = [len(stack) for stack in versions.values()]
+        batch = torch.cat([sharp, *(stack.flatten(0, 1) for stack in versions.values())])
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        features = self.backbone(batch)
+        by_tap = self._distances(features, len(sharp))
+        distances = dict(zip(versions, _total(by_tap, scales).split(counts), strict=True))
+        untuned = {}
+        if self.untuned is not None:
+            with torch.no_grad():
+                before = self._distances(self.untuned(batch), len(sharp))
+            untuned = dict(zip(versions, _total(before, untuned_scales).split(counts), strict=True))
+        blurred = levels[1:]
+        references = {tap: maps[: len(sharp)] for tap, maps in features.items()}
+        slopes = [
+            self._slope(level, sharp, references, scales, generators)
+            for level in blurred[self.goal.descent_levels(len(blurred))]
+        ]
+        descents, checkerboards = torch.stack(slopes, dim=1) if slopes else extents.new_empty(2, 0, len(sharp))
+        measured = Measured(
+            distances,
+            extents,
+            descents,
+            checkerboards,
+            untuned,
+            self._predicted_extents(features, len(levels), len(sharp)),
+        )
+        rises = (distances["blurred"].diff(dim=0) > 0).float().mean()
+        return StepOutput(
+            self.goal.terms(measured), by_tap[:, : len(blurred)].detach().mean(dim=(1, 2)), rises.detach()
+        )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Tuning":
+        if self.untuned is not None:
+            self.untuned._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def distance(self, pred: Tensor, target: Tensor, scales: Tensor) -> Tensor:
+        """Return the distances (N,) of images as the objective sees them."""
+        features = self.backbone(torch.cat([target, pred]))
+        return _total(self._distances(features, len(target)), scales)[0]
+
+    def _distances(self, features: Mapping[str, Tensor], scenes: int) -> Tensor:
+        """Return the distances (T, V, N) of all versions from the sharp scenes, which come first in `features`."""
+        return torch.stack([_from_first(features[tap], scenes, self._compare) for tap in self.taps])
+
+    def _compare(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.backbone.config.spatial:
+            return DISTANCES[MAP_DISTANCE](a, b).flatten(1).mean(1)
+        return (a.float() - b.float()).square().flatten(1).sum(1)
+
+    def _slope(
+        self,
+        level: Tensor,
+        sharp: Tensor,
+        references: Mapping[str, Tensor],
+        scales: Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> Tensor:
+        """Return two facts about the gradient of the distance at `level`, (2, N), differentiable.
+
+        Its cosine with the error of the level, and its checkerboards. A little noise keeps the gradient from being
+        right at smooth images alone.
+        """
+        noise = [torch.randn(level.shape[1:], generator=own, device=own.device) for own in generators]
+        with torch.enable_grad():
+            pred = (level + DESCENT_NOISE * torch.stack(noise).to(level)).requires_grad_()
+            features = self.backbone(pred)
+            by_tap = torch.stack([self._compare(features[tap], references[tap]) for tap in self.taps])
+            (gradient,) = torch.autograd.grad(_total(by_tap, scales).sum(), pred, create_graph=True)
+        descent = F.cosine_similarity(gradient.flatten(1), (pred.detach() - sharp).flatten(1), eps=1e-12)
+        return torch.stack([descent, _checkerboard(gradient)])
+
+    def _predicted_extents(self, features: Mapping[str, Tensor], levels: int, scenes: int) -> Tensor | None:
+        if self.extent_regression is None:
+            return None
+        # The graded levels come first in the batch: the sharp scenes, then "blurred".
+        graded = [features[tap][: levels * scenes].float() for tap in self.taps]
+        activity = torch.cat(
+            [maps.square().flatten(2).mean(2) if maps.dim() > 2 else maps.square() for maps in graded], 1
+        )
+        predicted: Tensor = self.extent_regression((activity + ACTIVITY_FLOOR).log())
+        return predicted.view(levels, scenes)
+
+
+def _from_first(features: Tensor, scenes: int, compare: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    reference, *versions = features.split(scenes)
+    return torch.stack([compare(version, reference) for version in versions])
+
+
+def _total(by_tap: Tensor, scales: Tensor) -> Tensor:
+    return (by_tap / scales.view(-1, *[1] * (by_tap.dim() - 1))).mean(0)
+
+
+def _checkerboard(gradient: Tensor) -> Tensor:
+    """Return the mean power of images at the Nyquist frequencies of rows, columns and both, over their mean power."""
+    rows, columns = ((-1.0) ** torch.arange(side, device=gradient.device) for side in gradient.shape[-2:])
+    patterns = torch.stack(
+        [rows[:, None].expand(-1, len(columns)), columns.expand(len(rows), -1), rows[:, None] * columns]
+    )
+    power = torch.einsum("nchw,phw->ncp", gradient, patterns).square().mean(dim=(1, 2))
+    return power / gradient.square().sum(dim=(2, 3)).mean(1).clamp(min=1e-30)
+
+
+def _zero_linear(features: int) -> nn.Linear:
+    # The random weights of a new layer would come from the global generator.
+    linear: nn.Linear = nn.utils.skip_init(nn.Linear, features, 1)
+    for parameter in linear.parameters():
+        nn.init.zeros_(parameter)
+    return linear

@@ -1,0 +1,166 @@
+"""Objectives: zero for what they ask for, and what each option adds."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tafm_loss.blur import BlurSynthesizer
+from tafm_loss.finetune.objectives import GradedObjective, Measured, TripletObjective
+from tafm_loss.scenes import generate_scenes
+
+EXTENTS = torch.tensor([[0.0], [2.0], [8.0], [20.0]])
+BLUR = torch.tensor([[1.0], [5.0], [20.0]])
+GOOD = {
+    "blurred": BLUR,
+    "noise": BLUR / 2,
+    "scrambled": BLUR / 2,
+    "fine noise": BLUR[:1] * 1.1,
+    "shifted": BLUR[1:2] / 2,
+    "jpeg": BLUR[1:2] / 2,
+    "brightened": BLUR[1:2] / 2,
+    "speckled": BLUR[1:] * 1.2,
+    "halfway": BLUR[1:] / 4,
+    "mirrored": BLUR[1:2],
+    "grey": 8 * BLUR[1:2],
+    "other": 3 * BLUR[2:],
+}
+DOWNHILL = torch.full((2, 1), 0.8)
+
+
+def measured(
+    distances: dict[str, Tensor], descents: Tensor = DOWNHILL, untuned: dict[str, Tensor] | None = None
+) -> Measured:
+    return Measured(distances, EXTENTS, descents, torch.ones_like(descents), untuned or {}, None)
+
+
+def versions(goal: GradedObjective, scenes: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    blur = BlurSynthesizer((0.0, 2.0, 8.0, 20.0))
+    kernels = blur.sample(len(scenes), generator=torch.Generator().manual_seed(0))
+    levels = blur(scenes, kernels=kernels)
+    generators = [torch.Generator().manual_seed(scene) for scene in range(len(scenes))]
+    return goal.versions(levels, kernels.extents, generators), levels
+
+
+@pytest.fixture(scope="module")
+def scenes() -> Tensor:
+    return generate_scenes(4, 64, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_triplet_asks_for_a_margin_of_one_in_unsquared_distance() -> None:
+    # Lengths 1, sqrt 5 and sqrt 20: the first step is wide enough by .24, so are all.
+    assert TripletObjective().terms(measured({"blurred": BLUR}))["order"] == 0
+    weak = measured({"blurred": BLUR / 16})
+    steps = [0.25 - math.sqrt(5) / 4 + 1, math.sqrt(5) / 4 - math.sqrt(20) / 4 + 1]
+    assert TripletObjective().terms(weak)["order"].item() == pytest.approx(sum(steps) / 2, abs=1e-4)
+    assert TripletObjective(margin=0.1).terms(weak)["order"] == 0
+
+
+def test_the_order_is_asked_of_every_pair_by_margins_that_grow_with_the_gap() -> None:
+    graded = GradedObjective(distractors=False)
+    gaps = EXTENTS[1:].log1p()
+    exact = (graded.order_slope * gaps).exp()
+    assert graded.terms(measured({"blurred": exact * 1.0001}))["order"].item() == pytest.approx(0, abs=1e-4)
+    # All three as far as each other: every pair lacks its whole margin.
+    pairs = [gaps[1] - gaps[0], gaps[2] - gaps[0], gaps[2] - gaps[1]]
+    expected = 3 * graded.order_slope * sum(pairs).item() / 3
+    assert graded.terms(measured({"blurred": torch.ones(3, 1)}))["order"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_graded_objective_is_zero_for_what_it_asks_for() -> None:
+    assert all(term == 0 for term in GradedObjective().terms(measured(GOOD)).values())
+
+
+@pytest.mark.parametrize(
+    ("version", "factor", "name"),
+    [
+        ("noise", 4, "noise"),
+        ("noise", 0.1, "noise_ceiling"),
+        ("scrambled", 4, "scrambled"),
+        ("fine noise", 0.5, "fine_ceiling"),
+        ("shifted", 4, "shifted"),
+        ("jpeg", 4, "jpeg"),
+        ("brightened", 4, "brightened"),
+        ("speckled", 0.5, "speckled"),
+        ("halfway", 2, "halfway"),
+        ("mirrored", 2, "mirrored"),
+        ("mirrored", 0.5, "mirrored"),
+        ("grey", 0.1, "grey"),
+        ("other", 0.1, "other"),
+        ("blurred", torch.tensor([[1.0], [1.0], [0.1]]), "order"),
+    ],
+)
+def test_what_is_too_near_or_too_far_costs(version: str, factor: float, name: str) -> None:
+    assert GradedObjective().terms(measured({**GOOD, version: GOOD[version] * factor}))[name] > 0
+
+
+def test_a_gradient_that_leads_astray_costs() -> None:
+    assert GradedObjective().terms(measured(GOOD, -DOWNHILL))["descent"] > 0
+
+
+def test_a_gradient_with_a_checkerboard_costs() -> None:
+    rough = measured(GOOD)._replace(checkerboards=torch.full((2, 1), 20.0))
+    assert GradedObjective().terms(rough)["checkerboard"] > 0
+
+
+def test_without_distractors_only_the_order_counts(scenes: Tensor) -> None:
+    graded = GradedObjective(distractors=False)
+    made, levels = versions(graded, scenes)
+    assert set(made) == {"blurred"} and torch.equal(made["blurred"], levels[1:])
+    assert graded.descent_levels(3) == slice(0)
+    assert set(graded.terms(measured({"blurred": BLUR}))) == {"order"}
+
+
+def test_geometry_costs_what_changes_the_distances_of_other_changes_relative_to_each_other() -> None:
+    graded = GradedObjective(geometry=2.0)
+    assert graded.keeps_geometry and not GradedObjective().keeps_geometry
+    # Nearer by the same factor: not a word. One of eight twice as near: log 2, spread over them.
+    nearer = {name: distance * 3 for name, distance in GOOD.items()}
+    assert graded.terms(measured(GOOD, untuned=nearer))["geometry"].item() == pytest.approx(0, abs=1e-5)
+    moved = graded.terms(measured(GOOD, untuned={**nearer, "jpeg": GOOD["jpeg"] * 6}))["geometry"]
+    count = sum(len(GOOD[name]) for name in graded.neutral)
+    assert moved.item() == pytest.approx(2 * 2 * math.log(2) * (count - 1) / count**2, rel=1e-4)
+
+
+def test_the_extent_is_regressed_on_request() -> None:
+    graded = GradedObjective(distractors=False, extent=3.0)
+    assert graded.regresses_extent and not GradedObjective().regresses_extent
+    exact = measured({"blurred": BLUR})._replace(predicted=EXTENTS.log1p())
+    assert graded.terms(exact)["extent"] == 0
+    off = exact._replace(predicted=EXTENTS.log1p() + 0.5)
+    assert graded.terms(off)["extent"].item() == pytest.approx(3 * 0.25, rel=1e-5)
+
+
+def test_weights_that_make_no_sense_are_refused() -> None:
+    for weight in (-1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="weights of 0 or more"):
+            GradedObjective(geometry=weight)
+
+
+def test_versions_have_the_error_they_are_said_to_have(scenes: Tensor) -> None:
+    graded = GradedObjective()
+    made, levels = versions(graded, scenes)
+    error = {name: (stack - scenes).square().mean(dim=(2, 3, 4)) for name, stack in made.items()}
+    assert torch.equal(made["blurred"], levels[1:])
+    torch.testing.assert_close(error["noise"], error["blurred"] * graded.noise_factor)
+    factors = torch.tensor([3.0, 3.0, 2.0])[:, None]
+    torch.testing.assert_close(error["scrambled"], error["blurred"] * factors)
+    torch.testing.assert_close(error["fine noise"], error["blurred"][:1] * graded.fine_noise_factor)
+    torch.testing.assert_close(error["halfway"], error["blurred"][1:] / 4)
+    for name in ("mirrored", "shifted", "jpeg", "brightened"):
+        torch.testing.assert_close(error[name], error["blurred"][1:2], msg=name)
+
+
+def test_what_is_done_to_a_scene_does_not_depend_on_the_others(scenes: Tensor) -> None:
+    blur = BlurSynthesizer((0.0, 2.0, 8.0))
+    kernels = blur.sample(4, generator=torch.Generator().manual_seed(0))
+    levels = blur(scenes, kernels=kernels)
+
+    def of(part: slice) -> dict[str, Tensor]:
+        generators = [torch.Generator().manual_seed(scene) for scene in range(4)][part]
+        return GradedObjective().versions(levels[:, part], kernels.extents[:, part], generators)
+
+    whole, halves = of(slice(0, 4)), (of(slice(0, 2)), of(slice(2, 4)))
+    for name, stack in whole.items():
+        torch.testing.assert_close(torch.cat([half[name] for half in halves], dim=1), stack, msg=name)
