@@ -19,11 +19,10 @@ from typing import Any
 
 import torch
 from _common import RESULTS, metadata, write_result
-from torch import Tensor
+from _photographs import central_crops
 from tqdm import tqdm
 
 from tafm_loss import Backbone, create_backbone
-from tafm_loss._images import find_images, read_image
 from tafm_loss.finetune import finetune_backbone
 from tafm_loss.finetune.extent_probe import extent_probe
 from tafm_loss.finetune.objectives import GradedObjective, Objective, TripletObjective
@@ -47,16 +46,6 @@ ONCE = ("graded + geometry + extent",)
 FIRST, LAST = "3", "24"
 
 
-def photographs(folder: Path, every: int) -> Tensor:
-    """Return the central crops of every so many-th photograph in a folder, (N, 3, SIZE, SIZE)."""
-    crops = []
-    for path in find_images(folder)[::every]:
-        image = read_image(path)
-        top, left = ((side - SIZE) // 2 for side in image.shape[1:])
-        crops.append(image[:, top : top + SIZE, left : left + SIZE])
-    return torch.stack(crops)
-
-
 def random_compact(seed: int) -> Backbone:
     """Return the bundled network with random weights."""
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
@@ -67,8 +56,8 @@ def random_compact(seed: int) -> Backbone:
 
 def figures(backbone: Backbone, test: Path, untuned: Backbone | None) -> dict[str, Any]:
     """Return the report on a backbone, with the extent probe on more photographs."""
-    found = report(backbone, photographs(test, REPORT_EVERY), untuned=untuned)
-    probe_images = photographs(test, PROBE_EVERY)
+    found = report(backbone, central_crops(test, SIZE, every=REPORT_EVERY), untuned=untuned)
+    probe_images = central_crops(test, SIZE, every=PROBE_EVERY)
     probe = extent_probe(backbone, probe_images)
     found["extent_probe"] = {"images": len(probe_images), **probe._asdict()}
     return found

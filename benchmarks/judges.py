@@ -16,11 +16,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from _common import RESULTS, metadata, write_result
+from _photographs import central_crops
 from torch import Tensor
 from tqdm import tqdm
 
 from tafm_loss import TaskAdaptiveFeatureLoss, create_backbone
-from tafm_loss._images import IMAGE_SUFFIXES, read_image
 from tafm_loss.finetune.report import RESPONSE_EXTENTS, SELECTIVITY_EXTENTS, measure, measure_units, response
 from tafm_loss.scenes import generate_scenes
 
@@ -31,16 +31,6 @@ COMMAND = "python benchmarks/judges.py --photographs BSDS500/test --squeezenet s
 SQUEEZENET_TAPS = ("relu1", "fire3", "fire5", "fire9")
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-
-
-def photographs(folder: Path) -> Tensor:
-    """Return the central crops of all photographs in `folder`, (N, 3, SIZE, SIZE)."""
-    crops = []
-    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES):
-        image = read_image(path)
-        top, left = ((side - SIZE) // 2 for side in image.shape[1:])
-        crops.append(image[:, top : top + SIZE, left : left + SIZE])
-    return torch.stack(crops)
 
 
 def untuned_squeezenet(weights: Path) -> Distance:
@@ -183,7 +173,7 @@ def main() -> None:
         "tafm-compact": lambda: TaskAdaptiveFeatureLoss(reduction="none"),
     }
     images = {
-        "photographs": photographs(options.photographs),
+        "photographs": central_crops(options.photographs, SIZE),
         "scenes": generate_scenes(SCENES, SIZE, generator=torch.Generator().manual_seed(SCENE_SEED)),
     }
     path = RESULTS / "health.json"

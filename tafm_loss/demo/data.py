@@ -11,7 +11,7 @@ from tafm_loss._images import IMAGE_SUFFIXES, read_image
 from tafm_loss.blur import BlurSynthesizer
 from tafm_loss.scenes import generate_scenes
 
-__all__ = ["Pairs", "generated_pairs", "photograph_pairs"]
+__all__ = ["Pairs", "blur_scenes", "generated_pairs", "photograph_pairs"]
 
 TRAINING_PAIRS = 320
 TRAINING_SIZE = 128
@@ -35,7 +35,7 @@ def generated_pairs(generator: torch.Generator) -> tuple[Pairs, Pairs]:
     """Return training and held-out pairs of generated scenes."""
     training = generate_scenes(TRAINING_PAIRS, TRAINING_SIZE, generator=generator)
     held_out = generate_scenes(HELD_OUT_SCENES, HELD_OUT_SIZE, generator=generator)
-    return _blur(training, generator), _blur(held_out, generator)
+    return blur_scenes(training, generator), blur_scenes(held_out, generator)
 
 
 def photograph_pairs(folder: Path, generator: torch.Generator) -> tuple[Pairs, Pairs]:
@@ -55,10 +55,11 @@ def photograph_pairs(folder: Path, generator: torch.Generator) -> tuple[Pairs, P
         [_random_crop(training[i % len(training)], TRAINING_SIZE, generator) for i in range(TRAINING_PAIRS)]
     )
     centres = torch.stack([_central_crop(photo, HELD_OUT_SIZE) for photo in held_out])
-    return _blur(crops, generator), _blur(centres, generator)
+    return blur_scenes(crops, generator), blur_scenes(centres, generator)
 
 
-def _blur(sharp: Tensor, generator: torch.Generator) -> Pairs:
+def blur_scenes(sharp: Tensor, generator: torch.Generator) -> Pairs:
+    """Return scenes (N, 3, H, W) and themselves under a shake of 5 to 8 px with noise."""
     blurred = torch.cat([SHAKE(scene, generator=generator)[1] for scene in sharp.split(32)])
     noise = torch.randn(blurred.shape, generator=generator) * NOISE
     return Pairs((blurred + noise).clamp(0, 1), sharp)

@@ -14,7 +14,7 @@ from tafm_loss.demo.data import Pairs
 from tafm_loss.demo.network import ResidualUNet
 from tafm_loss.losses import TaskAdaptiveFeatureLoss, calibrate_weight
 
-__all__ = ["Arms", "train_arms"]
+__all__ = ["Arms", "train_arms", "train_finish", "train_start", "with_feature_loss"]
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
@@ -47,27 +47,50 @@ def train_arms(
     """
     start_steps = round(steps * START_SHARE)
     finish_steps = steps - start_steps
-    network = ResidualUNet(generator=torch.Generator().manual_seed(seed)).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.Adam(network.parameters(), betas=START_BETAS)
     with tqdm(total=start_steps + 2 * finish_steps, disable=not progress, unit="step") as bar:
         bar.set_description("common start, L1")
-        _train(network, optimiser, F.l1_loss, _batches(pairs, start_steps, seed + 1), _warmed_up, bar)
-        weight = _calibrate(network, feature_loss, pairs, seed + 2)
-
-        def both(restored: Tensor, sharp: Tensor) -> Tensor:
-            loss: Tensor = F.l1_loss(restored, sharp) + weight * feature_loss(restored, sharp)
-            return loss
-
+        network = train_start(pairs, start_steps, seed=seed, bar=bar)
+        both, weight = with_feature_loss(network, feature_loss, pairs, seed=seed)
         arms: list[nn.Module] = []
         criteria: tuple[tuple[str, Criterion], ...] = (("finish, L1", F.l1_loss), ("finish, L1 + TAFM", both))
         for name, criterion in criteria:
             bar.set_description(name)
-            arm = copy.deepcopy(network)
-            # Fresh moments: those of L1 alone would make steps too long for the stronger gradient of both losses.
-            optimiser = torch.optim.Adam(arm.parameters())
-            _train(arm, optimiser, criterion, _batches(pairs, finish_steps, seed + 2), _cosine(finish_steps), bar)
-            arms.append(arm.eval())
+            arms.append(train_finish(network, criterion, pairs, finish_steps, seed=seed, bar=bar))
     return Arms(arms[0], arms[1], weight)
+
+
+def train_start(pairs: Pairs, steps: int, *, seed: int, bar: "tqdm[None]") -> nn.Module:
+    """Return a network trained with L1, from which all arms go on."""
+    network = ResidualUNet(generator=torch.Generator().manual_seed(seed)).to(memory_format=torch.channels_last)
+    optimiser = torch.optim.Adam(network.parameters(), betas=START_BETAS)
+    _train(network, optimiser, F.l1_loss, _batches(pairs, steps, seed + 1), _warmed_up, bar)
+    return network
+
+
+def train_finish(
+    network: nn.Module, criterion: Criterion, pairs: Pairs, steps: int, *, seed: int, bar: "tqdm[None]"
+) -> nn.Module:
+    """Return a copy of a network that is finished with `criterion`; the batches follow from the seed."""
+    arm = copy.deepcopy(network)
+    # Fresh moments: those of L1 alone would make steps too long for the stronger gradient of both losses.
+    optimiser = torch.optim.Adam(arm.parameters())
+    _train(arm, optimiser, criterion, _batches(pairs, steps, seed + 2), _cosine(steps), bar)
+    return arm.eval()
+
+
+def with_feature_loss(
+    network: nn.Module, feature_loss: Criterion, pairs: Pairs, *, seed: int
+) -> tuple[Criterion, float]:
+    """Return L1 + weight * feature loss, and the weight: the first batch's gradient is half as strong as that of L1."""
+    batch = next(_batches(pairs, 1, seed + 2))
+    with torch.no_grad():
+        restored = network(batch.blurred)
+    weight = calibrate_weight(feature_loss, F.l1_loss, restored, batch.sharp, GRADIENT_RATIO)
+
+    def both(restored: Tensor, sharp: Tensor) -> Tensor:
+        return F.l1_loss(restored, sharp) + weight * feature_loss(restored, sharp)
+
+    return both, weight
 
 
 def _train(
@@ -86,13 +109,6 @@ def _train(
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         bar.update()
-
-
-def _calibrate(network: nn.Module, feature_loss: TaskAdaptiveFeatureLoss, pairs: Pairs, seed: int) -> float:
-    batch = next(_batches(pairs, 1, seed))
-    with torch.no_grad():
-        restored = network(batch.blurred)
-    return calibrate_weight(feature_loss, F.l1_loss, restored, batch.sharp, GRADIENT_RATIO)
 
 
 def _batches(pairs: Pairs, steps: int, seed: int) -> Iterator[Pairs]:
