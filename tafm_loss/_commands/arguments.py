@@ -62,9 +62,11 @@ def count(number: int, noun: str) -> str:
 @contextlib.contextmanager
 def warnings_in_lines() -> Iterator[None]:
     """Tell warnings in one line each on standard error."""
+    from tqdm import tqdm
 
     def tell(message: Warning | str, *_: Any, **__: Any) -> None:
-        print(f"tafm-loss: {' '.join(str(message).split())}", file=sys.stderr)
+        # Above a progress bar, not in it.
+        tqdm.write(f"tafm-loss: {' '.join(str(message).split())}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)

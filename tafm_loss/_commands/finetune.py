@@ -1,15 +1,13 @@
 """`tafm-loss finetune`."""
 
 import argparse
-import contextlib
 import math
-import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tafm_loss._commands.arguments import Commands, kind_shares, open_backbone
+from tafm_loss._commands.arguments import Commands, kind_shares, open_backbone, warnings_in_lines
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,7 +107,8 @@ def _run(options: argparse.Namespace) -> None:
 
     _keep_what_is_there(options.out, resume=options.resume)
     synthesizer, objective = _synthesizer(options), _objective(options)
-    with _warnings_in_lines() as interruptions, _errors_of_training():
+    with warnings_in_lines():
+        warnings.filterwarnings("ignore", "interrupted at step", UserWarning)  # told below, in the command's words
         result = finetune_backbone(
             _start(options),
             _scenes(options.images, options, options.seed),
@@ -128,8 +127,8 @@ def _run(options: argparse.Namespace) -> None:
             accumulation=options.accumulation,
             patience=options.patience,
         )
-    if interruptions:
-        raise KeyboardInterrupt(interruptions[0].replace("resume=True", "--resume"))
+    if not result.finished:
+        raise KeyboardInterrupt(f"interrupted; {options.out} holds a backbone that can be used, and --resume goes on")
     print("\n".join(_summary(options.out, result.report)))
 
 
@@ -219,37 +218,6 @@ def _objective(options: argparse.Namespace) -> "Objective":
     if given or options.no_distractors:
         raise ValueError("--no-distractors, --geometry and --extent-regression belong to --objective graded")
     return TripletObjective()
-
-
-@contextlib.contextmanager
-def _warnings_in_lines() -> Iterator[list[str]]:
-    """Tell warnings in one line each on standard error; yield a list that gets the one about an interruption."""
-    from tqdm import tqdm
-
-    interruptions: list[str] = []
-
-    def tell(message: Warning | str, *_: Any, **__: Any) -> None:
-        line = " ".join(str(message).split())
-        if line.startswith("interrupted at step"):
-            interruptions.append(line)
-        else:
-            tqdm.write(f"tafm-loss: {line}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = tell
-        yield interruptions
-
-
-@contextlib.contextmanager
-def _errors_of_training() -> Iterator[None]:
-    """Turn the error of a run that diverged into one of the user's; others of its class keep their traceback."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "is not finite at step" not in str(error):
-            raise
-        raise ValueError(str(error)) from error
 
 
 def _summary(out: Path, report: Mapping[str, Any]) -> list[str]:

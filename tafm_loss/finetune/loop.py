@@ -95,7 +95,7 @@ class Loop:
         """Train to the end, and return whether it was reached, or an interrupt came first.
 
         Raises:
-            RuntimeError: if a term or the gradient stops being finite; the last checkpoint is kept.
+            FloatingPointError: if a term or the gradient stops being finite; the last checkpoint is kept.
         """
         steps = range(self.state.step, self.plan.steps)
         batches = prefetch(self._draw, steps)
@@ -179,7 +179,7 @@ class Loop:
     def _check_finite(self, means: Mapping[str, Tensor], step: int) -> None:
         wrong = [name for name, value in means.items() if not torch.isfinite(value).all()]
         if wrong:
-            raise RuntimeError(
+            raise FloatingPointError(
                 f"the objective is not finite at step {step}: {', '.join(name for name in wrong)}; {self._kept()}"
             )
 
@@ -187,7 +187,9 @@ class Loop:
         norm = self.accelerator.clip_grad_norm_(self.tuning.parameters(), LARGEST_GRADIENT)
         # A loss scaler looks for itself, and takes a smaller scale.
         if self.accelerator.scaler is None and not torch.isfinite(norm):
-            raise RuntimeError(f"the gradient is not finite at step {step}, although the objective is; {self._kept()}")
+            raise FloatingPointError(
+                f"the gradient is not finite at step {step}, although the objective is; {self._kept()}"
+            )
 
     def _kept(self) -> str:
         kept = "" if self.checkpoint is None else f"the last checkpoint is kept in {self.checkpoint.path}; "

@@ -41,11 +41,13 @@ class FinetuneResult:
             passes: {"step", "validation_loss", "validation_ordering_accuracy", selectivities}.
         report: {"before": figures, "after": figures} of `tafm_loss.finetune.report.report` on validation images;
             empty without any, after an interrupt, and in all processes but the first.
+        finished: whether the run came to its end; False after an interrupt.
     """
 
     backbone: Backbone
     history: list[dict[str, float]]
     report: dict[str, Any]
+    finished: bool = True
 
 
 def finetune_backbone(
@@ -118,7 +120,7 @@ def finetune_backbone(
         ValueError: for a frozen backbone; images that are too few, too small, outside [0, 1] or no RGB images; an
             unknown objective; a synthesizer without a sharp level; a batch that cannot be split; names that no
             parameter has; a checkpoint that is damaged or of a run with other arguments.
-        RuntimeError: if the objective or its gradient stops being finite.
+        FloatingPointError: if the objective or its gradient stops being finite.
         OSError: if `out_dir` cannot be written to.
 
     Warns:
@@ -172,7 +174,7 @@ def finetune_backbone(
     if not finished:
         again = "" if checkpoint is None else "; resume=True goes on from there"
         warnings.warn(f"interrupted at step {loop.state.step} of {steps}{again}", stacklevel=2)
-    return FinetuneResult(tuned, loop.state.history, figures)
+    return FinetuneResult(tuned, loop.state.history, figures, finished)
 
 
 # ---- what is tuned, by what ----
