@@ -27,6 +27,7 @@ from tafm_loss.finetune import finetune_backbone
 from tafm_loss.finetune.extent_probe import extent_probe
 from tafm_loss.finetune.objectives import GradedObjective, Objective, TripletObjective
 from tafm_loss.finetune.report import report
+from tafm_loss.finetune.report_table import least_selectivity
 from tafm_loss.scenes import generate_scenes
 
 SIZE = 128
@@ -35,15 +36,16 @@ PROBE_EVERY = 2
 GENERATED = 800
 SQUEEZENET = {"steps": 200, "batch_size": 4, "crop_size": 72, "learning_rate": 1e-3}
 COMPACT = {"steps": 1000, "batch_size": 6, "crop_size": 96, "learning_rate": 2e-3}
+LONGER = "graded + 0.3 geometry, 600 steps"
 OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "triplet": TripletObjective,
     "order alone": lambda: GradedObjective(distractors=False),
     "graded": GradedObjective,
     "graded + geometry": lambda: GradedObjective(geometry=1.0),
     "graded + geometry + extent": lambda: GradedObjective(geometry=1.0, extent=0.3),
+    LONGER: lambda: GradedObjective(geometry=0.3),
 }
-ONCE = ("graded + geometry + extent",)
-FIRST, LAST = "3", "24"
+ONCE = ("graded + geometry + extent", LONGER)
 
 
 def random_compact(seed: int) -> Backbone:
@@ -77,9 +79,10 @@ def arms(options: argparse.Namespace) -> Iterator[tuple[str, int, Callable[[], t
                 continue
 
             def tune(name: str = name, make: Callable[[], Objective] = objective, seed: int = seed) -> Any:
+                settings = SQUEEZENET | ({"steps": 600} if name == LONGER else {})
                 folder = options.out / f"{name.replace(' ', '-')}-{seed}"
                 tuned = finetune_backbone(
-                    start, options.train, objective=make(), out_dir=folder, resume=True, seed=seed, **SQUEEZENET
+                    start, options.train, objective=make(), out_dir=folder, resume=True, seed=seed, **settings
                 )
                 return tuned.backbone, start, tuned.history
 
@@ -100,17 +103,9 @@ def tuned_compact(source: str, options: argparse.Namespace) -> tuple[Backbone, B
     return tuned.backbone, None, tuned.history
 
 
-def least_selectivity(found: dict[str, Any], distractor: str) -> float:
-    """Return the least median over kinds and extents from 3 to 24 px."""
-    kinds = found["selectivity"][distractor]
-    extents = list(next(iter(kinds.values())))
-    chosen = extents[extents.index(FIRST) : extents.index(LAST) + 1]
-    return min(kind[extent]["median"] for kind in kinds.values() for extent in chosen)
-
-
 COLUMNS: dict[str, tuple[str, Callable[[dict[str, Any]], float | None]]] = {
-    "white noise": ("{:.1f}", lambda f: least_selectivity(f, "white noise")),
-    "scrambled": ("{:.1f}", lambda f: least_selectivity(f, "scrambled error")),
+    "white noise": ("{:.1f}", lambda f: least_selectivity(f["selectivity"]["white noise"])),
+    "scrambled": ("{:.1f}", lambda f: least_selectivity(f["selectivity"]["scrambled error"])),
     "recovery, dB": ("{:.1f}", lambda f: f["recovery_after_db"]),
     "Nyquist peak": ("{:.1f}", lambda f: f["gradient_peak"]),
     "mirrored": ("{:.2f}", lambda f: f["mirrored"]["median"]),
@@ -169,6 +164,7 @@ def main() -> None:
     parser.add_argument("--validation", type=Path, help="yet others, for the passes on the way (BSDS500 val)")
     parser.add_argument("--weights", type=Path, help="ImageNet weights for torchvision's squeezenet1_0")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arm", help="this one alone")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -178,7 +174,7 @@ def main() -> None:
     settings = SQUEEZENET if options.group == "squeezenet" else COMPACT
     for name, seed, tune in tqdm(list(arms(options)), desc=options.group):
         key = f"{name}, seed {seed}"
-        if key in known:
+        if key in known or options.arm not in (None, name):
             continue
         began = time.perf_counter()
         backbone, untuned, history = tune()

@@ -1,10 +1,11 @@
 """What tuned backbones do as losses: one small deblurring network, finished from the same start with each of them.
 
-The demo's network and schedule, on photographs. Wants the backbones of `finetuning.py squeezenet` in OUT, seed by seed;
-the network of seed s is finished with the backbone of seed s. Writes results/tuned_losses.json after every arm, and
+The demo's network and schedule, on photographs. Wants the backbones that `finetuning.py squeezenet` has put in OUT,
+and `finetuning.py compact` in OUT2; the network of seed s is finished with the SqueezeNet of seed s. Backbones that are
+not there are left out. Writes results/tuned_losses.json after every arm, and
 skips those that are there:
 
-    python benchmarks/tuned_losses.py OUT --train DIR --test DIR --weights FILE.safetensors [--seeds 3]
+    python benchmarks/tuned_losses.py OUT OUT2 --train DIR --test DIR --weights FILE.safetensors [--seeds 3]
 """
 
 import argparse
@@ -45,14 +46,18 @@ def untuned(options: argparse.Namespace) -> Backbone:
 
 def backbones(options: argparse.Namespace, seed: int) -> dict[str, Callable[[], Backbone]]:
     """Return what gives the backbone of each arm."""
+    folders = {f"L1 + SqueezeNet, {name}": options.out / f"{name.replace(' ', '-')}-{seed}" for name in SQUEEZENET_ARMS}
+    folders |= {
+        f"L1 + tafm-compact, {name}": options.compact / name.replace(" ", "-")
+        for name in ("generated scenes", "photographs")
+    }
     return {
-        "L1 + tafm-compact": lambda: create_backbone("tafm-compact"),
+        "L1 + tafm-compact, as bundled": lambda: create_backbone("tafm-compact"),
         "L1 + SqueezeNet, untuned": lambda: untuned(options),
         **{
-            f"L1 + SqueezeNet, {name}": lambda name=name: load_backbone(
-                options.out / f"{name.replace(' ', '-')}-{seed}"
-            )
-            for name in SQUEEZENET_ARMS
+            name: lambda folder=folder: load_backbone(folder)
+            for name, folder in folders.items()
+            if (folder / "config.json").exists()
         },
     }
 
@@ -92,6 +97,7 @@ def main() -> None:
     """Train the arms that are not there yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="where finetuning.py has put its backbones")
+    parser.add_argument("compact", type=Path, help="where finetuning.py compact has put its backbones")
     parser.add_argument("--train", type=Path, required=True, help="a folder of photographs (BSDS500 train)")
     parser.add_argument("--test", type=Path, required=True, help="other photographs (BSDS500 test)")
     parser.add_argument("--weights", type=Path, required=True, help="ImageNet weights for torchvision's squeezenet1_0")
@@ -101,7 +107,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     path = RESULTS / "tuned_losses.json"
     runs = json.loads(path.read_text())["runs"] if path.exists() else {}
-    facts = metadata("python benchmarks/tuned_losses.py OUT --train BSDS500/train --test BSDS500/test --weights FILE")
+    facts = metadata(
+        "python benchmarks/tuned_losses.py OUT OUT2 --train BSDS500/train --test BSDS500/test --weights FILE"
+    )
     training, _ = photograph_pairs(options.train, torch.Generator().manual_seed(0))
     crops = central_crops(options.test, HELD_OUT_SIZE, every=HELD_OUT_EVERY)
     held_out = blur_scenes(crops, torch.Generator().manual_seed(1))

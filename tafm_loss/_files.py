@@ -6,7 +6,9 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["replacing", "write_atomically"]
+__all__ = ["TEMPORARY_FILES", "replacing", "write_atomically"]
+
+TEMPORARY_FILES = ".*.tmp"
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -1,7 +1,6 @@
 """`tafm-loss finetune`."""
 
 import argparse
-import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,7 +76,7 @@ def _add_data(group: "argparse._ArgumentGroup") -> None:
         "--validation",
         default="0.1",
         metavar="SHARE_OR_DIR",
-        help="share of the scenes that is held out for the report, or other images (default: %(default)s)",
+        help="share of the scenes that is held out for the report, other images, or none (default: %(default)s)",
     )
 
 
@@ -105,7 +104,6 @@ def _add_training(group: "argparse._ArgumentGroup") -> None:
 def _run(options: argparse.Namespace) -> None:
     from tafm_loss.finetune import finetune_backbone
 
-    _keep_what_is_there(options.out, resume=options.resume)
     synthesizer, objective = _synthesizer(options), _objective(options)
     with warnings_in_lines():
         warnings.filterwarnings("ignore", "interrupted at step", UserWarning)  # told below, in the command's words
@@ -130,22 +128,6 @@ def _run(options: argparse.Namespace) -> None:
     if not result.finished:
         raise KeyboardInterrupt(f"interrupted; {options.out} holds a backbone that can be used, and --resume goes on")
     print("\n".join(_summary(options.out, result.report)))
-
-
-def _keep_what_is_there(out: Path, *, resume: bool) -> None:
-    """Raise ValueError if training would overwrite what is in the folder `out`."""
-    from tafm_loss.finetune.checkpoint import CHECKPOINT_FILE
-    from tafm_loss.finetune.report_files import FIGURES_FILE
-    from tafm_loss.weights import CONFIG_FILE, WEIGHTS_FILE
-
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out must name a folder; {out} is a file")
-    found = [name for name in (CHECKPOINT_FILE, WEIGHTS_FILE, CONFIG_FILE, FIGURES_FILE) if (out / name).exists()]
-    if not found or (resume and CHECKPOINT_FILE in found):
-        return
-    if CHECKPOINT_FILE in found:
-        raise ValueError(f"{out} holds {CHECKPOINT_FILE}; choose another --out, or go on with --resume")
-    raise ValueError(f"{out} holds {found[0]} and no {CHECKPOINT_FILE} to go on from; choose another --out")
 
 
 def _start(options: argparse.Namespace) -> "Backbone":
@@ -184,7 +166,9 @@ def _generated_scenes(number: str, options: argparse.Namespace, seed: int) -> "T
     return generate_scenes(int(number or GENERATED_SCENES), size, generator=torch.Generator().manual_seed(seed))
 
 
-def _validation(options: argparse.Namespace) -> "float | Path | Tensor | FrameExposures":
+def _validation(options: argparse.Namespace) -> "float | Path | Tensor | FrameExposures | None":
+    if options.validation == "none":
+        return None
     try:
         return float(options.validation)
     except ValueError:
@@ -232,15 +216,11 @@ def _summary(out: Path, report: Mapping[str, Any]) -> list[str]:
 
 
 def _selectivity_gains(report: Mapping[str, Any]) -> list[str]:
-    before, after = (report[when]["selectivity"] for when in ("before", "after"))
-    return [
-        f"least selectivity of blur against {distractor}: {_least_median(before[distractor]):.2f} before, "
-        f"{_least_median(after[distractor]):.2f} after"
-        for distractor in after
-    ]
+    from tafm_loss.finetune.report_table import least_selectivity
 
-
-def _least_median(kinds: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> float:
-    """Return the least median over kinds and extents of blur; NaN if there is none."""
-    medians = [spread["median"] for extents in kinds.values() for spread in extents.values()]
-    return min((median for median in medians if median is not None), default=math.nan)
+    gains = []
+    for distractor in report["after"]["selectivity"]:
+        before, after = (least_selectivity(report[when]["selectivity"][distractor]) for when in ("before", "after"))
+        if before is not None and after is not None:
+            gains.append(f"least selectivity of blur against {distractor}: {before:.2f} before, {after:.2f} after")
+    return gains

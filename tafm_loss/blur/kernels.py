@@ -38,6 +38,10 @@ class BlurKernels(NamedTuple):
     extents: Tensor
     kinds: Tensor
 
+    def of_scenes(self, part: slice) -> "BlurKernels":
+        """Return the kernels of some of the scenes."""
+        return BlurKernels(self.kernels[:, part], self.extents[:, part], self.kinds[part])
+
 
 class Roll(NamedTuple):
     """A camera that turns about its optical axis: up to `radians` over an exposure, seen at `nodes`."""

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tafm_loss._files import replacing, write_atomically
+from tafm_loss._files import TEMPORARY_FILES, replacing, write_atomically
 
-__all__ = ["Checkpoint", "Progress"]
+__all__ = ["CHECKPOINT_FILE", "Checkpoint", "Progress"]
 
 CHECKPOINT_FILE = "checkpoint.pt"
 HISTORY_FILE = "history.jsonl"
@@ -46,17 +46,15 @@ class Checkpoint:
     Args:
         folder: where.
         settings: what the run is; a checkpoint of another one is refused.
+        resume: whether to go on from the checkpoint, if there is one.
     """
 
-    def __init__(self, folder: Path, settings: str) -> None:
+    def __init__(self, folder: Path, settings: str, *, resume: bool) -> None:
         self.path = folder / CHECKPOINT_FILE
         self.history_path = folder / HISTORY_FILE
         self.settings = settings
+        self.resumes = resume and self.path.is_file()
         folder.mkdir(parents=True, exist_ok=True)
-
-    def exists(self) -> bool:
-        """Whether there is something to go on from."""
-        return self.path.is_file()
 
     def begin(self, history: list[dict[str, float]]) -> None:
         """Write the history so far, leaving out what an interrupted run recorded after its checkpoint.
@@ -64,6 +62,8 @@ class Checkpoint:
         Raises:
             OSError: if the folder cannot be written to.
         """
+        for stale in self.path.parent.glob(TEMPORARY_FILES):  # of a run that was killed while it wrote
+            stale.unlink()
         write_atomically(self.history_path, "".join(map(_line, history)).encode())
 
     def record(self, row: Mapping[str, float]) -> None:
@@ -78,8 +78,8 @@ class Checkpoint:
         with _warned(f"the checkpoint of step {progress.step}", self.path), replacing(self.path) as temporary:
             torch.save(content, temporary)
 
-    def load(self, parts: Mapping[str, Any]) -> Progress:
-        """Fill `parts` from the checkpoint, and return how far it had come.
+    def load(self, parts: Mapping[str, Any], device: torch.device | str = "cpu") -> Progress:
+        """Fill `parts` from the checkpoint, and return how far it had come, its scales on `device`.
 
         Raises:
             ValueError: if the file cannot be read, or is of another run.
@@ -97,7 +97,11 @@ class Checkpoint:
             )
         for name, part in parts.items():
             part.load_state_dict(content[name])
-        return Progress(**{field.name: content[field.name] for field in dataclasses.fields(Progress)})
+        progress = Progress(**{field.name: content[field.name] for field in dataclasses.fields(Progress)})
+        if progress.scales is not None and progress.untuned_scales is not None:
+            progress.scales = progress.scales.to(device)
+            progress.untuned_scales = progress.untuned_scales.to(device)
+        return progress
 
 
 @contextlib.contextmanager

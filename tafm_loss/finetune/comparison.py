@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tafm_loss.blur.kernels import BlurKernels
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 
 __all__ = ["BlurredImages", "Distance", "as_target", "blurred_chunks"]
@@ -24,12 +23,14 @@ class BlurredImages(NamedTuple):
     extents: Tensor
 
 
-def blurred_chunks(images: Tensor, synthesizer: BlurSynthesizer, generator: torch.Generator) -> Iterator[BlurredImages]:
+def blurred_chunks(
+    images: Tensor, synthesizer: BlurSynthesizer, generator: torch.Generator, *, chunk: int = CHUNK
+) -> Iterator[BlurredImages]:
     """Yield the images blurred, a few at a time; the kernels do not depend on how many."""
     drawn = synthesizer.sample(len(images), generator=generator)
-    for start in range(0, len(images), CHUNK):
-        part = slice(start, start + CHUNK)
-        kernels = BlurKernels(drawn.kernels[:, part], drawn.extents[:, part], drawn.kinds[part])
+    for start in range(0, len(images), chunk):
+        part = slice(start, start + chunk)
+        kernels = drawn.of_scenes(part)
         yield BlurredImages(images[part], synthesizer(images[part], kernels=kernels), kernels.extents)
 
 

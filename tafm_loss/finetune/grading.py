@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tafm_loss.blur.kernels import BlurKernels
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.finetune.triplets import GradedCrops
 
@@ -40,15 +39,15 @@ def grade(
     if isinstance(synthesizer, BlurSynthesizer):
         generator = torch.Generator().manual_seed(seed)
         drawn = synthesizer.sample(count, image_size=(sharp.shape[-2], sharp.shape[-1]), generator=generator)
-        kernels = BlurKernels(drawn.kernels[:, part], drawn.extents[:, part], drawn.kinds[part])
+        kernels = drawn.of_scenes(part)
         return GradedCrops(synthesizer(sharp, kernels=kernels), kernels.extents.to(sharp.device))
-    generator = torch.Generator().manual_seed(seed + part.indices(count)[0])
-    return _checked(synthesizer(sharp, generator=generator), len(sharp))
+    (own,) = scene_generators(seed, range(part.start, part.start + 1), torch.device("cpu"))
+    return _checked(synthesizer(sharp, generator=own), len(sharp))
 
 
 def scene_generators(seed: int, scenes: range, device: torch.device) -> list[torch.Generator]:
     """Return a generator for each scene of a batch; equal seed and scene give equal numbers, whatever the batch."""
-    return [torch.Generator(device).manual_seed(SCENES_APART * seed + scene) for scene in scenes]
+    return [torch.Generator(device).manual_seed((SCENES_APART * seed + scene) % 2**63) for scene in scenes]
 
 
 def _checked(returned: Any, scenes: int) -> GradedCrops:

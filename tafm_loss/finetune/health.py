@@ -4,6 +4,8 @@ Every function takes a `distance(pred, target) -> (N,)` that is differentiable i
 (N, 3, H, W) in [0, 1].
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -23,11 +25,11 @@ def health(distance: Distance, images: Tensor, *, seed: int = 0) -> dict[str, Te
 
     `mirrored`: the error of a 3 px shake with its sign turned, that is over-sharpening, over the shake itself;
     `grey`: the image without its colour, over a 3 px shake; `shift`: a shift by 1 px, over a 3 px shake;
-    `other`: another of the images, over a 24 px shake.
+    `other`: another of the images, over a 24 px shake; NaN where there is no other.
     """
     generator = torch.Generator().manual_seed(seed)
     parts: dict[str, list[Tensor]] = {name: [] for name in ("mirrored", "grey", "shift", "other")}
-    strangers = images.roll(1, 0)
+    strangers = images.roll(1, 0) if len(images) > 1 else images * math.nan
     start = 0
     for sharp, (weak, strong), _ in blurred_chunks(images, BlurSynthesizer((REFERENCE_EXTENT, 24.0)), generator):
         reference = distance(weak, sharp)

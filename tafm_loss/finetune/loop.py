@@ -54,7 +54,6 @@ class Loop:
         plan: the numbers.
         accelerator: accelerate's, which knows devices, precision and the other processes.
         checkpoint: where to keep the state, or None.
-        resume: whether to go on from the checkpoint, if there is one.
         progress: whether to show a bar.
     """
 
@@ -68,7 +67,6 @@ class Loop:
         accelerator: Any,
         checkpoint: Checkpoint | None,
         *,
-        resume: bool,
         progress: bool,
     ) -> None:
         self.plan = plan
@@ -85,8 +83,8 @@ class Loop:
         if accelerator.scaler is not None:
             self.parts["scaler"] = accelerator.scaler
         self.state = Progress()
-        if resume and checkpoint is not None and checkpoint.exists():
-            self.state = checkpoint.load(self.parts)
+        if checkpoint is not None and checkpoint.resumes:
+            self.state = checkpoint.load(self.parts, accelerator.device)
         if checkpoint is not None and accelerator.is_main_process:
             checkpoint.begin(self.state.history)
         self.validation = None if held_out is None else Validation(held_out, synthesizer, plan.seed)
@@ -97,7 +95,7 @@ class Loop:
         Raises:
             FloatingPointError: if a term or the gradient stops being finite; the last checkpoint is kept.
         """
-        steps = range(self.state.step, self.plan.steps)
+        steps = range(self.state.step, self.state.step if self._no_longer_better() else self.plan.steps)
         batches = prefetch(self._draw, steps)
         shown: dict[str, str] = {}
         with _interrupts() as interrupted, contextlib.closing(batches):
@@ -210,7 +208,7 @@ class Loop:
         return slice(start, start + size)
 
     def _seed(self, step: int) -> int:
-        return self.plan.seed * 1_000_003 + step
+        return (self.plan.seed * 1_000_003 + step) % 2**63
 
     # ---- the scale of every tap ----
 
@@ -239,7 +237,10 @@ class Loop:
         """Record and return what the held-out scenes say, and keep the weights if they are the best so far."""
         assert self.validation is not None
         assert self.state.scales is not None and self.state.untuned_scales is not None
-        figures = self.validation.figures(self.tuning, self.state.scales, self.state.untuned_scales)
+        own = self.validation.figures(self.tuning, self.state.scales, self.state.untuned_scales)
+        # All processes must come to the same decisions.
+        shared = self.accelerator.reduce(torch.tensor([*own.values()], device=self.accelerator.device), "mean")
+        figures = dict(zip(own, shared.tolist(), strict=True))
         self._record({"step": float(self.state.step - 1), **figures})
         self._note_best(figures["validation_loss"])
         return figures

@@ -60,7 +60,7 @@ class Objective:
     regresses_extent = False
 
     def versions(self, levels: Tensor, extents: Tensor, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
-        """Return named stacks of versions (K, N, C, H, W) of scenes; "blurred" must hold `levels[1:]`.
+        """Return named stacks of versions (K, N, C, H, W) of scenes; "blurred", that is `levels[1:]`, is always seen.
 
         Args:
             levels: graded blur (L, N, C, H, W), sharp first.
@@ -70,7 +70,10 @@ class Objective:
         return {"blurred": levels[1:]}
 
     def descent_levels(self, levels: int) -> slice:
-        """Return at which of the blurred levels the gradient of the distance is looked at; here at none."""
+        """Return at which of the blurred levels the gradient of the distance is looked at; here at none.
+
+        That of a backbone that ends in an embedding is not looked at anywhere.
+        """
         return slice(0)
 
     def terms(self, measured: Measured) -> dict[str, Tensor]:
@@ -232,6 +235,8 @@ class GradedObjective(Objective):
         }
 
     def _gradient_terms(self, measured: Measured) -> dict[str, Tensor]:
+        if not len(measured.descents):
+            return {}
         return {
             "descent": 2 * F.relu(self.least_descent - measured.descents).mean(),
             "checkerboard": 0.5 * F.relu(measured.checkerboards.clamp(min=1e-3).log()).mean(),

@@ -190,7 +190,7 @@ def _spreads(values: Mapping[str, Tensor]) -> Figures:
 
 
 def _spread(values: Tensor, *, digits: int = 3) -> dict[str, float | None]:
-    quantiles = values.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=values.dtype))
+    quantiles = values.nanquantile(torch.tensor([0.1, 0.5, 0.9], dtype=values.dtype))
     return {name: _plain(value, digits=digits) for name, value in zip(("p10", "median", "p90"), quantiles, strict=True)}
 
 

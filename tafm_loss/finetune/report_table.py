@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["HEALTH_RATIOS", "report_table"]
+__all__ = ["HEALTH_RATIOS", "least_selectivity", "report_table"]
 
 HEALTH_RATIOS = {
     "mirrored": "over-sharpening / 3 px shake",
@@ -31,7 +31,7 @@ def _column(figures: Mapping[str, Any]) -> dict[str, str]:
     kinds = ", ".join(figures["ordering_accuracy"])
     return {
         **{
-            f"selectivity, {distractor}, least from {LEAST_EXTENT:g} px": _text(_least_selectivity(kinds_of_blur))
+            f"selectivity, {distractor}, least from {LEAST_EXTENT:g} px": _text(least_selectivity(kinds_of_blur))
             for distractor, kinds_of_blur in figures["selectivity"].items()
         },
         **{ratio: _text(figures[name]["median"]) for name, ratio in HEALTH_RATIOS.items()},
@@ -49,7 +49,8 @@ def _column(figures: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _least_selectivity(kinds: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> float | None:
+def least_selectivity(kinds: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> float | None:
+    """Return the least median of {kind: {extent: spread}} over the kinds and the extents from 3 px, or None."""
     return _least(
         spread["median"]
         for extents in kinds.values()

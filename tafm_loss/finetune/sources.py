@@ -132,6 +132,8 @@ def none_usable(faults: Sequence[str]) -> ValueError:
 
 
 def _open_folder(folder: Path, minimum_size: int) -> Source:
+    if folder.is_file():
+        raise ValueError(f"images must be a folder; {folder} is a file")
     if not folder.is_dir():
         raise ValueError(f"images must be a folder, tensors or exposures; there is no folder {folder}")
     found = find_images(folder)
@@ -173,6 +175,10 @@ def _folder_scenes(paths: Sequence[Path]) -> Sequence[Path]:
 
 
 def _open_frames(exposures: FrameExposures, minimum_size: int) -> Source:
+    if len(exposures.counts) < 3:
+        raise ValueError(
+            f"exposures must have a sharp, a weak and a strong level or more, got counts {exposures.counts}"
+        )
     if exposures.counts[0] != 1:
         raise ValueError(
             f"exposures must begin with the sharp frame, got counts {exposures.counts}; "
@@ -226,7 +232,11 @@ def _open_dataset(dataset: Any, minimum_size: int) -> Source:
     def read(index: int) -> Graded:
         name = f"images[{index}]"
         with lock:
-            image = _checked(dataset[index], name)
+            try:
+                item = dataset[index]
+            except OSError as error:
+                raise UnusableImageError(f"{name}: {error}") from error
+            image = _checked(item, name)
             if len(image) != 3 and not first_converted:
                 first_converted.append(index)
                 warnings.warn(f"images become RGB, the first of them {name} ({len(image)} channels)", stacklevel=2)

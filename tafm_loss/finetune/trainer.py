@@ -2,22 +2,34 @@
 
 import copy
 import dataclasses
-import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tafm_loss.backbones.backbone import Backbone
+from tafm_loss.backbones.backbone import Backbone, BackboneConfig
 from tafm_loss.blur.synthesizer import BlurSynthesizer
+from tafm_loss.finetune.arguments import (
+    REPORT_IMAGES,
+    accelerator_for,
+    check_backbone,
+    check_folder,
+    check_plan,
+    check_synthesizer,
+    checked_objective,
+    choose_parameters,
+    report_images,
+    split_scenes,
+    usual_rate,
+)
 from tafm_loss.finetune.checkpoint import Checkpoint
 from tafm_loss.finetune.grading import Grade, default_synthesizer
 from tafm_loss.finetune.loop import Loop, Plan
-from tafm_loss.finetune.objectives import OBJECTIVES, Objective
-from tafm_loss.finetune.report import least_report_size, measure_units, report
+from tafm_loss.finetune.objectives import Objective
+from tafm_loss.finetune.report import measure_units, report
 from tafm_loss.finetune.report_files import write_reports
 from tafm_loss.finetune.sources import Images
 from tafm_loss.finetune.triplets import SceneCrops
@@ -25,10 +37,6 @@ from tafm_loss.finetune.tuning import Tuning
 from tafm_loss.weights import save_backbone
 
 __all__ = ["FinetuneResult", "finetune_backbone"]
-
-REPORT_IMAGES = 32
-RATE_FROM_NOTHING = 2e-3
-RATE_FROM_TRAINED = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +86,10 @@ def finetune_backbone(
     default objective also keeps changes that are not blur near.
 
     Every step's crops, blur and distractors follow from the seed and the number of the step, whatever the number of
-    processes and parts: a run on two processes, started by `accelerate launch`, gives what one with the same
-    `batch_size` does, up to rounding, as does a batch in parts. Three things stand apart: batch statistics of a head,
-    callables as `synthesizer`, and parts of an odd number of scenes.
+    processes and parts: a run on several processes, started by `accelerate launch` or, without GPUs, by
+    `ACCELERATE_USE_CPU=true torchrun`, gives what one with the same `batch_size` does, up to rounding, as does a batch
+    in parts. Three things stand apart: batch statistics of a head, callables as `synthesizer`, and parts of an odd
+    number of scenes. The first process writes and measures, the others return when the training ends.
 
     Args:
         backbone: what to start from; it is not changed. Its batch statistics stay as they are; those of a head that
@@ -127,30 +136,27 @@ def finetune_backbone(
         UserWarning: about images that are skipped or converted, a checkpoint that cannot be written, and an interrupt
             (Ctrl-C): the run then ends after the step, as if it were complete, and can be resumed.
     """
-    _check_backbone(backbone)
-    goal = _checked_objective(objective)
+    check_backbone(backbone)
+    goal = checked_objective(objective)
     blur = default_synthesizer() if synthesizer is None else synthesizer
-    _check_synthesizer(blur)
-    accelerator = _accelerator(mixed_precision, accumulation)
-    rate = _usual_rate(backbone) if learning_rate is None else learning_rate
-    _check_run(steps, batch_size, accumulation, rate, accelerator.num_processes)
-    if resume and out_dir is None:
-        raise ValueError("resume=True needs the out_dir that holds the checkpoint")
-    if patience is not None and validation is None:
-        raise ValueError("patience needs validation: a share of the scenes such as 0.1, or images")
-    crops, held_out = _split(images, validation, crop_size, seed)
-    report_images = None if held_out is None else _report_images(held_out, backbone)
-    tuned = copy.deepcopy(backbone).eval()
-    _choose_parameters(tuned.network, trainable)
-    tuned.to(memory_format=torch.channels_last)
+    check_synthesizer(blur)
+    check_folder(out_dir, images, resume=resume)
+    accelerator = accelerator_for(mixed_precision, accumulation)
+    rate = usual_rate(backbone) if learning_rate is None else learning_rate
     plan = Plan(steps, batch_size, rate, accumulation, patience, seed)
+    check_plan(plan, validated=validation is not None, processes=accelerator.num_processes)
+    crops, held_out = split_scenes(images, validation, crop_size, seed)
+    judged = None if held_out is None else report_images(held_out, backbone)
+    tuned = copy.deepcopy(backbone).eval()
+    choose_parameters(tuned.network, trainable)
+    tuned.to(memory_format=torch.channels_last)
     config = _tuned_config(backbone, crops, goal, blur, plan, crop_size, mixed_precision, trainable)
     checkpoint = None
     if out_dir is not None:
-        checkpoint = Checkpoint(Path(out_dir), f"{config.recipe} of {config.training_data} from {config.base_weights}")
-    loop = Loop(
-        Tuning(tuned, goal), crops, held_out, blur, plan, accelerator, checkpoint, resume=resume, progress=progress
-    )
+        validated = "nothing" if held_out is None else held_out.description
+        settings = f"{config.recipe} of {config.training_data} from {config.base_weights}, validated on {validated}"
+        checkpoint = Checkpoint(Path(out_dir), settings, resume=resume)
+    loop = Loop(Tuning(tuned, goal), crops, held_out, blur, plan, accelerator, checkpoint, progress=progress)
     finished = loop.run()
     # Mixed precision patched the forward of the module; the result must compute as it will when it is loaded again.
     tuned = accelerator.unwrap_model(loop.model, keep_fp32_wrapper=False).backbone
@@ -158,127 +164,18 @@ def finetune_backbone(
     tuned.config = config
     figures: dict[str, Any] = {}
     if accelerator.is_main_process:
-        folder = None if out_dir is None else Path(out_dir)
-        if folder is not None:
-            save_backbone(tuned, folder)  # first, so that no failure to measure loses the weights
-        unit_images = crops.centres(2 * REPORT_IMAGES) if report_images is None else report_images
-        tuned.config = dataclasses.replace(config, units=measure_units(tuned, unit_images))
-        if finished and report_images is not None:
-            figures = _reports(backbone, tuned, report_images, seed, progress)
-            tuned.config = dataclasses.replace(tuned.config, figures=figures["after"])
-        if folder is not None:
-            save_backbone(tuned, folder)
-            if figures:
-                write_reports(figures, folder)
-    accelerator.wait_for_everyone()
+        figures = _conclude(
+            tuned,
+            None if out_dir is None else Path(out_dir),
+            unit_images=crops.centres(2 * REPORT_IMAGES) if judged is None else judged,
+            report_on=lambda: (
+                _reports(backbone, tuned, judged, seed, progress) if finished and judged is not None else {}
+            ),
+        )
     if not finished:
         again = "" if checkpoint is None else "; resume=True goes on from there"
         warnings.warn(f"interrupted at step {loop.state.step} of {steps}{again}", stacklevel=2)
     return FinetuneResult(tuned, loop.state.history, figures, finished)
-
-
-# ---- what is tuned, by what ----
-
-
-def _check_backbone(backbone: Backbone) -> None:
-    if not isinstance(backbone, Backbone):
-        raise TypeError(
-            f"backbone must be a Backbone, got {type(backbone).__name__}; make one by create_backbone(name)"
-        )
-    if not list(backbone.parameters()):
-        raise ValueError("backbone is the frozen copy inside a loss; tune the backbone it was made from")
-
-
-def _checked_objective(objective: str | Objective) -> Objective:
-    if isinstance(objective, type):
-        raise TypeError(
-            f"objective must be an instance, got the class {objective.__name__}; write {objective.__name__}()"
-        )
-    if not isinstance(objective, str):
-        return objective
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)} or an Objective, got {objective!r}")
-    return OBJECTIVES[objective]()
-
-
-def _check_synthesizer(synthesizer: BlurSynthesizer | Grade) -> None:
-    if not callable(synthesizer):
-        raise TypeError(f"synthesizer must be a BlurSynthesizer or a callable, got {type(synthesizer).__name__}")
-    if isinstance(synthesizer, BlurSynthesizer) and (synthesizer.extents[0] != 0 or len(synthesizer.extents) < 3):
-        raise ValueError(f"the synthesizer's extents must be 0 and at least two more, got {synthesizer.extents}")
-
-
-def _check_run(steps: int, batch_size: int, accumulation: int, rate: float, processes: int) -> None:
-    if steps < 1 or accumulation < 1:
-        raise ValueError(f"steps and accumulation must be at least 1, got {steps} and {accumulation}")
-    if not 0 < rate < math.inf:
-        raise ValueError(f"learning_rate must be a positive number, got {rate}")
-    if batch_size % (processes * accumulation) or batch_size < 2 * processes * accumulation:
-        raise ValueError(
-            f"batch_size must be at least 2 scenes, and a multiple, for each of {processes} processes x {accumulation} "
-            f"parts, got {batch_size}"
-        )
-
-
-def _choose_parameters(network: nn.Module, trainable: Sequence[str] | None) -> None:
-    """Let gradient reach the parameters that `trainable` names alone, and batch statistics learn in a tuned head."""
-    own: Sequence[str] = getattr(network, "trained", ("",))
-    prefixes = own if trainable is None else tuple(trainable)
-    names = [name for name, _ in network.named_parameters()]
-    if unknown := [prefix for prefix in prefixes if not any(name.startswith(prefix) for name in names)]:
-        raise ValueError(f"trainable: no parameter begins with {', '.join(map(repr, unknown))}; there are {names}")
-    if not prefixes:
-        raise ValueError(f"trainable must name parameters; there are {names}")
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name.startswith(tuple(prefixes)))
-    for head in getattr(network, "trained", ()):
-        network.get_submodule(head).train(any(p.requires_grad for p in network.get_submodule(head).parameters()))
-
-
-def _usual_rate(backbone: Backbone) -> float:
-    return RATE_FROM_NOTHING if backbone.config.base_weights == "none" else RATE_FROM_TRAINED
-
-
-def _accelerator(mixed_precision: str, accumulation: int) -> Any:
-    from accelerate import Accelerator, DistributedDataParallelKwargs
-
-    try:
-        return Accelerator(
-            mixed_precision=mixed_precision,
-            gradient_accumulation_steps=accumulation,
-            # Batch statistics of the backbone are constants, and those of a head are saved by the first process.
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-        )
-    except ValueError as error:
-        raise ValueError(f"mixed_precision={mixed_precision!r} cannot be had in this process: {error}") from error
-
-
-# ---- on what ----
-
-
-def _split(
-    images: Images, validation: float | Images | None, crop_size: int, seed: int
-) -> tuple[SceneCrops, SceneCrops | None]:
-    crops = SceneCrops(images, crop_size)
-    if isinstance(validation, float):
-        return crops.split(validation, torch.Generator().manual_seed(seed))
-    if validation is None:
-        return crops, None
-    try:
-        return crops, SceneCrops(validation, crop_size)
-    except ValueError as error:
-        raise ValueError(f"validation: {error}") from error
-
-
-def _report_images(held_out: SceneCrops, backbone: Backbone) -> Tensor:
-    images = held_out.centres(REPORT_IMAGES)
-    least = least_report_size(backbone)
-    if images.shape[-1] < least:
-        raise ValueError(f"validation: images must be at least {least} px high and wide, got {images.shape[-1]} px")
-    return images
-
-
-# ---- what is left behind ----
 
 
 def _tuned_config(
@@ -290,7 +187,7 @@ def _tuned_config(
     crop_size: int,
     mixed_precision: str,
     trainable: Sequence[str] | None,
-) -> Any:
+) -> BackboneConfig:
     settings = {**dataclasses.asdict(plan), "crop_size": crop_size, "mixed_precision": mixed_precision}
     if trainable is not None:
         settings["trainable"] = list(trainable)
@@ -315,8 +212,25 @@ def _name(thing: Any) -> str:
     return str(getattr(thing, "__qualname__", type(thing).__qualname__))
 
 
+def _conclude(
+    tuned: Backbone, folder: Path | None, *, unit_images: Tensor, report_on: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Put units and figures into the config, and save; return the reports."""
+    if folder is not None:
+        save_backbone(tuned, folder)  # first, so that no failure to measure loses the weights
+    tuned.config = dataclasses.replace(tuned.config, units=measure_units(tuned, unit_images))
+    figures = report_on()
+    tuned.config = dataclasses.replace(tuned.config, figures=figures.get("after", {}))
+    if folder is not None:
+        save_backbone(tuned, folder)
+        if figures:
+            write_reports(figures, folder)
+    return figures
+
+
 def _reports(before: Backbone, after: Backbone, images: Tensor, seed: int, progress: bool) -> dict[str, Any]:
+    start = copy.deepcopy(before).cpu()
     return {
-        "before": report(before, images, seed=seed, progress=progress),
-        "after": report(after, images, untuned=before, seed=seed, progress=progress),
+        "before": report(start, images, seed=seed, progress=progress),
+        "after": report(after, images, untuned=start, seed=seed, progress=progress),
     }

@@ -36,7 +36,7 @@ class SceneCrops:
 
     Raises:
         TypeError: if `images` is nothing of that kind.
-        ValueError: if it holds fewer than 2 items of at least `crop_size`, or one that is no image.
+        ValueError: if it holds no item of at least `crop_size`, or one that is no image.
     """
 
     def __init__(self, images: Images, crop_size: int) -> None:
@@ -44,8 +44,8 @@ class SceneCrops:
             raise ValueError(f"crop_size must be at least 1 px, got {crop_size}")
         self.crop_size = crop_size
         self.source = open_source(images, crop_size)
-        if len(self.source) < 2:
-            raise ValueError(f"images must hold at least 2 scenes, got {len(self.source)}")
+        if not len(self.source):
+            raise ValueError("images must hold at least one, got none")
         self._items = torch.arange(len(self.source))
         numbers = {scene: number for number, scene in enumerate(dict.fromkeys(self.source.scenes))}
         self._scene_of = torch.tensor([numbers[scene] for scene in self.source.scenes])

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.finetune.objectives import Measured, Objective
@@ -72,7 +73,8 @@ class Tuning(nn.Module):
             untuned_scales: (T,), the same for the untuned backbone.
         """
         sharp = levels[0]
-        versions = self.goal.versions(levels, extents, generators)
+        # The graded levels come first, whatever else the objective wants to see.
+        versions = {"blurred": levels[1:]} | self.goal.versions(levels, extents, generators)
         counts = [len(stack) for stack in versions.values()]
         batch = torch.cat([sharp, *(stack.flatten(0, 1) for stack in versions.values())])
         batch = batch.contiguous(memory_format=torch.channels_last)
@@ -87,8 +89,7 @@ class Tuning(nn.Module):
         blurred = levels[1:]
         references = {tap: maps[: len(sharp)] for tap, maps in features.items()}
         slopes = [
-            self._slope(level, sharp, references, scales, generators)
-            for level in blurred[self.goal.descent_levels(len(blurred))]
+            self._slope(level, sharp, references, scales, generators) for level in blurred[self._sloped(len(blurred))]
         ]
         descents, checkerboards = torch.stack(slopes, dim=1) if slopes else extents.new_empty(2, 0, len(sharp))
         measured = Measured(
@@ -124,6 +125,10 @@ class Tuning(nn.Module):
             return DISTANCES[MAP_DISTANCE](a, b).flatten(1).mean(1)
         return (a.float() - b.float()).square().flatten(1).sum(1)
 
+    def _sloped(self, levels: int) -> slice:
+        # A head that learns batch statistics sees another image in another batch, and its slope means nothing.
+        return self.goal.descent_levels(levels) if self.backbone.config.spatial else slice(0)
+
     def _slope(
         self,
         level: Tensor,
@@ -138,7 +143,8 @@ class Tuning(nn.Module):
         right at smooth images alone.
         """
         noise = [torch.randn(level.shape[1:], generator=own, device=own.device) for own in generators]
-        with torch.enable_grad():
+        # The fused kernels of attention have no second derivative.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             pred = (level + DESCENT_NOISE * torch.stack(noise).to(level)).requires_grad_()
             features = self.backbone(pred)
             by_tap = torch.stack([self._compare(features[tap], references[tap]) for tap in self.taps])
@@ -149,7 +155,6 @@ class Tuning(nn.Module):
     def _predicted_extents(self, features: Mapping[str, Tensor], levels: int, scenes: int) -> Tensor | None:
         if self.extent_regression is None:
             return None
-        # The graded levels come first in the batch: the sharp scenes, then "blurred".
         graded = [features[tap][: levels * scenes].float() for tap in self.taps]
         activity = torch.cat(
             [maps.square().flatten(2).mean(2) if maps.dim() > 2 else maps.square() for maps in graded], 1

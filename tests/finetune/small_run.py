@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 import tafm_loss.finetune.loop
 from tafm_loss import create_backbone
@@ -34,8 +35,12 @@ def main() -> None:
         resume="resume" in sys.argv,
         progress=False,
     )
-    # Every process of several comes here; the first has written the weights.
-    (out / f"done-{sys.argv[-1]}").write_text(json.dumps({"sha256": result.backbone.sha256, "history": result.history}))
+    processes = PartialState().num_processes
+    if not PartialState().is_main_process:
+        return
+    (out / f"done-{sys.argv[-1]}").write_text(
+        json.dumps({"sha256": result.backbone.sha256, "history": result.history, "processes": processes})
+    )
 
 
 if __name__ == "__main__":

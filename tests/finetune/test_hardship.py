@@ -65,10 +65,11 @@ def test_two_processes_give_what_one_does(tmp_path: Path) -> None:
     # Ten steps: Adam divides gradients near zero by themselves, so that rounding errors grow with every step.
     one, two = tmp_path / "one", tmp_path / "two"
     finish(start(one, "10"))
-    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1")
-    launcher += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")
-    finish(start(two, "10", launcher=launcher))
+    # accelerate's own launcher starts several processes on GPUs alone.
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    finish(start(two, "10", launcher=launcher, env={**os.environ, "ACCELERATE_USE_CPU": "true"}))
     alone, together = (json.loads((out / "done-10").read_text()) for out in (one, two))
+    assert (alone["processes"], together["processes"]) == (1, 2)
     losses = [[row["loss"] for row in run["history"]] for run in (alone, together)]
     assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-5)
     assert losses[1] == pytest.approx(losses[0], rel=0.02)

@@ -228,9 +228,11 @@ def test_exposures_without_rising_extents_or_of_small_or_unreadable_frames_are_s
 
 
 def test_exposures_without_a_sharp_frame_are_refused(tmp_path: Path) -> None:
-    write_frames(tmp_path / "one", [0, 3, 6, 9, 12])
-    with pytest.raises(ValueError, match=r"got counts \(3, 5\); write counts=\(1, 3, 5\)"):
-        open_source(FrameExposures(tmp_path, (3, 5)), 32)
+    write_frames(tmp_path / "one", [0, 3, 6, 9, 12, 15, 18])
+    with pytest.raises(ValueError, match=r"got counts \(1, 3\)"):
+        open_source(FrameExposures(tmp_path, (1, 3)), 32)
+    with pytest.raises(ValueError, match=r"got counts \(3, 5, 7\); write counts=\(1, 3, 5, 7\)"):
+        open_source(FrameExposures(tmp_path, (3, 5, 7)), 32)
 
 
 # ---- tensors and data sets ----

@@ -15,7 +15,7 @@ from torchvision.utils import save_image
 from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
 from tafm_loss.backbones.embedding import EmbeddingNetwork
 from tafm_loss.backbones.registry import create_backbone
-from tafm_loss.blur import BlurSynthesizer
+from tafm_loss.blur import BlurSynthesizer, FrameExposures
 from tafm_loss.finetune import finetune_backbone
 from tafm_loss.finetune.checkpoint import Checkpoint, Progress
 from tafm_loss.finetune.objectives import GradedObjective, Measured, TripletObjective
@@ -44,6 +44,15 @@ def backbone() -> Backbone:
     with torch.random.fork_rng(devices=[]), pytest.warns(UserWarning):
         torch.manual_seed(0)
         return create_backbone("tafm-compact", weights=None)
+
+
+def small_embedding() -> Backbone:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = EmbeddingNetwork(64, block=0)
+    colours = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
+    config = BackboneConfig("clip", "clip", {"embedding": Tap(1024, 64)}, *colours, minimum_size=16, spatial=False)
+    return Backbone(network, config).eval()
 
 
 def weights(backbone: Backbone) -> Tensor:
@@ -126,21 +135,23 @@ def test_an_interrupted_run_ends_after_its_step_and_goes_on_to_where_an_unbroken
 
 
 def test_what_an_interrupted_run_recorded_after_its_checkpoint_is_recorded_once(tmp_path: Path) -> None:
-    checkpoint = Checkpoint(tmp_path, "settings")
+    checkpoint = Checkpoint(tmp_path, "settings", resume=True)
     checkpoint.begin([])
     checkpoint.record({"step": 0.0})
     checkpoint.save({}, Progress(step=1, history=[{"step": 0.0}]))
     checkpoint.record({"step": 20.0})
-    again = Checkpoint(tmp_path, "settings")
+    (tmp_path / ".0123.tmp").write_bytes(b"half a checkpoint")
+    again = Checkpoint(tmp_path, "settings", resume=True)
     again.begin(again.load({}).history)
     again.record({"step": 20.0})
     assert (tmp_path / "history.jsonl").read_text() == '{"step": 0.0}\n{"step": 20.0}\n'
+    assert not (tmp_path / ".0123.tmp").exists()
 
 
 def test_a_checkpoint_that_cannot_be_written_is_warned_about_and_the_one_before_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint = Checkpoint(tmp_path, "settings")
+    checkpoint = Checkpoint(tmp_path, "settings", resume=False)
     checkpoint.save({}, Progress(step=1))
 
     def full(content: Any, path: Path) -> None:
@@ -192,12 +203,10 @@ def test_what_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
 ) -> None:
     with pytest.raises(FloatingPointError, match=message):
         finetune_backbone(backbone, scenes, synthesizer=blur, steps=2, objective=Broken(part), **SMALL)
-    (tmp_path / "checkpoint.pt").write_bytes(b"as it was")
+    options = {"synthesizer": blur, "steps": 2, "objective": Broken(part), "out_dir": tmp_path, **SMALL}
     with pytest.raises(FloatingPointError, match=r"last checkpoint is kept in .*checkpoint\.pt"):
-        finetune_backbone(
-            backbone, scenes, synthesizer=blur, steps=2, objective=Broken(part), out_dir=tmp_path, **SMALL
-        )
-    assert (tmp_path / "checkpoint.pt").read_bytes() == b"as it was"
+        finetune_backbone(backbone, scenes, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["history.jsonl"]
 
 
 def test_the_validation_pass_is_recorded_and_patience_ends_the_run_with_the_best_weights(
@@ -230,7 +239,8 @@ def test_the_report_compares_before_and_after_on_held_out_scenes(
     reported: list[Any] = []
 
     def report(judged: Backbone, images: Tensor, *, untuned: Backbone | None = None, **options: Any) -> dict[str, Any]:
-        reported.append((weights(judged), len(images), untuned is backbone))
+        told = untuned is not None and torch.equal(weights(untuned), weights(backbone))
+        reported.append((weights(judged), len(images), told))
         return {"number": len(reported)}
 
     monkeypatch.setattr("tafm_loss.finetune.trainer.report", report)
@@ -240,6 +250,50 @@ def test_the_report_compares_before_and_after_on_held_out_scenes(
     assert [count for _, count, _ in reported] == [2, 2] and [told for *_, told in reported] == [False, True]
     assert torch.equal(reported[0][0], weights(backbone)) and torch.equal(reported[1][0], weights(result.backbone))
     assert "4 of 6" in result.backbone.config.training_data
+
+
+def test_a_run_that_stopped_early_is_not_trained_on(
+    backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tafm_loss.finetune.loop.VALIDATE_EVERY", 1)
+    monkeypatch.setattr("tafm_loss.finetune.trainer.report", lambda *given, **options: {})
+    monkeypatch.setattr("tafm_loss.finetune.trainer.write_reports", lambda *given: None)
+    losses = iter([1.0, 2.0])
+    monkeypatch.setattr(Validation, "figures", lambda *given: {"validation_loss": next(losses)})
+    options = {"synthesizer": blur, "steps": 8, "validation": 0.4, "patience": 1, "out_dir": tmp_path, **SMALL}
+    stopped = finetune_backbone(backbone, scenes, **options)
+    resumed = finetune_backbone(backbone, scenes, resume=True, **options)
+    assert stopped.finished and resumed.finished
+    assert torch.equal(weights(stopped.backbone), weights(resumed.backbone)) and stopped.history == resumed.history
+
+
+def test_an_earlier_run_is_not_written_over(
+    backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, tmp_path: Path
+) -> None:
+    options = {"synthesizer": blur, "steps": 1, "out_dir": tmp_path, **SMALL}
+    finetune_backbone(backbone, scenes, **options)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"holds checkpoint\.pt of an earlier run; resume that run, or choose another"):
+        finetune_backbone(backbone, scenes, **options)
+    (tmp_path / "checkpoint.pt").rename(tmp_path / "elsewhere.pt")
+    with pytest.raises(ValueError, match=r"holds model\.safetensors of an earlier run"):
+        finetune_backbone(backbone, scenes, resume=True, **options)
+    with pytest.raises(ValueError, match="out_dir must be a folder"):
+        finetune_backbone(backbone, scenes, **{**options, "out_dir": tmp_path / "model.safetensors"})
+    assert sorted(before.values()) == sorted(path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_attention_has_a_second_derivative(scenes: Tensor, blur: BlurSynthesizer) -> None:
+    with torch.random.fork_rng(devices=[]), pytest.warns(UserWarning):
+        start = create_backbone("clip-vit-b32", weights=None, layers=["block0"])
+    result = finetune_backbone(start, scenes, synthesizer=blur, steps=1, trainable=["visual.conv1"], **SMALL)
+    assert result.history[0]["descent"] > 0
+
+
+def test_the_graded_objective_takes_embeddings_but_not_their_slope(scenes: Tensor, blur: BlurSynthesizer) -> None:
+    goal = GradedObjective(geometry=1.0, extent=1.0)
+    result = finetune_backbone(small_embedding(), scenes, synthesizer=blur, objective=goal, steps=1, **SMALL)
+    assert "descent" not in result.history[0] and result.history[0]["extent"] > 0
 
 
 def test_only_what_is_trainable_changes(backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer) -> None:
@@ -253,12 +307,7 @@ def test_only_what_is_trainable_changes(backbone: Backbone, scenes: Tensor, blur
 
 
 def test_the_papers_form_learns_its_head_and_its_batch_statistics(scenes: Tensor, blur: BlurSynthesizer) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = EmbeddingNetwork(64, block=0)
-    colours = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
-    config = BackboneConfig("clip", "clip", {"embedding": Tap(1024, 64)}, *colours, minimum_size=16, spatial=False)
-    start = Backbone(network, config).eval()
+    start = small_embedding()
     # Batch normalisation alone sets most triplets of random features apart by the paper's margin.
     wide = TripletObjective(margin=8.0)
     result = finetune_backbone(start, scenes, synthesizer=blur, objective=wide, steps=21, **{**SMALL, "batch_size": 4})
@@ -296,6 +345,23 @@ def test_any_callable_grades(backbone: Backbone, scenes: Tensor) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             finetune_backbone(backbone, scenes, synthesizer=synthesizer, steps=1, **SMALL)
+
+
+def test_real_exposures_are_learned_from_as_they_are(
+    backbone: Backbone, scenes: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The report takes longer than all the rest.
+    monkeypatch.setattr("tafm_loss.finetune.trainer.report", lambda *given, **options: {"images": len(given[1])})
+    still = scenes[0].repeat_interleave(2, 1).repeat_interleave(2, 2)
+    for scene in ("one", "two", "three"):
+        (tmp_path / scene).mkdir()
+        for number in range(5):
+            save_image(still.roll(3 * number, 2), tmp_path / scene / f"{number}.png")
+    result = finetune_backbone(
+        backbone, FrameExposures(tmp_path), steps=2, validation=FrameExposures(tmp_path), **{**SMALL, "crop_size": 64}
+    )
+    assert "3 scenes of frames" in result.backbone.config.training_data
+    assert result.history[-1]["validation_loss"] > 0 and result.report["after"]["images"] == 3
 
 
 def test_mixed_precision_leaves_nothing_behind(
@@ -359,10 +425,15 @@ def test_arguments_that_make_no_sense_are_refused(backbone: Backbone, scenes: Te
         ({"batch_size": 6, "accumulation": 4}, ValueError, "1 processes x 4 parts, got 6"),
         ({"learning_rate": 0.0}, ValueError, "learning_rate must be a positive number, got 0.0"),
         ({"patience": 2}, ValueError, "patience needs validation"),
-        ({"validation": 1.5, "crop_size": 40}, ValueError, "share must lie between 0 and 1"),
+        ({"validation": 1.5, "crop_size": 40}, ValueError, "validation: share must lie between 0 and 1"),
+        ({"validation": 0, "crop_size": 40}, ValueError, "validation: share must lie between 0 and 1"),
+        ({"validation": scenes[0, 0, 0].int(), "crop_size": 40}, TypeError, "validation: images must be"),
+        ({"validation": 0.2, "patience": 0}, ValueError, "patience must be at least 1"),
+        ({"trainable": "stages", "crop_size": 40}, TypeError, r"write \['stages'\]"),
+        ({"images": tmp_path, "out_dir": tmp_path / "out"}, ValueError, "must not lie in the folder of images"),
         ({"crop_size": 100}, ValueError, r"images\[0\] must be at least 100 px"),
-        ({"images": []}, ValueError, "at least 2 scenes, got 0"),
-        ({"images": [scenes[0]], "crop_size": 40}, ValueError, "at least 2 scenes, got 1"),
+        ({"images": []}, ValueError, "at least one, got none"),
+        ({"images": [scenes[0]], "crop_size": 40}, ValueError, "at least 2 scenes to train on, got 1"),
         ({"images": [scenes, scenes]}, ValueError, r"images\[0\] must have shape \(3, H, W\)"),
         ({"images": scenes * 255, "crop_size": 40}, ValueError, r"images\[0\] must have values in \[0, 1\]"),
         ({"images": scenes * float("nan"), "crop_size": 40}, ValueError, "got nan"),

@@ -212,9 +212,8 @@ def test_if_every_image_turns_out_to_be_corrupt_the_first_reasons_are_told(tmp_p
 
 
 def test_too_little_to_draw_from_is_refused(noise: Tensor) -> None:
-    for images, count in (([], 0), (noise[:1], 1)):
-        with pytest.raises(ValueError, match=f"at least 2 scenes, got {count}"):
-            SceneCrops(images, SIZE)
+    with pytest.raises(ValueError, match="at least one, got none"):
+        SceneCrops([], SIZE)
     with pytest.raises(ValueError, match="crop_size must be at least 1"):
         SceneCrops(noise, 0)
     for count, part in ((0, slice(None)), (4, slice(4, 8))):

@@ -1,0 +1,180 @@
+"""What `finetune_backbone` is given: checked, and turned into what the loop works with."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tafm_loss.backbones.backbone import Backbone
+from tafm_loss.blur.synthesizer import BlurSynthesizer
+from tafm_loss.finetune.checkpoint import CHECKPOINT_FILE
+from tafm_loss.finetune.grading import Grade
+from tafm_loss.finetune.loop import Plan
+from tafm_loss.finetune.objectives import OBJECTIVES, Objective
+from tafm_loss.finetune.report import least_report_size
+from tafm_loss.finetune.report_files import FIGURES_FILE
+from tafm_loss.finetune.sources import Images
+from tafm_loss.finetune.triplets import SceneCrops
+from tafm_loss.weights import CONFIG_FILE, WEIGHTS_FILE
+
+__all__ = [
+    "REPORT_IMAGES",
+    "accelerator_for",
+    "check_backbone",
+    "check_folder",
+    "check_plan",
+    "check_synthesizer",
+    "checked_objective",
+    "choose_parameters",
+    "report_images",
+    "split_scenes",
+    "usual_rate",
+]
+
+REPORT_IMAGES = 32
+RATE_FROM_NOTHING = 2e-3
+RATE_FROM_TRAINED = 1e-3
+
+
+def check_backbone(backbone: Backbone) -> None:
+    """Raise TypeError or ValueError for what cannot be tuned."""
+    if not isinstance(backbone, Backbone):
+        raise TypeError(
+            f"backbone must be a Backbone, got {type(backbone).__name__}; make one by create_backbone(name)"
+        )
+    if not list(backbone.parameters()):
+        raise ValueError("backbone is the frozen copy inside a loss; tune the backbone it was made from")
+
+
+def checked_objective(objective: str | Objective) -> Objective:
+    """Return the objective of that name, or the one that is given."""
+    if isinstance(objective, type):
+        raise TypeError(
+            f"objective must be an instance, got the class {objective.__name__}; write {objective.__name__}()"
+        )
+    if not isinstance(objective, str):
+        return objective
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)} or an Objective, got {objective!r}")
+    return OBJECTIVES[objective]()
+
+
+def check_synthesizer(synthesizer: BlurSynthesizer | Grade) -> None:
+    """Raise unless it can be called and, if it makes blur, has a sharp level and two more."""
+    if not callable(synthesizer):
+        raise TypeError(f"synthesizer must be a BlurSynthesizer or a callable, got {type(synthesizer).__name__}")
+    if isinstance(synthesizer, BlurSynthesizer) and (synthesizer.extents[0] != 0 or len(synthesizer.extents) < 3):
+        raise ValueError(f"the synthesizer's extents must be 0 and at least two more, got {synthesizer.extents}")
+
+
+def check_plan(plan: Plan, *, validated: bool, processes: int) -> None:
+    """Raise ValueError for numbers that make no sense together."""
+    if plan.steps < 1 or plan.accumulation < 1:
+        raise ValueError(f"steps and accumulation must be at least 1, got {plan.steps} and {plan.accumulation}")
+    if not 0 < plan.learning_rate < math.inf:
+        raise ValueError(f"learning_rate must be a positive number, got {plan.learning_rate}")
+    parts = processes * plan.accumulation
+    if plan.batch_size % parts or plan.batch_size < 2 * parts:
+        raise ValueError(
+            f"batch_size must be at least 2 scenes, and a multiple, for each of {processes} processes x "
+            f"{plan.accumulation} parts, got {plan.batch_size}"
+        )
+    if plan.patience is not None and plan.patience < 1:
+        raise ValueError(f"patience must be at least 1 validation pass, got {plan.patience}")
+    if plan.patience is not None and not validated:
+        raise ValueError("patience needs validation: a share of the scenes such as 0.1, or images")
+
+
+def check_folder(out_dir: str | Path | None, images: Images, *, resume: bool) -> None:
+    """Raise ValueError unless results can go to `out_dir` without harm to what is there, and to the images."""
+    if out_dir is None:
+        if resume:
+            raise ValueError("resume=True needs the out_dir that holds the checkpoint")
+        return
+    folder = Path(out_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"out_dir must be a folder; {folder} is a file")
+    found = [name for name in (CHECKPOINT_FILE, WEIGHTS_FILE, CONFIG_FILE, FIGURES_FILE) if (folder / name).exists()]
+    if found and not (resume and found[0] == CHECKPOINT_FILE):
+        raise ValueError(f"{folder} holds {found[0]} of an earlier run; resume that run, or choose another folder")
+    if isinstance(images, str | Path) and Path(images).resolve() in (folder.resolve() / "file").parents:
+        raise ValueError(f"out_dir must not lie in the folder of images, {images}; got {out_dir}")
+
+
+def usual_rate(backbone: Backbone) -> float:
+    """Return the learning rate to take unless another is asked for."""
+    return RATE_FROM_NOTHING if backbone.config.base_weights == "none" else RATE_FROM_TRAINED
+
+
+def choose_parameters(network: nn.Module, trainable: Sequence[str] | None) -> None:
+    """Let gradient reach the parameters that `trainable` names alone, and batch statistics learn in a tuned head."""
+    if isinstance(trainable, str):
+        raise TypeError(f"trainable must be a sequence of names, got a string; write [{trainable!r}]")
+    own: Sequence[str] = getattr(network, "trained", ())
+    prefixes = (own or ("",)) if trainable is None else trainable
+    names = [name for name, _ in network.named_parameters()]
+    if unknown := [prefix for prefix in prefixes if not any(name.startswith(prefix) for name in names)]:
+        raise ValueError(f"trainable: no parameter begins with {', '.join(map(repr, unknown))}; there are {names}")
+    if not prefixes:
+        raise ValueError(f"trainable must name parameters; there are {names}")
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith(tuple(prefixes)))
+    for name, module in network.named_modules():
+        if name in own:
+            module.train(any(parameter.requires_grad for parameter in module.parameters()))
+
+
+def accelerator_for(mixed_precision: str, accumulation: int) -> Any:
+    """Return accelerate's Accelerator.
+
+    Raises:
+        ValueError: if this process has another precision already.
+        RuntimeError: if the launcher has started several processes that accelerate takes for one each.
+    """
+    from accelerate import Accelerator
+
+    try:
+        accelerator = Accelerator(mixed_precision=mixed_precision, gradient_accumulation_steps=accumulation)
+    except ValueError as error:
+        raise ValueError(f"mixed_precision={mixed_precision!r} cannot be had in this process: {error}") from error
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched > 1 and accelerator.num_processes == 1:
+        raise RuntimeError(
+            f"{launched} processes were launched, but accelerate sees one; without a GPU, set ACCELERATE_USE_CPU=true"
+        )
+    return accelerator
+
+
+def split_scenes(
+    images: Images, validation: float | Images | None, crop_size: int, seed: int
+) -> tuple[SceneCrops, SceneCrops | None]:
+    """Return the scenes to train on and, if any, those to validate on."""
+    crops = SceneCrops(images, crop_size)
+    held_out = None
+    try:
+        if isinstance(validation, int | float):
+            crops, held_out = crops.split(validation, torch.Generator().manual_seed(seed))
+        elif validation is not None:
+            held_out = SceneCrops(validation, crop_size)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"validation: {error}") from error
+    if len(crops) < 2:
+        raise ValueError(f"images must hold at least 2 scenes to train on, got {len(crops)}")
+    return crops, held_out
+
+
+def report_images(held_out: SceneCrops, backbone: Backbone) -> Tensor:
+    """Return the images (N, 3, S, S) that the report is made on.
+
+    Raises:
+        ValueError: if they are too small for it.
+    """
+    images = held_out.centres(REPORT_IMAGES)
+    least = least_report_size(backbone)
+    if images.shape[-1] < least:
+        raise ValueError(f"validation: images must be at least {least} px high and wide, got {images.shape[-1]} px")
+    return images
