@@ -134,7 +134,7 @@ def finetune_backbone(
 
     Warns:
         UserWarning: about images that are skipped or converted, a checkpoint that cannot be written, and an interrupt
-            (Ctrl-C): the run then ends after the step, as if it were complete, and can be resumed.
+            (Ctrl-C): the run then ends after the step, with a backbone that can be used, and can be resumed.
     """
     check_backbone(backbone)
     goal = checked_objective(objective)
