@@ -18,15 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import RESULTS, metadata, write_result
+from _common import RESULTS, ROOT, metadata, write_result
 from _photographs import central_crops
 from tqdm import tqdm
 
 from tafm_loss import Backbone, create_backbone
+from tafm_loss._figures import write_figure
 from tafm_loss.finetune import finetune_backbone
 from tafm_loss.finetune.extent_probe import extent_probe
 from tafm_loss.finetune.objectives import GradedObjective, Objective, TripletObjective
 from tafm_loss.finetune.report import report
+from tafm_loss.finetune.report_figure import plot_report
 from tafm_loss.finetune.report_table import least_selectivity
 from tafm_loss.scenes import generate_scenes
 
@@ -37,6 +39,8 @@ GENERATED = 800
 SQUEEZENET = {"steps": 200, "batch_size": 4, "crop_size": 72, "learning_rate": 1e-3}
 COMPACT = {"steps": 1000, "batch_size": 6, "crop_size": 96, "learning_rate": 2e-3}
 LONGER = "graded + 0.3 geometry, 600 steps"
+SHOWN = LONGER
+PICTURE = ROOT / "docs" / "report.png"
 OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "triplet": TripletObjective,
     "order alone": lambda: GradedObjective(distractors=False),
@@ -154,6 +158,13 @@ TRAINED = {
 }
 
 
+def draw(runs: dict[str, Any]) -> None:
+    """Draw the README's picture of a report: SqueezeNet before and after."""
+    before, after = (runs.get(f"{name}, seed 0") for name in ("untuned", SHOWN))
+    if before and after:
+        write_figure(plot_report({"before": before["figures"], "after": after["figures"]}), PICTURE)
+
+
 def main() -> None:
     """Tune and measure what is not there yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -186,6 +197,7 @@ def main() -> None:
             options.group
         ].format(**settings)
         write_result(path, {"table": table(known, caption), "metadata": facts, "runs": known})
+    draw(known)
 
 
 if __name__ == "__main__":
