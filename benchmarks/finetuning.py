@@ -38,8 +38,8 @@ PROBE_EVERY = 2
 GENERATED = 800
 SQUEEZENET = {"steps": 200, "batch_size": 4, "crop_size": 72, "learning_rate": 1e-3}
 COMPACT = {"steps": 1000, "batch_size": 6, "crop_size": 96, "learning_rate": 2e-3}
-LONGER = ("graded + 0.3 geometry, 600 steps", "graded + geometry, 600 steps")
-SHOWN = LONGER[-1]
+LONGER = "graded + 0.3 geometry, 600 steps"
+SHOWN = LONGER
 PICTURE = ROOT / "docs" / "report.png"
 OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "triplet": TripletObjective,
@@ -47,11 +47,10 @@ OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "graded": GradedObjective,
     "graded + geometry": lambda: GradedObjective(geometry=1.0),
     "graded + geometry + extent": lambda: GradedObjective(geometry=1.0, extent=0.3),
-    "graded + 0.3 geometry, 600 steps": lambda: GradedObjective(geometry=0.3),
-    "graded + geometry, 600 steps": lambda: GradedObjective(geometry=1.0),
+    LONGER: lambda: GradedObjective(geometry=0.3),
 }
 SELECTIVITY = "selectivity, white noise"
-ONCE = ("graded + geometry + extent", *LONGER)
+ONCE = ("graded + geometry + extent", LONGER)
 
 
 def random_compact(seed: int) -> Backbone:
@@ -85,7 +84,7 @@ def arms(options: argparse.Namespace) -> Iterator[tuple[str, int, Callable[[], t
                 continue
 
             def tune(name: str = name, make: Callable[[], Objective] = objective, seed: int = seed) -> Any:
-                settings = SQUEEZENET | ({"steps": 600} if name in LONGER else {})
+                settings = SQUEEZENET | ({"steps": 600} if name == LONGER else {})
                 folder = options.out / f"{name.replace(' ', '-')}-{seed}"
                 tuned = finetune_backbone(
                     start, options.train, objective=make(), out_dir=folder, resume=True, seed=seed, **settings

@@ -62,6 +62,25 @@ def seconds_a_step(kind: type[Loop], backbone: Backbone, goal: Objective, crops:
     return (time.perf_counter() - began) / STEPS
 
 
+def write(times: dict[str, dict[str, list[float]]]) -> None:
+    """Write the result of the rounds so far."""
+    rows, found = [], {}
+    for name, measured in times.items():
+        ratios = [read / kept for read, kept in zip(measured["folder"], measured["cached"], strict=True)]
+        folder = statistics.median(measured["folder"])
+        found[name] = {"seconds": measured, "ratio": statistics.median(ratios)}
+        rows.append([name, f"{1000 * folder:.0f}", f"{1 / folder:.2f}", f"{statistics.median(ratios):.2f}"])
+    rounds = len(measured["folder"])
+    table = {
+        "columns": ["backbone, objective", "ms a step", "steps/s", "with a folder / with one batch in memory"],
+        "rows": rows,
+        "caption": f"{BATCH_SIZE} crops of {CROP_SIZE} px, five levels; medians of {rounds} rounds of {STEPS} steps. "
+        "The folder is opened anew in every round, so that all files of its steps are decoded.",
+    }
+    command = "python benchmarks/training_cost.py --train BSDS500/train --weights squeezenet1_0-imagenet.safetensors"
+    write_result(RESULTS / "training_cost.json", {"table": table, "metadata": metadata(command), "cases": found})
+
+
 def main() -> None:
     """Measure all cases, in rounds."""
     from accelerate import Accelerator
@@ -91,20 +110,7 @@ def main() -> None:
             for source, kind in (("folder", Loop), ("cached", CachedLoop)):
                 crops = SceneCrops(options.train, CROP_SIZE)
                 times[name][source].append(seconds_a_step(kind, backbone, goal, crops, accelerator))
-    rows, found = [], {}
-    for name, measured in times.items():
-        ratios = [read / kept for read, kept in zip(measured["folder"], measured["cached"], strict=True)]
-        folder = statistics.median(measured["folder"])
-        found[name] = {"seconds": measured, "ratio": statistics.median(ratios)}
-        rows.append([name, f"{1000 * folder:.0f}", f"{1 / folder:.2f}", f"{statistics.median(ratios):.2f}"])
-    table = {
-        "columns": ["backbone, objective", "ms a step", "steps/s", "with a folder / with one batch in memory"],
-        "rows": rows,
-        "caption": f"{BATCH_SIZE} crops of {CROP_SIZE} px, five levels; medians of {options.rounds} rounds of {STEPS} "
-        "steps. The folder is opened anew in every round, so that all files of its steps are decoded.",
-    }
-    command = "python benchmarks/training_cost.py --train BSDS500/train --weights squeezenet1_0-imagenet.safetensors"
-    write_result(RESULTS / "training_cost.json", {"table": table, "metadata": metadata(command), "cases": found})
+        write(times)
 
 
 if __name__ == "__main__":
