@@ -74,8 +74,8 @@ def write(times: dict[str, dict[str, list[float]]]) -> None:
     table = {
         "columns": ["backbone, objective", "ms a step", "steps/s", "with a folder / with one batch in memory"],
         "rows": rows,
-        "caption": f"{BATCH_SIZE} crops of {CROP_SIZE} px, five levels; {STEPS} steps a round, medians over rounds: {rounds}. "
-        "The folder is opened anew in every round, so that all files of its steps are decoded.",
+        "caption": f"{BATCH_SIZE} crops of {CROP_SIZE} px, five levels; {STEPS} steps a round, medians over rounds: "
+        f"{rounds}. The folder is opened anew in every round, so that all files of its steps are decoded.",
     }
     command = "python benchmarks/training_cost.py --train BSDS500/train --weights squeezenet1_0-imagenet.safetensors"
     write_result(RESULTS / "training_cost.json", {"table": table, "metadata": metadata(command), "cases": found})

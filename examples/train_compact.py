@@ -6,8 +6,8 @@ The run can be interrupted and started again. OUT_DIR then holds model.safetenso
 tafm_loss/backbones/assets/tafm-compact.safetensors; `--install` copies it there. Its SHA-256 belongs into the registry.
 The same machine, versions and number of threads give the same file.
 
-The weights in the package were made by this script at commit 88b1b6c. The objective has changed since; what it makes now
-is the row "generated scenes" of benchmarks/results/finetuning_compact.json, which did no better as a loss
+The weights in the package were made by this script at commit 88b1b6c. The objective has changed since; what it makes
+now is the row "generated scenes" of benchmarks/results/finetuning_compact.json, which did no better as a loss
 (tuned_losses.json), so that the weights stayed as they are.
 """
 
