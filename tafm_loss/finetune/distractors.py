@@ -77,9 +77,9 @@ def brightened(images: Tensor) -> Tensor:
     return images + 0.1
 
 
-def shifted(images: Tensor) -> Tensor:
-    """Return images moved right by 1 px; scaled down, the change is that of a shift by less."""
-    return F.pad(images, (1, 0, 0, 0), mode="replicate")[..., :-1]
+def shifted(images: Tensor, pixels: int = 1) -> Tensor:
+    """Return images moved right, their border repeated; scaled down, the change is that of a shift by less."""
+    return F.pad(images, (pixels, 0, 0, 0), mode="replicate")[..., : images.shape[-1]]
 
 
 def jpeg(images: Tensor, quality: int = JPEG_QUALITY) -> Tensor:

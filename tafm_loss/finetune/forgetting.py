@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tafm_loss.finetune.comparison import CHUNK, Distance, as_target
-from tafm_loss.finetune.distractors import grey, jpeg
+from tafm_loss.finetune.distractors import grey, jpeg, shifted
 from tafm_loss.finetune.rank_correlation import spearman
 
 __all__ = ["agreement", "distorted"]
@@ -87,7 +86,7 @@ def _colour_cast(images: Tensor, amount: float, _: torch.Generator) -> Tensor:
 
 
 def _shift(images: Tensor, pixels: float, _: torch.Generator) -> Tensor:
-    return F.pad(images, (int(pixels), 0, 0, 0), mode="replicate")[..., : images.shape[-1]]
+    return shifted(images, int(pixels))
 
 
 def _posterised(images: Tensor, levels: float, _: torch.Generator) -> Tensor:
