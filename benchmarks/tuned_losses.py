@@ -96,7 +96,7 @@ def table(runs: dict[str, Any], scenes: int) -> dict[str, Any]:
 def main() -> None:
     """Train the arms that are not there yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, help="where finetuning.py has put its backbones")
+    parser.add_argument("out", type=Path, help="where finetuning.py squeezenet has put its backbones")
     parser.add_argument("compact", type=Path, help="where finetuning.py compact has put its backbones")
     parser.add_argument("--train", type=Path, required=True, help="a folder of photographs (BSDS500 train)")
     parser.add_argument("--test", type=Path, required=True, help="other photographs (BSDS500 test)")

@@ -177,9 +177,7 @@ class Loop:
     def _check_finite(self, means: Mapping[str, Tensor], step: int) -> None:
         wrong = [name for name, value in means.items() if not torch.isfinite(value).all()]
         if wrong:
-            raise FloatingPointError(
-                f"the objective is not finite at step {step}: {', '.join(name for name in wrong)}; {self._kept()}"
-            )
+            raise FloatingPointError(f"the objective is not finite at step {step}: {', '.join(wrong)}; {self._kept()}")
 
     def _clip(self, step: int) -> None:
         norm = self.accelerator.clip_grad_norm_(self.tuning.parameters(), LARGEST_GRADIENT)

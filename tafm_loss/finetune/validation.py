@@ -36,11 +36,12 @@ class Validation:
     @torch.no_grad()
     def figures(self, tuning: Tuning, scales: Tensor, untuned_scales: Tensor) -> dict[str, float]:
         """Return the objective, the ordering accuracy and, for blur, the selectivities at 3 and 12 px, the lesser."""
+        count = self.graded.levels.shape[1]
         modes = {module: module.training for module in tuning.modules()}
         tuning.eval()
         try:
             losses, accuracies = [], []
-            for start in range(0, self.graded.levels.shape[1], CHUNK):
+            for start in range(0, count, CHUNK):
                 levels, extents = (part[:, start : start + CHUNK].to(scales.device) for part in self.graded)
                 scenes = range(start, start + levels.shape[1])
                 generators = scene_generators(self.seed, scenes, scales.device)
@@ -48,8 +49,8 @@ class Validation:
                 losses.append(len(scenes) * float(torch.stack([*output.terms.values()]).sum()))
                 accuracies.append(len(scenes) * float(output.ordering_accuracy))
             figures = {
-                "validation_loss": sum(losses) / self.graded.levels.shape[1],
-                "validation_ordering_accuracy": sum(accuracies) / self.graded.levels.shape[1],
+                "validation_loss": sum(losses) / count,
+                "validation_ordering_accuracy": sum(accuracies) / count,
             }
             return figures | (self._selectivities(tuning, scales) if self.knows_blur else {})
         finally:
