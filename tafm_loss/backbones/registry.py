@@ -14,7 +14,7 @@ from tafm_loss.backbones.architecture import Architecture
 from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
 from tafm_loss.backbones.clip_towers import CLIP_TOWERS, IMAGE_SIZE, ClipResNetArchitecture, ClipViTArchitecture
 from tafm_loss.backbones.compact import COMPACT_CONFIG, CompactNetwork
-from tafm_loss.backbones.embedding import EmbeddingArchitecture, EmbeddingNetwork
+from tafm_loss.backbones.embedding import EmbeddingArchitecture
 from tafm_loss.backbones.tapped import measure_taps
 from tafm_loss.backbones.torchvision_networks import TORCHVISION_NAMES, TorchvisionArchitecture
 from tafm_loss.backbones.weight_files import WeightFile, WeightsError, fill_network, parse_safetensors, read_weights
@@ -214,9 +214,6 @@ def from_weights(
         raise WeightsError(f"the config in {file.name} does not fit: {error}") from error
     network = architecture.build_empty(chosen)
     fill_network(network, file, architecture.name, accepts=architecture.accepts)
-    if isinstance(network, EmbeddingNetwork):
-        # PyTorch 2.2 forgets it when the tensors of a file take the place of empty ones.
-        network.visual.requires_grad_(False)
     if config is None:
         known = default or architecture.is_default(file)
         named = None if known else f"{file.name} (sha256 {file.sha256})"
