@@ -3,22 +3,42 @@
 from tafm_loss._version import __version__
 from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
 from tafm_loss.backbones.registry import create_backbone, list_backbones
-from tafm_loss.backbones.weight_files import WeightsError
+from tafm_loss.backbones.weight_errors import (
+    WeightsAccessError,
+    WeightsCorruptError,
+    WeightsError,
+    WeightsFormatError,
+    WeightsNotFoundError,
+    WeightsUnavailableError,
+)
 from tafm_loss.blur import BlurKernels, BlurSynthesizer, blur_extent
 from tafm_loss.finetune import FinetuneResult, finetune_backbone
-from tafm_loss.losses import FeatureMaps, TaskAdaptiveFeatureLoss, calibrate_weight, gradient_ratio, multi_output
-from tafm_loss.weights import load_backbone, save_backbone
+from tafm_loss.losses import (
+    DiscriminativeFeatureLoss,
+    FeatureMaps,
+    TaskAdaptiveFeatureLoss,
+    calibrate_weight,
+    gradient_ratio,
+    multi_output,
+)
+from tafm_loss.weights import load_backbone, push_backbone, save_backbone
 
 __all__ = [
     "Backbone",
     "BackboneConfig",
     "BlurKernels",
     "BlurSynthesizer",
+    "DiscriminativeFeatureLoss",
     "FeatureMaps",
     "FinetuneResult",
     "Tap",
     "TaskAdaptiveFeatureLoss",
+    "WeightsAccessError",
+    "WeightsCorruptError",
     "WeightsError",
+    "WeightsFormatError",
+    "WeightsNotFoundError",
+    "WeightsUnavailableError",
     "__version__",
     "blur_extent",
     "calibrate_weight",
@@ -28,5 +48,6 @@ __all__ = [
     "list_backbones",
     "load_backbone",
     "multi_output",
+    "push_backbone",
     "save_backbone",
 ]

@@ -5,14 +5,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from tafm_loss._commands import blur, demo, finetune, info, report
+from tafm_loss._commands import blur, demo, finetune, info, push, report
 from tafm_loss._version import __version__
 
 __all__ = ["main"]
 
 USER_ERROR = 2
 INTERRUPTED = 130
-COMMANDS = (demo, blur, finetune, report, info)
+COMMANDS = (demo, blur, finetune, report, push, info)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.hub_fixtures import hub, xet_hub  # noqa: F401
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

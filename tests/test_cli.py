@@ -46,7 +46,10 @@ def test_info_lists_every_backbone_with_size_taps_and_licence(capsys: pytest.Cap
 
 def test_info_of_the_bundled_backbone_is_the_config_in_its_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "tafm-compact"]) == 0
-    assert json.loads(capsys.readouterr().out) == json.loads(tafm_loss.create_backbone("tafm-compact").config.to_json())
+    shown = json.loads(capsys.readouterr().out)
+    backbone = tafm_loss.create_backbone("tafm-compact")
+    assert shown.pop("sha256") == backbone.sha256
+    assert shown == json.loads(backbone.config.to_json())
 
 
 def test_info_of_a_listed_network_needs_no_download(
@@ -61,10 +64,14 @@ def test_info_of_a_listed_network_needs_no_download(
     assert config["taps"]["relu3_3"] == [256, 4] and config["mean"] == [0.485, 0.456, 0.406]
 
 
-def test_info_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tafm_loss.save_backbone(tafm_loss.create_backbone("tafm-compact"), tmp_path / "mine")
-    assert main(["info", str(tmp_path / "mine")]) == 0
-    assert json.loads(capsys.readouterr().out)["architecture"] == "tafm-compact"
+def test_info_of_a_folder_needs_no_code_of_its_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tafm_loss.BackboneConfig("mine", "mine-of-3", {"map": tafm_loss.Tap(4, 1)}, (0.5,) * 3, (0.5,) * 3, 3)
+    backbone = tafm_loss.Backbone(torch.nn.Conv2d(3, 4, 3), config)
+    folder = tafm_loss.save_backbone(backbone, tmp_path / "mine")
+    assert main(["info", str(folder)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["architecture"], shown["sha256"]) == ("mine-of-3", backbone.sha256)
+    assert shown["source"] == str(folder)
 
 
 def test_info_of_a_mistyped_name_says_what_is_near(capsys: pytest.CaptureFixture[str]) -> None:

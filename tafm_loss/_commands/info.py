@@ -1,6 +1,7 @@
 """`tafm-loss info`."""
 
 import argparse
+import json
 from typing import TYPE_CHECKING
 
 from tafm_loss._commands.arguments import Commands
@@ -18,9 +19,12 @@ def add(commands: Commands) -> None:
         "info",
         help="list the backbones, or show one in full",
         description="Lists the backbones with size, taps, licence and where their weights come from; with a name, "
-        "folder or Hub id, shows everything that is known about that one.",
+        "folder or Hub id, shows everything that is known about that one: where it was found and its SHA-256, its "
+        "config, and the figures measured when it was made.",
     )
-    parser.add_argument("name", nargs="?", help="a backbone; without it, all that can be named")
+    parser.add_argument(
+        "name", metavar="SOURCE", nargs="?", help="a name, a folder or a Hub id; without it, all that can be named"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -28,7 +32,7 @@ def _run(options: argparse.Namespace) -> None:
     from tafm_loss.backbones.registry import describe_backbones
 
     if options.name is not None:
-        print(_known_config(options.name).to_json())
+        print(_describe(options.name))
         return
     head = ["name", "weights", "file", "read at", "taps", "licence", "where from"]
     rows = [
@@ -50,15 +54,27 @@ def _run(options: argparse.Namespace) -> None:
     )
 
 
-def _known_config(name: str) -> "BackboneConfig":
-    """Return the config, without downloading weights for names whose config does not need them."""
+def _describe(name: str) -> str:
+    """Return all that is known about a backbone as JSON; weights that need not be downloaded for it are not."""
+    from tafm_loss.backbones.downloads import HubRepository
     from tafm_loss.backbones.registry import find_architecture, list_backbones
-    from tafm_loss.weights import load_backbone
+    from tafm_loss.weights.loading import load_backbone, read_file
+    from tafm_loss.weights.sources import read_source
 
-    architecture = find_architecture(name) if name in list_backbones() else None
-    if architecture is not None and architecture.source != "tafm-loss":
-        return architecture.config(architecture.build_empty(architecture.taps), base_weights=None)
-    return load_backbone(name).config
+    place = read_source(name)
+    if place not in list_backbones():
+        # Not loaded: an architecture of somebody's own can be described without its code.
+        file, origin = read_file(place, HubRepository(""))
+        return _as_json(file.config, sha256=file.sha256, source=origin or str(place))
+    architecture = find_architecture(name)
+    if architecture.source != "tafm-loss":
+        return _as_json(architecture.config(architecture.build_empty(architecture.taps), base_weights=None))
+    backbone = load_backbone(name)
+    return _as_json(backbone.config, sha256=backbone.sha256)
+
+
+def _as_json(config: "BackboneConfig | None", **facts: str) -> str:
+    return json.dumps({**facts, **({} if config is None else json.loads(config.to_json()))}, indent=1)
 
 
 def _megabytes(size: int) -> str:

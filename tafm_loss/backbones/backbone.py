@@ -6,15 +6,18 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from tafm_loss._images import check_images
+from tafm_loss._strict_json import read_object
 
 __all__ = ["Backbone", "BackboneConfig", "Tap"]
+
+LARGEST_MINIMUM = 4096
 
 
 class Tap(NamedTuple):
@@ -77,11 +80,9 @@ class BackboneConfig:
             ValueError: if the text is no JSON object, has missing or unknown fields, or one of the wrong kind.
         """
         try:
-            fields = json.loads(text, parse_constant=_refuse_constant)
-        except RecursionError:
-            raise ValueError("a backbone config must not be nested that deeply") from None
-        if not isinstance(fields, dict):
-            raise ValueError(f"a backbone config must be a JSON object, got {type(fields).__name__}")
+            fields = read_object(text)
+        except ValueError as error:
+            raise ValueError(f"a backbone config cannot be read: {error}") from None
         known = {field.name for field in dataclasses.fields(cls)}
         required = {"name", "architecture", "taps", "mean", "std", "minimum_size"}
         if unknown := sorted(fields.keys() - known):
@@ -93,10 +94,6 @@ class BackboneConfig:
         fields["taps"] = {name: Tap(*tap) for name, tap in fields["taps"].items()}
         fields["mean"], fields["std"] = tuple(fields["mean"]), tuple(fields["std"])
         return cls(**fields)
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"a backbone config must hold finite numbers, got {text}")
 
 
 def _check_field(name: str, value: Any) -> None:
@@ -133,7 +130,10 @@ _FIELD_KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "taps": ("{name: [channels, stride]}", lambda value: _maps(value, _is_tap) and bool(value)),
     "mean": ("three numbers", _is_colour),
     "std": ("three positive numbers", lambda value: _is_colour(value) and min(value) > 0),
-    "minimum_size": ("a positive integer", _is_size),
+    "minimum_size": (
+        f"an integer from 1 to {LARGEST_MINIMUM}",
+        lambda value: _is_size(value) and value <= LARGEST_MINIMUM,
+    ),
     "spatial": ("true or false", lambda value: isinstance(value, bool)),
     "units": (
         "{distance: {tap: positive number}}",
@@ -150,10 +150,14 @@ class Backbone(nn.Module):
         network: maps normalised images (N, 3, H, W) to a dict that holds one tensor for every tap of
             `config`: (N, C, H', W'), or (N, C) if `config.spatial` is False.
         config: the facts about it.
+
+    Attributes:
+        source: "hf-hub:owner/name@commit" if it was loaded from the Hub, else None.
     """
 
     mean: Tensor
     std: Tensor
+    source: str | None = None
 
     def __init__(self, network: nn.Module, config: BackboneConfig) -> None:
         super().__init__()

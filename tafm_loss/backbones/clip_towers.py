@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from tafm_loss.backbones.architecture import Architecture
 from tafm_loss.backbones.backbone import Tap
+from tafm_loss.backbones.downloads import HubRepository
 from tafm_loss.backbones.tapped import Step, TappedNetwork
-from tafm_loss.backbones.weight_files import WeightFile, WeightsError, reachable
+from tafm_loss.backbones.weight_errors import WeightsError
+from tafm_loss.backbones.weight_files import WeightFile, read_weights
 
 __all__ = [
     "CLIP_TOWERS",
@@ -34,16 +36,17 @@ BLOCKS = 12
 
 
 class Tower(NamedTuple):
-    """What open_clip calls a tower, and the size of its patches in px (0: none)."""
+    """What open_clip calls a tower, where its weights are on the Hub, and the size of its patches in px (0: none)."""
 
     model: str
+    repo_id: str
     patch: int = 0
 
 
 CLIP_TOWERS: Mapping[str, Tower] = {
-    "clip-rn50": Tower("RN50-quickgelu"),
-    "clip-vit-b16": Tower("ViT-B-16-quickgelu", 16),
-    "clip-vit-b32": Tower("ViT-B-32-quickgelu", 32),
+    "clip-rn50": Tower("RN50-quickgelu", "timm/resnet50_clip.openai"),
+    "clip-vit-b16": Tower("ViT-B-16-quickgelu", "timm/vit_base_patch16_clip_224.openai", 16),
+    "clip-vit-b32": Tower("ViT-B-32-quickgelu", "timm/vit_base_patch32_clip_224.openai", 32),
 }
 
 
@@ -74,40 +77,25 @@ class _ClipArchitecture(Architecture):
 
     @property
     def default_weights_name(self) -> str:
-        """The name of OpenAI's weights in open_clip."""
-        return f"open_clip {self.tower.model}, pretrained=openai"
+        """The name of OpenAI's weights in open_clip, and where they are on the Hub."""
+        return f"open_clip {self.tower.model}, pretrained=openai (hf-hub:{self.tower.repo_id})"
 
     def default_weights(self) -> WeightFile:
-        """Return OpenAI's weights through open_clip, from the Hub's cache or the Hub.
+        """Return OpenAI's weights as open_clip publishes them, from the Hub's cache or the Hub.
 
         Raises:
-            WeightsError: if they are not in the cache and there is no connection.
+            WeightsError: if they are not in the cache and cannot be downloaded.
         """
-        import open_clip
-        from huggingface_hub import constants, try_to_load_from_cache
-
-        repository = open_clip.get_pretrained_cfg(self.tower.model, "openai")["hf_hub"].strip("/")
-        cached = isinstance(try_to_load_from_cache(repository, HUB_FILE), str)
-        if not cached and (constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT)):
-            raise WeightsError(self._unavailable(repository, f"{constants.ENDPOINT} cannot be reached"))
-        try:
-            # open_clip draws a random text tower on the way; the caller's random state is none of its business.
-            with torch.random.fork_rng(devices=[]):
-                model = open_clip.create_model(self.tower.model, pretrained="openai", device="cpu")
-        except Exception as error:  # open_clip lets through whatever its loaders raise
-            raise WeightsError(self._unavailable(repository, str(error))) from error
-        tensors = {PREFIX + name: tensor for name, tensor in model.visual.state_dict().items()}
-        return WeightFile(HUB_FILE, "", tensors)
-
-    def _unavailable(self, repository: str, reason: str) -> str:
         from huggingface_hub import constants
 
-        folder = Path(constants.HF_HUB_CACHE)
-        line = f'create_backbone("{self.name}", weights="{Path("path", "to", HUB_FILE)}")'
-        return (
-            f"the weights {HUB_FILE} of {self.name} cannot be had: looked for in {folder}, then for {repository} on "
-            f"the Hub ({reason}). Load the file from disk with {line}"
-        )
+        try:
+            return read_weights(HubRepository(self.tower.repo_id).fetch(HUB_FILE, None))
+        except WeightsError as error:
+            line = f'create_backbone("{self.name}", weights="{Path("path", "to", HUB_FILE)}")'
+            raise type(error)(
+                f"the weights {HUB_FILE} of {self.name} cannot be had: looked for in {constants.HF_HUB_CACHE}, then on "
+                f"the Hub; {error}. Load the file from disk with {line}"
+            ) from None
 
 
 class ClipResNetArchitecture(_ClipArchitecture):

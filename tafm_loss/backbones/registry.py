@@ -17,9 +17,18 @@ from tafm_loss.backbones.compact import COMPACT_CONFIG, CompactNetwork
 from tafm_loss.backbones.embedding import EmbeddingArchitecture
 from tafm_loss.backbones.tapped import measure_taps
 from tafm_loss.backbones.torchvision_networks import TORCHVISION_NAMES, TorchvisionArchitecture
-from tafm_loss.backbones.weight_files import WeightFile, WeightsError, fill_network, parse_safetensors, read_weights
+from tafm_loss.backbones.weight_errors import WeightsFormatError, WeightsNotFoundError
+from tafm_loss.backbones.weight_files import WeightFile, fill_network, read_weight_bytes, read_weights
 
-__all__ = ["BackboneSummary", "create_backbone", "describe_backbones", "from_weights", "list_backbones"]
+__all__ = [
+    "BackboneSummary",
+    "create_backbone",
+    "describe_backbones",
+    "find_architecture",
+    "from_weights",
+    "list_backbones",
+    "no_such_backbone",
+]
 
 COMPACT_FILE = "tafm-compact.safetensors"
 COMPACT_SHA256 = "8e594c2c5bb6a050cc32c94224412ed5a7a0ec82ec890c1d082487ecae4e3a8a"
@@ -87,8 +96,8 @@ class CompactArchitecture(Architecture):
         try:
             data = asset.read_bytes()
         except OSError as error:
-            raise WeightsError(f"{asset} is missing from the installation; install tafm-loss again") from error
-        return parse_safetensors(data, str(asset), sha256=COMPACT_SHA256)
+            raise WeightsNotFoundError(f"{asset} is missing from the installation; install tafm-loss again") from error
+        return read_weight_bytes(data, str(asset), sha256=COMPACT_SHA256)
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -183,9 +192,14 @@ def find_architecture(name: str) -> Architecture:
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
+    raise ValueError(no_such_backbone(name))
+
+
+def no_such_backbone(name: str) -> str:
+    """Return what to say of a name that no backbone has: which ones are near."""
     near = difflib.get_close_matches(name.lower().replace("_", "-"), ARCHITECTURES, n=3, cutoff=0.5)
     advice = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(ARCHITECTURES)}"
-    raise ValueError(f"no backbone is called {name!r}; {advice}")
+    return f"no backbone is called {name!r}; {advice}"
 
 
 def from_weights(
@@ -201,19 +215,20 @@ def from_weights(
 
     Raises:
         ValueError: if a tap is unknown.
-        WeightsError: if the weights or the config do not fit the architecture.
+        WeightsFormatError: if the weights or the config do not fit the architecture.
     """
     config = file.config
     if config is not None and config.architecture != architecture.name:
-        raise WeightsError(f"{file.name} holds a {config.architecture}, not a {architecture.name}")
+        raise WeightsFormatError(f"{file.name} holds a {config.architecture}, not a {architecture.name}")
     try:
         chosen = architecture.choose(layers if config is None or layers is not None else tuple(config.taps))
     except ValueError as error:
         if layers is not None:
             raise
-        raise WeightsError(f"the config in {file.name} does not fit: {error}") from error
+        raise WeightsFormatError(f"the config in {file.name} does not fit: {error}") from error
     network = architecture.build_empty(chosen)
-    fill_network(network, file, architecture.name, accepts=architecture.accepts)
+    exact = config is not None and layers is None
+    fill_network(network, file, architecture.name, accepts=None if exact else architecture.accepts)
     if config is None:
         known = default or architecture.is_default(file)
         named = None if known else f"{file.name} (sha256 {file.sha256})"
@@ -224,11 +239,17 @@ def from_weights(
 def _narrowed(config: BackboneConfig, architecture: Architecture, network: nn.Module, where: str) -> BackboneConfig:
     """Return `config` for the taps of `network` alone."""
     taps, minimum_size = architecture.measure(network)
-    if taps == dict(config.taps):
-        return config
     for name, tap in taps.items():
         if config.taps.get(name, tap) != tap:
-            raise WeightsError(f"the config in {where} says {name} is {config.taps[name]}, but the network has {tap}")
+            raise WeightsFormatError(
+                f"the config in {where} says {name} is {config.taps[name]}, but the network has {tap}"
+            )
+    if taps == dict(config.taps):
+        if config.minimum_size < minimum_size:
+            raise WeightsFormatError(
+                f"the config in {where} says that {config.minimum_size} px are enough, but {minimum_size} are needed"
+            )
+        return config
     units = {
         distance: {tap: unit for tap, unit in units_by_tap.items() if tap in taps}
         for distance, units_by_tap in config.units.items()

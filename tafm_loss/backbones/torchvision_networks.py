@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from tafm_loss.backbones.architecture import Architecture
+from tafm_loss.backbones.downloads import reachable
 from tafm_loss.backbones.tapped import Step, TappedNetwork
-from tafm_loss.backbones.weight_files import WeightFile, WeightsError, reachable
+from tafm_loss.backbones.weight_errors import WeightsUnavailableError
+from tafm_loss.backbones.weight_files import WeightFile
 
 __all__ = ["TORCHVISION_NAMES", "TorchvisionArchitecture"]
 
@@ -90,17 +92,19 @@ class TorchvisionArchitecture(Architecture):
         """Return torchvision's default weights from its cache, or download them into it.
 
         Raises:
-            WeightsError: if they are not in the cache and there is no connection, or if the file is damaged.
+            WeightsUnavailableError: if they are not in the cache and there is no connection, or if the file is damaged.
         """
         url = self._weights.url
         name = _file_name(url)
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         if not (folder / name).exists() and not reachable(url):
-            raise WeightsError(self._unavailable(name, folder, f"{urlsplit(url).hostname} cannot be reached"))
+            raise WeightsUnavailableError(
+                self._unavailable(name, folder, f"{urlsplit(url).hostname} cannot be reached")
+            )
         try:
             tensors = self._weights.get_state_dict(check_hash=True, weights_only=True, map_location="cpu")
         except Exception as error:  # no connection, no space, a wrong digest, a damaged archive
-            raise WeightsError(self._unavailable(name, folder, str(error))) from error
+            raise WeightsUnavailableError(self._unavailable(name, folder, str(error))) from error
         return WeightFile(name, "", tensors)
 
     def _unavailable(self, name: str, folder: Path, reason: str) -> str:

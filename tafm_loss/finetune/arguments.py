@@ -19,7 +19,7 @@ from tafm_loss.finetune.report import least_report_size
 from tafm_loss.finetune.report_files import FIGURES_FILE
 from tafm_loss.finetune.sources import Images
 from tafm_loss.finetune.triplets import SceneCrops
-from tafm_loss.weights import CONFIG_FILE, WEIGHTS_FILE
+from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE
 
 __all__ = [
     "REPORT_IMAGES",

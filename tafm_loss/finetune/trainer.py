@@ -196,12 +196,18 @@ def _tuned_config(
     return dataclasses.replace(
         backbone.config,
         name=f"{backbone.config.name}-tuned",
-        base_weights=f"{backbone.config.name}, sha256 {backbone.sha256[:8]}",
+        base_weights=_origin(backbone),
         training_data=crops.description,
         recipe=f"finetune_backbone(objective={_name(goal)}, synthesizer={blur}, {named})",
         units={},
         figures={},
     )
+
+
+def _origin(backbone: Backbone) -> str:
+    """Return what the backbone is called and where it is from, for the licence and the credit that its copies owe."""
+    earlier = backbone.source or backbone.config.base_weights
+    return f"{backbone.config.name}, sha256 {backbone.sha256[:8]}, from {earlier}"
 
 
 def _name(thing: Any) -> str:

@@ -1,16 +1,17 @@
 """CLIP's towers against open_clip itself, with random weights."""
 
-import types
 from pathlib import Path
 
+import open_clip
 import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tafm_loss import WeightsError, create_backbone
-from tafm_loss.backbones.clip_towers import ClipViTNetwork
+from tafm_loss import WeightsAccessError, WeightsError, create_backbone
+from tafm_loss.backbones.clip_towers import CLIP_TOWERS, ClipViTNetwork, Tower
+from tafm_loss.backbones.downloads import HubRepository
 from tafm_loss.backbones.registry import find_architecture, from_weights
 from tafm_loss.backbones.weight_files import WeightFile
 
@@ -109,22 +110,25 @@ def test_the_resnet_equals_open_clip() -> None:
     assert not any("layer3" in name or "attnpool" in name for name in backbone.state())
 
 
+@pytest.mark.parametrize("tower", CLIP_TOWERS.values(), ids=CLIP_TOWERS.keys())
+def test_towers_are_where_open_clip_says(tower: Tower) -> None:
+    assert tower.repo_id == open_clip.get_pretrained_cfg(tower.model, "openai")["hf_hub"].strip("/")
+
+
 def test_default_weights_are_open_clips_with_quick_gelu(
-    network: ClipViTNetwork, monkeypatch: pytest.MonkeyPatch
+    network: ClipViTNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    path = tmp_path / "open_clip_model.safetensors"
+    safetensors.torch.save_file({**network.state_dict(), "logit_scale": torch.zeros(())}, path)
     asked = []
 
-    def create_model(model: str, *, pretrained: str, device: str) -> types.SimpleNamespace:
-        asked.append((model, pretrained))
-        torch.rand(1)
-        return types.SimpleNamespace(visual=network.visual)
+    def fetch(repository: HubRepository, name: str, revision: str | None) -> Path:
+        asked.append((repository.repo_id, name))
+        return path
 
-    monkeypatch.setattr("open_clip.create_model", create_model)
-    monkeypatch.setattr("tafm_loss.backbones.clip_towers.reachable", lambda url: True)
-    state = torch.get_rng_state()
+    monkeypatch.setattr(HubRepository, "fetch", fetch)
     backbone = create_backbone("clip-vit-b32", layers=["block0"])
-    assert asked == [("ViT-B-32-quickgelu", "openai")]
-    assert torch.equal(torch.get_rng_state(), state)
+    assert asked == [("timm/vit_base_patch32_clip_224.openai", "open_clip_model.safetensors")]
     assert backbone.config.licence == "MIT"
     assert backbone.config.minimum_size == 32
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -132,14 +136,15 @@ def test_default_weights_are_open_clips_with_quick_gelu(
     torch.testing.assert_close(backbone(x)["block0"], expected, rtol=0, atol=0)
 
 
-def test_a_failure_in_open_clips_loader_is_a_weights_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def create_model(*arguments: object, **options: object) -> None:
-        raise RuntimeError("Failed to download weights")
+def test_a_failure_to_fetch_is_told_with_the_line_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(*arguments: object) -> None:
+        raise WeightsAccessError("cannot load it: it is forbidden")
 
-    monkeypatch.setattr("open_clip.create_model", create_model)
-    monkeypatch.setattr("tafm_loss.backbones.clip_towers.reachable", lambda url: True)
-    with pytest.raises(WeightsError, match=r"open_clip_model\.safetensors of clip-rn50.*Failed to download"):
+    monkeypatch.setattr(HubRepository, "fetch", fetch)
+    line = r'create_backbone\("clip-rn50", weights="path/to/open_clip_model\.safetensors"\)'
+    with pytest.raises(WeightsAccessError, match=rf"model\.safetensors of clip-rn50.*forbidden.*{line}") as raised:
         create_backbone("clip-rn50")
+    assert raised.value.__cause__ is None
 
 
 def test_an_openai_file_loads_by_path_without_its_text_side(network: ClipViTNetwork, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The paper's form of backbone: CLIP's first blocks and a head that ends in an embedding."""
 
 import copy
-import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +14,10 @@ from torch import Tensor, nn
 from tafm_loss import Backbone, TaskAdaptiveFeatureLoss, WeightsError, create_backbone, load_backbone, save_backbone
 from tafm_loss.backbones.backbone import BackboneConfig, Tap
 from tafm_loss.backbones.clip_towers import ClipViTNetwork
+from tafm_loss.backbones.downloads import HubRepository
 from tafm_loss.backbones.embedding import EmbeddingNetwork
 from tafm_loss.backbones.registry import find_architecture
+from tafm_loss.backbones.weight_files import WeightFile
 
 POOLED = "clip-vit-b16-embedding-pooled"
 
@@ -205,13 +206,12 @@ def test_half_precision_images_give_nearly_the_same_loss(network: EmbeddingNetwo
 
 @pytest.fixture
 def openai(tower: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    def create_model(model: str, *, pretrained: str, device: str) -> types.SimpleNamespace:
-        assert (model, pretrained) == ("ViT-B-16-quickgelu", "openai")
-        tensors = {name.removeprefix("visual."): tensor for name, tensor in tower.items() if name.startswith("visual.")}
-        return types.SimpleNamespace(visual=types.SimpleNamespace(state_dict=lambda: tensors))
+    def fetch(repository: HubRepository, name: str, revision: str | None) -> Path:
+        assert repository.repo_id == "timm/vit_base_patch16_clip_224.openai"
+        return Path(name)
 
-    monkeypatch.setattr("open_clip.create_model", create_model)
-    monkeypatch.setattr("tafm_loss.backbones.clip_towers.reachable", lambda url: True)
+    monkeypatch.setattr(HubRepository, "fetch", fetch)
+    monkeypatch.setattr("tafm_loss.backbones.clip_towers.read_weights", lambda path: WeightFile(path.name, "", tower))
 
 
 def test_default_weights_are_openais_tower_and_a_head_that_is_not_silently_random(
@@ -230,7 +230,9 @@ def test_default_weights_are_openais_tower_and_a_head_that_is_not_silently_rando
     config = backbone.config
     assert (config.spatial, config.minimum_size, config.taps) == (False, 16, {"embedding": (1024, 224)})
     assert (config.mean[0], config.licence) == (0.48145466, "MIT")
-    assert config.base_weights == "open_clip ViT-B-16-quickgelu, pretrained=openai, untuned head"
+    assert config.base_weights == (
+        "open_clip ViT-B-16-quickgelu, pretrained=openai (hf-hub:timm/vit_base_patch16_clip_224.openai), untuned head"
+    )
 
 
 def test_a_tuned_backbone_is_saved_and_loaded_whole_and_without_warning(openai: None, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tafm_loss import WeightsError
-from tafm_loss.backbones.weight_files import WeightFile, fill_network, reachable, read_weights
+from tafm_loss.backbones.weight_files import WeightFile, fill_network, read_weights
 
 
 @pytest.fixture
@@ -173,11 +173,3 @@ def test_metadata_of_others_is_not_taken_for_a_config(tensors: dict[str, Tensor]
     path.write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt"}))
     assert read_weights(path).config is None
     assert json.loads(path.read_bytes()[8:].split(b"}}")[0].decode() + "}}")["__metadata__"] == {"format": "pt"}
-
-
-def test_a_closed_port_is_not_reachable_and_a_proxy_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    assert not reachable("http://127.0.0.1:1/file")
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:2")
-    assert reachable("http://127.0.0.1:1/file")

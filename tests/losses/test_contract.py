@@ -15,8 +15,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
+from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
 from tafm_loss.backbones.embedding import EmbeddingNetwork
 from tafm_loss.losses import TaskAdaptiveFeatureLoss
+from tafm_loss.losses.discriminative import DiscriminativeFeatureLoss
 from tafm_loss.losses.distances import DISTANCES
 
 
@@ -54,10 +56,17 @@ def clip_embedding_loss() -> TaskAdaptiveFeatureLoss:
     return TaskAdaptiveFeatureLoss(Backbone(network, config), distance="l2")
 
 
+def random_discriminators() -> Backbone:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return discriminator_backbone(PatchDiscriminators([4, 6]), "random")
+
+
 LOSSES = {
     **{f"default-{name}": functools.partial(TaskAdaptiveFeatureLoss, distance=name) for name in DISTANCES},
     "batch-statistics": lambda: TaskAdaptiveFeatureLoss(trap_backbone()),
     "embedding": lambda: TaskAdaptiveFeatureLoss(trap_backbone(spatial=False), distance="l2"),
+    "discriminators": lambda: DiscriminativeFeatureLoss(random_discriminators()),
     "clip-embedding": lambda: copy.deepcopy(clip_embedding_loss()),
 }
 

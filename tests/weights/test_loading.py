@@ -1,11 +1,9 @@
-"""Saving and loading: round trips, every kind of source, damage, and the Hub's client replaced by a folder."""
+"""Saving and loading: round trips, every kind of source, and damage."""
 
 import dataclasses
 import hashlib
 import json
 import os
-import pickle
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,16 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tafm_loss import Backbone, BackboneConfig, Tap, WeightsError, create_backbone, load_backbone, save_backbone
+from tafm_loss import (
+    Backbone,
+    BackboneConfig,
+    Tap,
+    WeightsError,
+    WeightsNotFoundError,
+    create_backbone,
+    load_backbone,
+    save_backbone,
+)
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 
@@ -127,14 +134,18 @@ def test_a_listed_name_is_loaded_and_its_digest_checked() -> None:
     assert load_backbone("tafm-compact", sha256=backbone.sha256.upper()).sha256 == backbone.sha256
     with pytest.raises(WeightsError, match="expected 00"):
         load_backbone("tafm-compact", sha256="00")
-    with pytest.raises(ValueError, match="neither module nor revision"):
+    with pytest.raises(ValueError, match=r"revision= is for a repository on the Hub, and 'tafm-compact' is none"):
         load_backbone("tafm-compact", revision="main")
+    with pytest.raises(ValueError, match="module= does not apply"):
+        load_backbone("tafm-compact", module=Mine())
 
 
 def test_a_source_that_is_nothing_says_how_it_was_read() -> None:
-    with pytest.raises(ValueError, match=r"did you mean tafm-compact\?; nor is it a folder, or an owner/name"):
+    with pytest.raises(
+        WeightsNotFoundError, match=r"did you mean tafm-compact\?; nor is it a folder, or an owner/name"
+    ):
         load_backbone("tafm-compcat")
-    with pytest.raises(WeightsError, match=r"no backbone in .*cannot read config\.json"):
+    with pytest.raises(WeightsNotFoundError, match=r"no backbone in .*there is no config\.json"):
         load_backbone(Path("not/there"))
 
 
@@ -188,7 +199,7 @@ def test_a_flipped_byte_or_a_cut_is_found(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ((), [], "describes no backbone"),
+        ((), [], "expected a JSON object, got list"),
         (("format",), "other", "describes no backbone"),
         (("format_version",), 2, "upgrade tafm-loss"),
         (("format_version",), True, "not as save_backbone writes it"),
@@ -216,7 +227,7 @@ def test_a_config_that_was_changed_is_refused(folder: Path, path: tuple[str, ...
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"{", b"[" * 100_000, b" " * (2**20 + 1), b"9" * 5000])
 def test_a_config_that_is_no_json_is_refused(folder: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"config\.json is no JSON"):
+    with pytest.raises(WeightsError, match=r"config\.json is no JSON that can be trusted"):
         load_backbone(folder)
 
 
@@ -245,105 +256,3 @@ def test_foreign_safetensors_with_a_config_of_ours_beside_it_are_refused(folder:
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(WeightsError, match="does not describe the weights beside it"):
         load_backbone(folder)
-
-
-# The Hub
-
-
-class Hub:
-    """Stands in for `hf_hub_download`: copies files of a folder into a cache of the client's layout."""
-
-    def __init__(self, content: Path, cache: Path) -> None:
-        self.content = content
-        self.cache = cache
-        self.calls: list[tuple[str, str, str | None]] = []
-        self.options: dict[str, Any] = {}
-        self.error: Exception | None = None
-
-    def download(self, repository: str, name: str, *, revision: str | None, **options: Any) -> str:
-        self.calls.append((repository, name, revision))
-        self.options = options
-        if self.error is not None:
-            raise self.error
-        target = self.cache / "snapshots" / COMMIT / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(self.content / name, target)
-        return str(target)
-
-
-@pytest.fixture
-def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    hub = Hub(folder, tmp_path / "cache")
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", hub.download)
-    return hub
-
-
-@pytest.mark.parametrize(
-    ("source", "options", "revision"),
-    [
-        ("owner/name", {}, None),
-        ("owner/name@v1.0", {}, "v1.0"),
-        ("hf-hub:owner/name@main", {}, "main"),
-        ("owner/name", {"revision": "v2"}, "v2"),
-        ("owner/name@v2", {"revision": "v2"}, "v2"),
-    ],
-)
-def test_weights_are_fetched_at_the_commit_of_the_config(
-    hub: Hub, backbone: Backbone, images: Tensor, source: str, options: dict[str, str], revision: str | None
-) -> None:
-    assert same(load_backbone(source, **options), backbone, images)
-    assert hub.calls == [("owner/name", "config.json", revision), ("owner/name", "model.safetensors", COMMIT)]
-
-
-def test_options_reach_the_client(hub: Hub) -> None:
-    load_backbone("owner/name", token="secret", cache_dir="cache", local_files_only=True)
-    assert hub.options == {"token": "secret", "cache_dir": "cache", "local_files_only": True}
-
-
-def test_two_revisions_are_one_too_many(hub: Hub) -> None:
-    with pytest.raises(ValueError, match="two revisions"):
-        load_backbone("owner/name@v1", revision="v2")
-    assert not hub.calls
-
-
-def test_damage_in_the_cache_is_found(hub: Hub) -> None:
-    data = (hub.content / "model.safetensors").read_bytes()
-    (hub.content / "model.safetensors").write_bytes(data[:-1] + b"\x7f")
-    with pytest.raises(WeightsError, match="sha256"):
-        load_backbone("owner/name")
-
-
-def _client_errors() -> list[tuple[Exception, str]]:
-    from huggingface_hub import errors
-
-    def make(kind: type[Exception]) -> Exception:
-        error = kind.__new__(kind, "token hf_secret")  # constructors differ between versions
-        error.args = ("token hf_secret",)
-        return error
-
-    return [
-        (make(errors.GatedRepoError), "access must be asked for"),
-        (make(errors.RepositoryNotFoundError), "no such repository, or a private one"),
-        (make(errors.RevisionNotFoundError), "no such revision"),
-        (make(errors.LocalEntryNotFoundError), "not in the cache, and the Hub cannot be reached"),
-        (make(errors.EntryNotFoundError), "holds no backbone"),
-        (make(errors.HFValidationError), "the download failed"),
-        (ConnectionResetError("token hf_secret"), "the download failed"),
-    ]
-
-
-@pytest.mark.parametrize(("error", "message"), _client_errors(), ids=lambda value: type(value).__name__)
-def test_every_error_of_the_client_becomes_ours_without_its_request(hub: Hub, error: Exception, message: str) -> None:
-    hub.error = error
-    with pytest.raises(WeightsError, match=rf"owner/name/config\.json@v1 .*{message}") as raised:
-        load_backbone("owner/name@v1", token="hf_secret")
-    assert raised.value.__cause__ is None
-    assert raised.value.__context__ is None
-    assert b"hf_secret" not in pickle.dumps(raised.value)
-    assert "hf_secret" not in str(raised.value)
-
-
-def test_a_cache_without_commits_is_refused(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repository, name, **options: str(hub.content / name))
-    with pytest.raises(WeightsError, match="cannot tell the commit"):
-        load_backbone("owner/name")

@@ -1,0 +1,226 @@
+"""The patch discriminators of MDF: the network, and the official files that hold them."""
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tafm_loss.backbones.backbone import Backbone, BackboneConfig
+from tafm_loss.backbones.module_pickle import SavedModule, parse_modules
+from tafm_loss.backbones.tapped import measure_taps, smallest_size
+from tafm_loss.backbones.weight_errors import WeightsError, WeightsFormatError, WeightsNotFoundError
+from tafm_loss.backbones.weight_files import WeightFile, fill_network
+
+__all__ = [
+    "ARCHITECTURE",
+    "PatchDiscriminators",
+    "discriminator_backbone",
+    "discriminators_in",
+    "read_discriminators",
+]
+
+ARCHITECTURE = "patch-discriminators"
+BLOCKS = ("block1", "block2", "block3")
+SLOPE = 0.2
+
+# The files of gfxdisp/mdf by their SHA-256.
+OFFICIAL = {
+    "69ff954e399176a4869cbc27019df02a32b6600f0f4458f5580c1a7cae8c50b1": "Ds_SISR.pth and Ds_Denoising.pth",
+    "6eee1fbf452c7789db78cfd70de6ff375ed15efa9e48be34eb0bb88ed511ca46": "Ds_JPEG.pth",
+}
+OFFICIAL_LICENCE = "BSD-3-Clause"
+# Four times the size of the official files.
+MAXIMUM_FILE = 16 * 2**20
+
+# What decides about the features beside the tensors and their shapes.
+SETTINGS = {
+    "Conv2d": ("stride", "padding", "dilation", "groups"),
+    "BatchNorm2d": ("eps",),
+    "LeakyReLU": ("negative_slope",),
+}
+
+
+class PatchDiscriminators(nn.Module):
+    """Discriminators of small patches, one for every scale, all of which look at the image in its full size.
+
+    Each is five 3 x 3 convolutions without padding, so that it judges patches of 11 x 11 px; all but the last are
+    followed by batch normalisation and a leaky ReLU. Its taps are the features after the first convolution, those
+    before the last one, and its verdict: "scale1.head", "scale1.body", "scale1.tail", "scale2.head" and so on.
+
+    Mustafa et al., "Training a Task-Specific Image Reconstruction Loss" (WACV 2022); the network is SinGAN's (Shaham
+    et al., ICCV 2019).
+
+    Args:
+        widths: the number of features of each discriminator.
+
+    Raises:
+        ValueError: unless these are positive numbers, at least one.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        if not widths or min(widths) < 1:
+            raise ValueError(f"widths must be positive, one for each discriminator, got {list(widths)}")
+        for index, width in enumerate(widths, 1):
+            self.add_module(f"scale{index}", PatchDiscriminator(width))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return {tap: features} of images (N, 3, H, W), H - 2 to H - 10 px high."""
+        return {
+            f"{scale}.{part}": features
+            for scale, discriminator in self.named_children()
+            for part, features in discriminator(images).items()
+        }
+
+
+class PatchDiscriminator(nn.Module):
+    """The discriminator of one scale. Its parts are called as in the official files, so that their tensors fit.
+
+    Args:
+        width: the number of features.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.head = _block(3, width)
+        self.body = nn.Sequential(OrderedDict({name: _block(width, width) for name in BLOCKS}))
+        self.tail = nn.Conv2d(width, 1, 3)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the features of images (N, 3, H, W) after each part."""
+        head = self.head(images)
+        body = self.body(head)
+        return {"head": head, "body": body, "tail": self.tail(body)}
+
+
+def _block(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        OrderedDict(conv=nn.Conv2d(channels, width, 3), norm=nn.BatchNorm2d(width), LeakyRelu=nn.LeakyReLU(SLOPE))
+    )
+
+
+def discriminator_backbone(network: PatchDiscriminators, name: str, **facts: Any) -> Backbone:
+    """Return discriminators as a backbone with all of their taps, in evaluation mode.
+
+    Args:
+        network: the discriminators, which are not copied.
+        name: what the backbone is called.
+        facts: further fields of `BackboneConfig`, such as `licence`.
+    """
+    network.eval()
+    config = BackboneConfig(
+        name=name,
+        architecture=ARCHITECTURE,
+        taps=measure_taps(network),
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        minimum_size=smallest_size(network),
+        **facts,
+    )
+    return Backbone(network, config).eval()
+
+
+def discriminators_in(file: WeightFile) -> PatchDiscriminators:
+    """Return the discriminators whose state dict `file` holds; their widths are those of the tensors.
+
+    Raises:
+        WeightsFormatError: if it holds something else.
+    """
+    widths: list[int] = []
+    while (weight := file.tensors.get(f"scale{len(widths) + 1}.head.conv.weight")) is not None:
+        widths.append(weight.shape[0] if weight.dim() == 4 else 0)
+    if not widths or not all(widths):
+        scale = max(len(widths), 1)
+        raise WeightsFormatError(f"{file.name} does not fit {ARCHITECTURE}: scale{scale}.head.conv.weight is no filter")
+    # On the meta device nothing is drawn, nor is memory taken before every shape is checked.
+    with torch.device("meta"):
+        network = PatchDiscriminators(widths)
+    fill_network(network, file, ARCHITECTURE)
+    return network
+
+
+def read_discriminators(path: str | os.PathLike[str], *, scales: int = 8) -> Backbone:
+    """Return the first discriminators of an official file of MDF as a backbone.
+
+    The files are those in the folder weights/ of github.com/gfxdisp/mdf: `Ds_SISR.pth`, `Ds_Denoising.pth` (the same
+    bytes as `Ds_SISR.pth`, so both are the same discriminators) and `Ds_JPEG.pth`. They are pickles of whole modules;
+    they are read without running code of theirs. Images are RGB in [0, 1], as in that repository's examples.
+
+    Args:
+        path: the file.
+        scales: how many of its discriminators to take, from the first; the published loss takes 8.
+
+    Raises:
+        ValueError: if `scales` is not positive, or larger than the number of discriminators that are there.
+        WeightsNotFoundError: if there is no such file.
+        WeightsFormatError: if it holds anything else than such discriminators.
+        WeightsError: if it cannot be read.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    modules = parse_modules(data, str(path))
+    if not 1 <= scales <= len(modules):
+        raise ValueError(f"scales must be 1 to {len(modules)}, the number of discriminators in {path}, got {scales}")
+    file = WeightFile(path.name, hashlib.sha256(data).hexdigest(), _tensors_by_scale(modules[:scales]))
+    network = discriminators_in(file)
+    for module, (scale, expected) in zip(modules, network.named_children(), strict=False):
+        _check_layers(module, expected, f"discriminator {scale} of {path}")
+    return discriminator_backbone(network, _name(path), **_origin(file, scales, len(modules)))
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAXIMUM_FILE + 1)
+    except FileNotFoundError as error:
+        raise WeightsNotFoundError(f"cannot read the discriminators {path}: {error.strerror}") from None
+    except OSError as error:
+        raise WeightsError(f"cannot read the discriminators {path}: {error.strerror}") from error
+    if len(data) > MAXIMUM_FILE:
+        raise WeightsFormatError(f"{path} has more than {MAXIMUM_FILE} bytes: too many for patch discriminators")
+    return data
+
+
+def _tensors_by_scale(modules: Sequence[SavedModule]) -> dict[str, Tensor]:
+    return {
+        f"scale{index}.{name}": tensor
+        for index, module in enumerate(modules, 1)
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def _check_layers(saved: SavedModule, ours: nn.Module, where: str) -> None:
+    """Compare what shapes do not tell: which layers there are, in which order, and their settings."""
+    found = {
+        path: (module.kind, {name: module.settings.get(name) for name in SETTINGS.get(module.kind, ())})
+        for path, module in saved.named_modules()
+        if not module.children
+    }
+    expected = {
+        path: (type(module).__name__, {name: getattr(module, name) for name in SETTINGS[type(module).__name__]})
+        for path, module in ours.named_modules()
+        if not list(module.children())
+    }
+    if list(found.items()) != list(expected.items()):
+        wrong = [path for path in expected if found.get(path) != expected[path]]
+        advice = f"{wrong[0]} should be {expected[wrong[0]]}" if wrong else "it has other layers, or in another order"
+        raise WeightsFormatError(f"{where} is none of MDF: {advice}")
+
+
+def _name(path: Path) -> str:
+    return f"mdf-{path.stem.removeprefix('Ds_').lower()}"
+
+
+def _origin(file: WeightFile, scales: int, total: int) -> dict[str, str]:
+    official = file.sha256 in OFFICIAL
+    which = f"{file.name} (sha256 {file.sha256}), discriminators 1 to {scales} of {total}"
+    return {
+        "licence": OFFICIAL_LICENCE if official else "unknown",
+        "base_weights": f"official {which} of gfxdisp/mdf" if official else which,
+        "training_data": "one natural image and its degraded form" if official else "unknown",
+    }

@@ -1,0 +1,124 @@
+"""A backbone in a folder: a config and one file of weights, each checked against the other."""
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from tafm_loss._files import write_atomically
+from tafm_loss._strict_json import read_object
+from tafm_loss.backbones.backbone import Backbone
+from tafm_loss.backbones.weight_errors import (
+    WeightsCorruptError,
+    WeightsError,
+    WeightsFormatError,
+    WeightsNotFoundError,
+)
+from tafm_loss.backbones.weight_files import WeightFile, read_weights
+
+__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "check_digest", "read_config", "read_folder", "save_backbone"]
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+FORMAT = "tafm-loss/backbone"
+FORMAT_VERSION = 1
+MAXIMUM_CONFIG = 2**20
+MAXIMUM_WEIGHTS = 4 * 2**30
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def save_backbone(backbone: Backbone, directory: str | os.PathLike[str]) -> Path:
+    """Write a backbone, frozen or not, to a folder that `load_backbone` reads.
+
+    Two files, each renamed into place when it is complete: `model.safetensors`, with the backbone's config in its
+    metadata, and `config.json`, with that config again and the size and SHA-256 of the weights. Whatever else is in the
+    folder stays.
+
+    Args:
+        backbone: what to write.
+        directory: where to; created if it is not there.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(directory)
+    data = backbone.serialise()
+    config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "backbone": json.loads(backbone.config.to_json()),
+        "weights": {"file": WEIGHTS_FILE, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / WEIGHTS_FILE, data)
+    write_atomically(folder / CONFIG_FILE, (json.dumps(config, indent=1) + "\n").encode())
+    return folder
+
+
+def read_folder(folder: Path) -> WeightFile:
+    """Return the weights and the config that a folder holds.
+
+    Raises:
+        WeightsError: of the kind that says what is wrong: a file that is missing, a size or SHA-256 other than the one
+            in the config, or a config that is not that of the weights.
+    """
+    described = read_config(folder / CONFIG_FILE)
+    weights = described["weights"]
+    file = read_weights(folder / WEIGHTS_FILE, size=weights["size"], sha256=weights["sha256"])
+    if file.config is None or json.loads(file.config.to_json()) != described["backbone"]:
+        raise WeightsFormatError(
+            f"{folder / CONFIG_FILE} does not describe the weights beside it; save the backbone again"
+        )
+    return file
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return a `config.json`, of which everything but "backbone" is checked; that is compared with the weights' own.
+
+    Raises:
+        WeightsNotFoundError: if there is none.
+        WeightsFormatError: if it is not as `save_backbone` writes it, or as a newer release does.
+        WeightsError: if it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAXIMUM_CONFIG + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise WeightsNotFoundError(f"no backbone in {path.parent}: there is no {path.name}") from None
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        if len(data) > MAXIMUM_CONFIG:
+            raise ValueError(f"more than {MAXIMUM_CONFIG} bytes")
+        config = read_object(data)
+    except ValueError as error:
+        raise WeightsFormatError(f"{path} is no JSON that can be trusted: {error}") from None
+    if config.get("format") != FORMAT:
+        raise WeightsFormatError(f'{path} describes no backbone: expected "format": "{FORMAT}"')
+    version = config.get("format_version")
+    if type(version) is int and version > FORMAT_VERSION:
+        raise WeightsFormatError(f"{path} has format_version {version}, newer than {FORMAT_VERSION}; upgrade tafm-loss")
+    keys = {"format", "format_version", "backbone", "weights"}
+    if type(version) is not int or config.keys() != keys or not _describes_weights(config["weights"]):
+        raise WeightsFormatError(f"{path} is not as save_backbone writes it; save the backbone again")
+    return config
+
+
+def check_digest(found: str, expected: str, name: str) -> None:
+    """Raise a WeightsCorruptError unless the SHA-256 of `name` is the one that is expected of it."""
+    if found != expected.lower():
+        raise WeightsCorruptError(f"{name} has sha256 {found}, expected {expected}: these are other weights")
+
+
+def _describes_weights(weights: Any) -> bool:
+    return (
+        isinstance(weights, dict)
+        and weights.keys() == {"file", "size", "sha256"}
+        and weights["file"] == WEIGHTS_FILE
+        and type(weights["size"]) is int
+        and 0 < weights["size"] <= MAXIMUM_WEIGHTS
+        and isinstance(weights["sha256"], str)
+        and SHA256.fullmatch(weights["sha256"]) is not None
+    )

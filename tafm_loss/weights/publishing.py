@@ -1,0 +1,137 @@
+"""Publishing a backbone on the Hub."""
+
+import os
+import tempfile
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+from tafm_loss._strict_json import read_object
+from tafm_loss.backbones.backbone import Backbone
+from tafm_loss.backbones.hub_errors import weights_error
+from tafm_loss.backbones.weight_errors import WeightsError, WeightsFormatError
+from tafm_loss.backbones.weight_files import WeightFile
+from tafm_loss.weights.card import model_card
+from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE, read_folder, save_backbone
+
+__all__ = ["push_backbone"]
+
+CARD_FILE = "README.md"
+LICENCE_FILE = "LICENSE"
+REPORT_FILE = "report.json"
+FIGURE_FILE = "report.png"
+
+
+def push_backbone(
+    backbone_or_directory: Backbone | str | os.PathLike[str],
+    repo_id: str,
+    *,
+    token: str | bool | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    tag: str | None = None,
+) -> str:
+    """Publish a backbone on the Hugging Face Hub, in one commit, and return the source that names exactly it.
+
+    What goes: `config.json`, `model.safetensors`, `README.md`, and `LICENSE` and `report.png` if the folder has them;
+    nothing else that lies there. Without a `README.md` in the folder, a model card is made from the config and, if it
+    is there, `report.json`; the folder is left as it is.
+
+    Args:
+        backbone_or_directory: a backbone, or a folder that `save_backbone` or `finetune_backbone` wrote, which is
+            verified first.
+        repo_id: "owner/name"; the repository is made if there is none.
+        token: one that may write, as in `huggingface_hub`.
+        private: whether a repository that is made is seen by its owner alone; None for the owner's default.
+        revision: the branch to commit to, made if there is none; None for the default branch.
+        tag: a name for the commit, such as "v1"; one that is taken is refused before anything is sent.
+
+    Returns:
+        "owner/name@commit", for `load_backbone`.
+
+    Raises:
+        WeightsError: of the kind that says what is wrong: with the folder, the token, the card or the connection.
+    """
+    if isinstance(backbone_or_directory, Backbone):
+        with tempfile.TemporaryDirectory() as directory:
+            folder = save_backbone(backbone_or_directory, directory)
+            return _push_folder(folder, repo_id, token, private, revision, tag)
+    return _push_folder(Path(backbone_or_directory), repo_id, token, private, revision, tag)
+
+
+def _push_folder(
+    folder: Path, repo_id: str, token: str | bool | None, private: bool | None, revision: str | None, tag: str | None
+) -> str:
+    files = _contents(folder, repo_id)
+    try:
+        return _commit(files, repo_id, token, private, revision, tag)
+    except WeightsError:
+        raise
+    except Exception as error:  # the client's HTTP library, of which there are three by version, lets errors through
+        if isinstance(error, ValueError) and "metadata" in str(error):
+            ours: WeightsError = WeightsFormatError(f"the Hub refuses the YAML at the beginning of {CARD_FILE}")
+        else:
+            ours = weights_error(error, f"cannot push to {repo_id} on the Hugging Face Hub")
+    # Outside the handler, so that no request with the user's token hangs on the error that is logged or pickled.
+    raise ours
+
+
+def _contents(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
+    """Return what is published, by name: files of a verified folder, and the card that is made if there is none."""
+    file = read_folder(folder)
+    names = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, LICENCE_FILE, FIGURE_FILE)
+    contents: dict[str, Path | bytes] = {name: folder / name for name in names if (folder / name).is_file()}
+    if CARD_FILE not in contents:
+        contents[CARD_FILE] = _card(folder, file, repo_id, contents.keys()).encode()
+    return contents
+
+
+def _card(folder: Path, file: WeightFile, repo_id: str, beside: Container[str]) -> str:
+    assert file.config is not None  # read_folder has compared it
+    try:
+        return model_card(
+            file.config,
+            repo_id=repo_id,
+            sha256=file.sha256,
+            size=(folder / WEIGHTS_FILE).stat().st_size,
+            reports=_reports(folder / REPORT_FILE),
+            figure=FIGURE_FILE if FIGURE_FILE in beside else None,
+            licence_file=LICENCE_FILE if LICENCE_FILE in beside else None,
+        )
+    except ValueError as error:
+        raise WeightsFormatError(f"cannot make a model card for {folder}: {error}") from error
+
+
+def _reports(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        return read_object(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is no report ({error}); delete it, or run `tafm-loss report` again") from None
+
+
+def _commit(
+    contents: dict[str, Path | bytes],
+    repo_id: str,
+    token: str | bool | None,
+    private: bool | None,
+    revision: str | None,
+    tag: str | None,
+) -> str:
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi(token=token)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    if tag is not None and any(known.name == tag for known in api.list_repo_refs(repo_id).tags):
+        raise WeightsError(f"{repo_id} has a tag {tag} already, which others may rely on; choose another name")
+    if revision is not None:
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    operations = [
+        CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
+        for name, content in contents.items()
+    ]
+    commit = api.create_commit(repo_id, operations, commit_message="Publish a tafm-loss backbone", revision=revision)
+    if tag is not None:
+        api.create_tag(repo_id, tag=tag, revision=commit.oid)
+    return f"{repo_id}@{commit.oid}"

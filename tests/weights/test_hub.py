@@ -1,0 +1,576 @@
+"""Loading from a Hub: the unmodified client against a loopback server, and everything that can go wrong on the way."""
+
+import json
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import constants
+from torch import Tensor, nn
+
+from tafm_loss import (
+    Backbone,
+    BackboneConfig,
+    Tap,
+    TaskAdaptiveFeatureLoss,
+    WeightsAccessError,
+    WeightsCorruptError,
+    WeightsError,
+    WeightsFormatError,
+    WeightsNotFoundError,
+    WeightsUnavailableError,
+    load_backbone,
+    save_backbone,
+)
+from tafm_loss.weights.published import PublishedBackbone
+from tests.hub_fixtures import go_offline, hub_environment
+from tests.hub_server.server import HubServer
+
+Files = dict[str, bytes]
+REPO = "owner/deblur"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+NO_COMMIT = "0" * 40
+POSIX = pytest.mark.skipif(os.name == "nt", reason="permissions are of POSIX")
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def cached(pattern: str) -> list[Path]:
+    return sorted(Path(constants.HF_HUB_CACHE).glob(f"models--*/snapshots/*/{pattern}"))
+
+
+@pytest.fixture
+def commit(hub: HubServer, files: Files) -> str:
+    return hub.seed(REPO, files, tag="v1")
+
+
+# What works
+
+
+@pytest.mark.parametrize("spell", ["{}", "hf-hub:{}", "{}@main", "{}@v1", "{}@{commit}", "hf-hub:{}@v1"])
+def test_every_spelling_loads_the_same_weights(hub: HubServer, commit: str, backbone: Backbone, spell: str) -> None:
+    loaded = load_backbone(spell.format(REPO, commit=commit))
+    assert loaded.sha256 == backbone.sha256
+    assert loaded.config == backbone.config
+    assert not loaded.training
+    assert loaded.source == f"hf-hub:{REPO}@{commit}"
+
+
+def test_the_loss_takes_a_repository(hub: HubServer, commit: str, backbone: Backbone) -> None:
+    loss = TaskAdaptiveFeatureLoss.from_pretrained(f"{REPO}@v1", distance="l2")
+    assert (loss.sha256, loss.distance) == (backbone.sha256, "l2")
+    assert not any(parameter.requires_grad for parameter in loss.backbone.parameters())
+
+
+def test_the_revision_may_be_an_argument_and_two_are_one_too_many(hub: HubServer, commit: str) -> None:
+    assert load_backbone(REPO, revision="v1").source == f"hf-hub:{REPO}@{commit}"
+    assert load_backbone(f"{REPO}@v1", revision="v1").source == f"hf-hub:{REPO}@{commit}"
+    with pytest.raises(ValueError, match="two revisions"):
+        load_backbone(f"{REPO}@v1", revision="v2")
+
+
+def test_the_commit_that_was_found_is_logged(hub: HubServer, commit: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "tafm_loss"):
+        load_backbone(REPO)
+    assert f"{REPO} is commit {commit}" in caplog.text
+
+
+def test_config_and_weights_are_of_one_commit_though_main_moves_in_between(
+    hub: HubServer, commit: str, files: Files, backbone: Backbone
+) -> None:
+    def move(request: Any) -> None:
+        if request.path.endswith(CONFIG) and request.method == "GET":
+            hub.seed(REPO, {**files, WEIGHTS: flipped(files[WEIGHTS])})
+
+    hub.on_request.append(move)
+    loaded = load_backbone(REPO)
+    assert (loaded.sha256, loaded.source) == (backbone.sha256, f"hf-hub:{REPO}@{commit}")
+    asked = [request.path for request in hub.requests if "/resolve/" in request.path and WEIGHTS in request.path]
+    assert asked
+    assert all(commit in path for path in asked)
+
+
+def test_a_private_repository_is_read_with_its_token(hub: HubServer, files: Files, backbone: Backbone) -> None:
+    hub.seed(REPO, files, private=True)
+    assert load_backbone(REPO, token=hub.token).sha256 == backbone.sha256
+
+
+def test_a_folder_of_that_name_goes_before_the_hub_unless_told_otherwise(
+    hub: HubServer, commit: str, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_backbone(backbone, tmp_path / REPO)
+    monkeypatch.chdir(tmp_path)
+    assert load_backbone(REPO).source is None
+    assert load_backbone(f"hf-hub:{REPO}").source == f"hf-hub:{REPO}@{commit}"
+
+
+def test_another_cache_is_used_if_asked_for(hub: HubServer, commit: str, tmp_path: Path) -> None:
+    cache = tmp_path / "Zwischenspeicher für Ω"
+    load_backbone(REPO, cache_dir=cache)
+    assert not cached(WEIGHTS)
+    hub.stop()
+    load_backbone(REPO, cache_dir=str(cache), local_files_only=True)
+
+
+def test_large_files_travel_through_xet_as_well(xet_hub: HubServer, files: Files, backbone: Backbone) -> None:
+    from tafm_loss import push_backbone
+
+    source = push_backbone(backbone, REPO, token=xet_hub.token)
+    xet_hub.requests.clear()
+    assert load_backbone(source).sha256 == backbone.sha256
+    assert any("xet-read-token" in request.path for request in xet_hub.requests)
+
+
+# The cache
+
+
+@pytest.mark.parametrize("how", ["argument", "environment", "nobody listens", "503"])
+def test_what_is_cached_loads_without_a_hub(
+    hub: HubServer, commit: str, backbone: Backbone, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_backbone(f"{REPO}@v1")
+    hub.requests.clear()
+    if how == "environment":
+        go_offline(monkeypatch)
+    elif how == "nobody listens":
+        hub.stop()
+    elif how == "503":
+        hub.fail(".*", status=503)
+    assert load_backbone(f"{REPO}@v1", local_files_only=how == "argument").sha256 == backbone.sha256
+    assert how == "503" or not hub.requests
+
+
+def test_a_commit_that_is_cached_asks_nobody(hub: HubServer, commit: str) -> None:
+    load_backbone(f"{REPO}@{commit}")
+    hub.requests.clear()
+    load_backbone(f"{REPO}@{commit}")
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("how", ["argument", "environment", "nobody listens", "503", "no commit", "no etag"])
+def test_what_is_not_cached_says_how_it_can_be_had(
+    hub: HubServer, commit: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = {
+        "argument": "local_files_only forbids",
+        "environment": "HF_HUB_OFFLINE forbids",
+    }.get(how, "cannot be reached")
+    if how == "environment":
+        go_offline(monkeypatch)
+    elif how == "nobody listens":
+        hub.stop()
+    elif how == "503":
+        hub.fail(".*", status=503)
+        message = "the Hub answers with error 503|cannot be reached"
+    elif how != "argument":
+        hub.fail("/resolve/", drop_header={"no commit": "X-Repo-Commit", "no etag": "ETag"}[how])
+    with pytest.raises(
+        WeightsUnavailableError, match=rf"{REPO}/config\.json@v1 .*not in the cache.*{message}|{message}"
+    ):
+        load_backbone(f"{REPO}@v1", local_files_only=how == "argument")
+
+
+def test_a_hub_that_nobody_serves_is_given_up_at_once(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.stop()
+    asked = []
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: asked.append(1))
+    with pytest.raises(ConnectionError, match="check the connection"):
+        load_backbone(REPO)
+    assert not asked  # the client would try for 23 s
+
+
+@POSIX
+@pytest.mark.skipif(os.name != "nt" and os.geteuid() == 0, reason="nothing is read-only for root")
+def test_a_read_only_cache_is_enough_to_load(hub: HubServer, commit: str, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    load_backbone(f"{REPO}@v1", cache_dir=cache)
+    for folder, _, _ in os.walk(cache):
+        os.chmod(folder, 0o555)
+    try:
+        load_backbone(f"{REPO}@v1", cache_dir=cache)
+    finally:
+        for folder, _, _ in os.walk(cache):
+            os.chmod(folder, 0o755)
+
+
+def test_a_cache_that_cannot_be_written_is_told(hub: HubServer, commit: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(WeightsError, match=r"the cache cannot be written \(Not a directory\).* cache_dir="):
+        load_backbone(REPO, cache_dir=tmp_path / "file" / "cache")
+
+
+# What the Hub refuses
+
+
+@pytest.mark.parametrize("token", [None, "hf_loopbackOther"])
+@pytest.mark.parametrize("private", [False, True])
+def test_a_repository_that_is_missing_or_private_is_not_found(
+    hub: HubServer, files: Files, token: str | None, private: bool
+) -> None:
+    if private:
+        hub.seed(REPO, files, private=True)
+    with pytest.raises(WeightsNotFoundError, match=rf"{REPO}/config\.json .*check the name, or pass the token="):
+        load_backbone(REPO, token=token)
+
+
+def test_a_gated_repository_wants_to_be_asked(hub: HubServer, files: Files) -> None:
+    hub.seed(REPO, files, gated=True)
+    with pytest.raises(PermissionError, match="asked for on the repository's page") as raised:
+        load_backbone(REPO)
+    assert isinstance(raised.value, WeightsAccessError)
+
+
+def test_a_disabled_repository_is_no_matter_of_the_connection(hub: HubServer, files: Files) -> None:
+    hub.seed(REPO, files, disabled=True)
+    with pytest.raises(WeightsAccessError, match=r"disabled|forbidden"):
+        load_backbone(REPO)
+
+
+def test_a_wrong_token_is_refused_even_for_a_public_repository(hub: HubServer, commit: str) -> None:
+    with pytest.raises(WeightsAccessError, match=r"the token is refused: .*token=False"):
+        load_backbone(REPO, token="hf_wrong")
+    assert load_backbone(REPO, token=False)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(403, WeightsAccessError), (404, WeightsNotFoundError), (500, WeightsUnavailableError)],
+)
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_bare_status_is_told_by_what_it_means(
+    hub: HubServer, commit: str, status: int, kind: type[WeightsError], method: str
+) -> None:
+    hub.fail(WEIGHTS if method == "HEAD" else "", status=status, method=method, cdn_only=method == "GET")
+    with pytest.raises(kind, match=rf"{REPO}/{WEIGHTS}@{commit}"):
+        load_backbone(REPO)
+
+
+def test_a_missing_revision_is_not_found(hub: HubServer, commit: str) -> None:
+    for revision in ("v2", NO_COMMIT):
+        with pytest.raises(WeightsNotFoundError, match="no such branch, tag or commit"):
+            load_backbone(f"{REPO}@{revision}")
+
+
+def test_a_repository_without_a_backbone_is_not_found(hub: HubServer) -> None:
+    hub.seed(REPO, {"README.md": b"hello"})
+    with pytest.raises(FileNotFoundError, match=r"a backbone is a config\.json and a model\.safetensors"):
+        load_backbone(REPO)
+
+
+def test_pickles_are_never_read(hub: HubServer, files: Files) -> None:
+    pickles = dict.fromkeys(("pytorch_model.bin", "model.pt", "model.pth"), pickle.dumps({"weight": 1}))
+    hub.seed(REPO, {CONFIG: files[CONFIG], **pickles})
+    with pytest.raises(WeightsNotFoundError, match="pickles are never read"):
+        load_backbone(REPO)
+    assert not any(name in request.path for request in hub.requests for name in pickles)
+
+
+@pytest.mark.parametrize("source", ["hf-hub:a--b/c", "owner/-name", "owner/name.git", "owner/" + "n" * 97])
+def test_an_impossible_name_is_not_found(hub: HubServer, source: str) -> None:
+    with pytest.raises(WeightsNotFoundError, match="expected owner/name"):
+        load_backbone(source)
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("source", ["a/b/c", "hf-hub:name", "owner/näme", "owner/name@", "owner/name@a b", "", "a b/c"])
+def test_what_is_no_name_at_all_says_how_it_was_read(hub: HubServer, source: str) -> None:
+    with pytest.raises(WeightsNotFoundError, match=r"nor is it a folder, or an owner/name\[@revision\] on the Hub"):
+        load_backbone(source)
+
+
+# What the way does
+
+
+def test_a_flipped_byte_is_fetched_again(hub: HubServer, commit: str, backbone: Backbone) -> None:
+    fault = hub.fail("", corrupt=-1, times=1, cdn_only=True)
+    assert load_backbone(REPO).sha256 == backbone.sha256
+    assert fault.count == 1
+    hub.stop()
+    assert load_backbone(REPO, local_files_only=True).sha256 == backbone.sha256
+
+
+def test_a_byte_that_is_flipped_always_is_found_and_fetched_no_more_than_twice(hub: HubServer, commit: str) -> None:
+    fault = hub.fail("", corrupt=-1, cdn_only=True)
+    with pytest.raises(WeightsCorruptError, match=rf"{REPO}@{commit}: .*sha256.*fetched anew, without avail"):
+        load_backbone(REPO)
+    assert fault.count == 2
+
+
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
+@pytest.mark.parametrize("damage", [flipped, lambda data: data[: len(data) // 2], lambda data: b""])
+def test_damage_in_the_cache_is_mended(
+    hub: HubServer, commit: str, backbone: Backbone, name: str, damage: Callable[[bytes], bytes]
+) -> None:
+    load_backbone(REPO)
+    (path,) = cached(name)
+    path.write_bytes(damage(path.read_bytes())[:-1] if name == CONFIG else damage(path.read_bytes()))
+    assert load_backbone(REPO).sha256 == backbone.sha256
+    assert load_backbone(REPO, local_files_only=True).sha256 == backbone.sha256
+
+
+@pytest.mark.parametrize("how", ["argument", "environment"])
+def test_damage_in_the_cache_is_told_if_nobody_may_be_asked(
+    hub: HubServer, commit: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_backbone(f"{REPO}@v1")
+    (path,) = cached(WEIGHTS)
+    path.write_bytes(flipped(path.read_bytes()))
+    if how == "environment":
+        go_offline(monkeypatch)
+    with pytest.raises(WeightsCorruptError, match=r"sha256.*Delete .*snapshots.*with a connection"):
+        load_backbone(f"{REPO}@v1", local_files_only=how == "argument")
+
+
+def test_damage_that_cannot_be_mended_is_told_with_the_reason(hub: HubServer, commit: str) -> None:
+    load_backbone(f"{REPO}@{commit}")
+    (path,) = cached(WEIGHTS)
+    path.write_bytes(flipped(path.read_bytes()))
+    hub.stop()
+    with pytest.raises(WeightsCorruptError, match=r"sha256.*could not be fetched anew: .*cannot be reached"):
+        load_backbone(f"{REPO}@{commit}")
+
+
+def test_without_symbolic_links_damage_is_mended_too(
+    hub: HubServer, commit: str, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.file_download.are_symlinks_supported", lambda cache_dir=None: False)
+    fault = hub.fail("", corrupt=-1, times=1, cdn_only=True)
+    assert load_backbone(REPO).sha256 == backbone.sha256
+    assert fault.count == 1
+    (path,) = cached(WEIGHTS)
+    assert not path.is_symlink()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"truncate": 1000}, {"extra_body": b"more"}, {"replace": b"<!DOCTYPE html><title>Sign in</title>"}],
+    ids=["short", "long", "html"],
+)
+def test_a_body_of_another_length_is_corrupt(hub: HubServer, commit: str, fault: dict[str, Any]) -> None:
+    hub.fail("", cdn_only=True, **fault)
+    with pytest.raises((WeightsCorruptError, WeightsUnavailableError), match=rf"{REPO}/{WEIGHTS}.* again"):
+        load_backbone(REPO)
+    hub.faults.clear()
+    assert load_backbone(REPO)
+
+
+def test_a_connection_that_breaks_off_is_told_and_the_next_load_succeeds(hub: HubServer, commit: str) -> None:
+    hub.fail("", reset_after=1000, cdn_only=True)
+    with pytest.raises(WeightsUnavailableError, match="the connection broke off: try again"):
+        load_backbone(REPO)
+    hub.faults.clear()
+    assert load_backbone(REPO)
+
+
+def test_a_stall_is_waited_out(hub: HubServer, commit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
+    fault = hub.fail("", truncate=1000, stall=2.0, times=1, cdn_only=True)
+    assert load_backbone(REPO)
+    assert fault.count == 1
+
+
+# What strangers publish
+
+
+def seeded_config(hub: HubServer, files: Files, change: Callable[[dict[str, Any]], object]) -> None:
+    config = json.loads(files[CONFIG])
+    change(config)
+    hub.seed(REPO, {**files, CONFIG: json.dumps(config).encode()})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config.update(format="transformers"),
+        lambda config: config.update(format_version=2),
+        lambda config: config.update(format_version=True),
+        lambda config: config.update(auto_map={"AutoModel": "code.Model"}),
+        lambda config: config.pop("weights"),
+        lambda config: config.update(weights=[]),
+        lambda config: config["weights"].update(file="../../../../etc/passwd"),
+        lambda config: config["weights"].update(file="pytorch_model.bin"),
+        lambda config: config["weights"].update(url="http://evil/x"),
+        lambda config: config["weights"].update(size=2**60),
+        lambda config: config["weights"].update(size=-1),
+        lambda config: config["weights"].update(size=1.5),
+        lambda config: config["weights"].update(sha256="0"),
+        lambda config: config["backbone"].update(architecture="hf-hub:evil/x"),
+        lambda config: config["backbone"].update(mean=[0.0, 0.0, 0.0]),
+        lambda config: config["backbone"].update(minimum_size=200_000),
+    ],
+)
+def test_a_hostile_config_is_refused(hub: HubServer, files: Files, change: Callable[[dict[str, Any]], object]) -> None:
+    seeded_config(hub, files, change)
+    with pytest.raises(WeightsFormatError, match=rf"{REPO}@.*config\.json"):
+        load_backbone(REPO)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{", b'{"a": NaN}', b'{"a": 1, "a": 2}', b"\xff", b"[" * 100_000, b"9" * 5000, b" " * (2**20 + 1)],
+    ids=range(9),
+)
+def test_a_config_that_is_no_json_is_refused_and_no_weights_are_fetched(
+    hub: HubServer, files: Files, content: bytes
+) -> None:
+    hub.seed(REPO, {**files, CONFIG: content})
+    with pytest.raises(WeightsFormatError, match="is no JSON that can be trusted"):
+        load_backbone(REPO)
+    assert not any(request.path.endswith(WEIGHTS) for request in hub.requests)
+
+
+def test_weights_of_a_stranger_with_a_config_that_vouches_for_them_fail_the_users_digest(
+    hub: HubServer, files: Files, backbone: Backbone, tmp_path: Path
+) -> None:
+    other = load_backbone("tafm-compact")
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.01)
+    folder = save_backbone(other, tmp_path / "other")
+    hub.seed(REPO, {path.name: path.read_bytes() for path in folder.iterdir()})
+    assert load_backbone(REPO).sha256 == other.sha256
+    with pytest.raises(WeightsCorruptError, match="these are other weights"):
+        load_backbone(REPO, sha256=backbone.sha256)
+
+
+def test_a_listed_name_is_pinned_and_sends_no_token(
+    hub: HubServer, commit: str, files: Files, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    published = {"tafm-test": PublishedBackbone(REPO, commit, backbone.sha256)}
+    for module in ("sources", "loading"):
+        monkeypatch.setattr(f"tafm_loss.weights.{module}.PUBLISHED", published)
+    hub.seed(REPO, {**files, WEIGHTS: flipped(files[WEIGHTS])})
+    loss = TaskAdaptiveFeatureLoss("tafm-test")
+    assert loss.sha256 == backbone.sha256
+    assert loss.backbone.source == f"hf-hub:{REPO}@{commit}"
+    assert not any(request.authorization for request in hub.requests)
+    published["tafm-test"] = PublishedBackbone(REPO, commit, "0" * 64)
+    with pytest.raises(WeightsCorruptError, match="expected 0000"):
+        load_backbone("tafm-test")
+
+
+def test_no_token_goes_to_the_host_of_the_large_files(hub: HubServer, commit: str) -> None:
+    load_backbone(REPO, token=hub.token)
+    bodies = [request for request in hub.requests if request.host.startswith("localhost")]
+    assert bodies
+    assert not any(request.authorization for request in bodies)
+
+
+FAILURES: dict[str, Callable[[HubServer], object]] = {
+    "gated": lambda hub: hub.repositories[REPO].__setattr__("gated", True),
+    "other's": lambda hub: hub.repositories[REPO].__setattr__("private", True),
+    "403": lambda hub: hub.fail("", status=403),
+    "500": lambda hub: hub.fail("", status=500, cdn_only=True),
+    "reset": lambda hub: hub.fail("", reset_after=10, cdn_only=True),
+    "short": lambda hub: hub.fail("", truncate=10, cdn_only=True),
+    "corrupt": lambda hub: hub.fail("", corrupt=-1, cdn_only=True),
+    "gone": lambda hub: hub.stop(),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES.keys())
+def test_no_error_holds_the_token_or_the_address(
+    hub: HubServer, commit: str, failure: Callable[[HubServer], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    failure(hub)
+    with caplog.at_level(logging.DEBUG), pytest.raises(WeightsError) as raised:
+        load_backbone(REPO, token="hf_loopbackOther")
+    error = raised.value
+    told = [str(error), repr(error), repr(vars(error)), repr(error.args), pickle.dumps(error).decode("latin1")]
+    told += [record.getMessage() for record in caplog.records if record.name.startswith("tafm_loss")]
+    assert not any("hf_loopback" in text or hub.endpoint in text for text in told)
+    assert error.__cause__ is None
+    assert error.__context__ is None or error.__suppress_context__
+    assert isinstance(pickle.loads(pickle.dumps(error)), type(error))
+
+
+def test_nothing_that_hangs_on_an_error_holds_a_request(hub: HubServer, commit: str) -> None:
+    hub.fail("", corrupt=-1, cdn_only=True)
+    with pytest.raises(WeightsCorruptError) as raised:
+        load_backbone(REPO)
+    for error in chain(raised.value):
+        assert isinstance(error, WeightsError)
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+# Hardship
+
+
+class Heavy(nn.Module):
+    """An architecture whose file is longer than the blocks of 10 MiB in which the client reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.table = nn.Parameter(torch.zeros(6_000_000))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"map": self.conv(images) + self.table[0]}
+
+
+@pytest.fixture(scope="module")
+def heavy(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    generator = torch.Generator().manual_seed(0)
+    module = Heavy()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.rand(parameter.shape, generator=generator))
+    config = BackboneConfig("heavy", "heavy", {"map": Tap(4, 1)}, (0.5,) * 3, (0.5,) * 3, 3)
+    folder = save_backbone(Backbone(module, config), tmp_path_factory.mktemp("heavy"))
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("share", [point / 20 for point in range(20)])
+def test_a_server_that_dies_anywhere_leaves_a_cache_that_the_next_load_can_use(
+    hub: HubServer, heavy: Files, share: float
+) -> None:
+    hub.seed(REPO, heavy)
+    hub.stop_after(int(share * sum(map(len, heavy.values()))))
+    with pytest.raises(WeightsUnavailableError):
+        load_backbone(REPO, module=Heavy())
+    with pytest.raises(WeightsUnavailableError, match=r"cannot be reached|not in the cache"):
+        load_backbone(REPO, module=Heavy())
+    hub.start()
+    loaded = load_backbone(REPO, module=Heavy())
+    assert loaded.sha256 == json.loads(heavy[CONFIG])["weights"]["sha256"]
+
+
+LOADS = f"""
+import sys
+from tafm_loss import load_backbone
+print(load_backbone({REPO!r}).sha256)
+"""
+
+
+def test_three_processes_at_once_on_an_empty_cache_all_succeed(
+    hub: HubServer, commit: str, backbone: Backbone, tmp_path: Path
+) -> None:
+    environment = hub_environment(hub, tmp_path / "fresh")
+    processes = [
+        subprocess.Popen([sys.executable, "-c", LOADS], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    outputs = [process.communicate(timeout=120)[0].strip() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert outputs == [backbone.sha256] * 3
+
+
+def test_a_mirror_in_the_environment_is_asked(hub: HubServer, commit: str, backbone: Backbone, tmp_path: Path) -> None:
+    environment = hub_environment(hub, tmp_path / "fresh")
+    output = subprocess.run([sys.executable, "-c", LOADS], env=environment, capture_output=True, text=True, check=False)
+    assert output.stdout.strip() == backbone.sha256, output.stderr
+    assert output.stderr == ""

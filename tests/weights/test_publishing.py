@@ -1,0 +1,273 @@
+"""Publishing on a Hub: the unmodified client against a loopback server."""
+
+import logging
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import HfApi, ModelCard, constants, hf_hub_download
+from torch import nn
+
+from tafm_loss import (
+    Backbone,
+    BackboneConfig,
+    Tap,
+    WeightsAccessError,
+    WeightsCorruptError,
+    WeightsError,
+    WeightsFormatError,
+    WeightsNotFoundError,
+    WeightsUnavailableError,
+    load_backbone,
+    push_backbone,
+    save_backbone,
+)
+from tafm_loss.cli import main
+from tests.hub_fixtures import go_offline, hub_environment
+from tests.hub_server.server import HubServer
+
+REPO = "owner/deblur"
+WRITES = ("POST", "PUT", "DELETE")
+
+
+@pytest.fixture
+def folder(backbone: Backbone, tmp_path: Path) -> Path:
+    return save_backbone(backbone, tmp_path / "tuned")
+
+
+def published(hub: HubServer, revision: str = "main") -> dict[str, bytes]:
+    commit = hub.repositories[REPO].find(revision)
+    assert commit is not None
+    return {path: file.data for path, file in commit.files.items() if path != ".gitattributes"}
+
+
+def empty_cache() -> None:
+    shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
+
+
+@pytest.mark.parametrize("server", ["hub", "xet_hub"])
+def test_what_is_pushed_comes_back_byte_for_byte(
+    server: str, request: pytest.FixtureRequest, folder: Path, backbone: Backbone
+) -> None:
+    hub: HubServer = request.getfixturevalue(server)
+    source = push_backbone(folder, REPO, token=hub.token, tag="v1")
+    assert re.fullmatch(rf"{REPO}@[0-9a-f]{{40}}", source)
+    for spelling in (source, f"{REPO}@v1", REPO):
+        empty_cache()
+        loaded = load_backbone(spelling)
+        assert loaded.sha256 == backbone.sha256
+        assert loaded.source == f"hf-hub:{source}"
+    for name in ("config.json", "model.safetensors"):
+        assert Path(hf_hub_download(REPO, name)).read_bytes() == (folder / name).read_bytes()
+    if hasattr(HfApi, "verify_repo_checksums"):  # not in 0.x
+        checked = HfApi().verify_repo_checksums(REPO, revision=source.partition("@")[2])
+        assert checked.checked_count == 2
+        assert not checked.mismatches
+
+
+def test_a_backbone_needs_no_folder(hub: HubServer, backbone: Backbone) -> None:
+    assert load_backbone(push_backbone(backbone, REPO, token=hub.token)).sha256 == backbone.sha256
+    assert sorted(published(hub)) == ["README.md", "config.json", "model.safetensors"]
+
+
+def test_nothing_goes_but_what_belongs_to_a_backbone(hub: HubServer, folder: Path) -> None:
+    for name in ("checkpoint.pt", ".env", "photo.jpg", "report.json", "history.jsonl", "pytorch_model.bin"):
+        (folder / name).write_bytes(b"{}")
+    (folder / "images").mkdir()
+    (folder / "images" / "private.png").write_bytes(b"")
+    (folder / "LICENSE").write_text("Apache")
+    (folder / "report.png").write_bytes(b"\x89PNG")
+    before = sorted(folder.rglob("*"))
+    push_backbone(folder, REPO, token=hub.token)
+    assert sorted(published(hub)) == ["LICENSE", "README.md", "config.json", "model.safetensors", "report.png"]
+    assert sorted(folder.rglob("*")) == before
+    assert "](report.png)" in published(hub)["README.md"].decode()
+
+
+def test_a_card_of_your_own_goes_as_it_is(hub: HubServer, folder: Path) -> None:
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nMine.\n")
+    push_backbone(folder, REPO, token=hub.token)
+    assert published(hub)["README.md"] == b"---\nlicense: mit\n---\nMine.\n"
+
+
+def test_the_card_names_the_repository_and_the_digest(hub: HubServer, folder: Path, backbone: Backbone) -> None:
+    push_backbone(folder, REPO, token=hub.token)
+    card = ModelCard(published(hub)["README.md"].decode())
+    assert card.data.library_name == "tafm-loss"
+    assert f'from_pretrained("{REPO}")' in card.text
+    assert backbone.sha256 in card.text
+
+
+def test_a_card_that_the_hub_refuses_is_a_format_error(hub: HubServer, folder: Path) -> None:
+    (folder / "README.md").write_text("---\nlicense:\tmit\nbroken\n---\n")
+    with pytest.raises(WeightsFormatError, match=r"refuses the YAML .*README\.md"):
+        push_backbone(folder, REPO, token=hub.token)
+
+
+def test_a_broken_report_is_told(hub: HubServer, folder: Path) -> None:
+    (folder / "report.json").write_text("{")
+    with pytest.raises(WeightsFormatError, match=r"report\.json is no report"):
+        push_backbone(folder, REPO, token=hub.token)
+    assert not hub.requests
+
+
+def test_damage_is_found_before_anything_is_sent(hub: HubServer, folder: Path) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(WeightsCorruptError):
+        push_backbone(folder, REPO, token=hub.token)
+    with pytest.raises(WeightsNotFoundError, match="no backbone in"):
+        push_backbone(folder / "nowhere", REPO, token=hub.token)
+    assert not hub.requests
+
+
+def test_a_repository_is_made_private_if_asked(hub: HubServer, folder: Path) -> None:
+    push_backbone(folder, REPO, token=hub.token, private=True)
+    assert hub.repositories[REPO].private
+    with pytest.raises(WeightsNotFoundError):
+        load_backbone(REPO)
+    assert load_backbone(REPO, token=hub.token)
+
+
+def test_a_second_push_is_a_second_commit_and_a_tag_keeps_the_first(
+    hub: HubServer, folder: Path, backbone: Backbone
+) -> None:
+    first = push_backbone(folder, REPO, token=hub.token, tag="v1")
+    (folder / "README.md").write_text("Second.\n")
+    second = push_backbone(folder, REPO, token=hub.token)
+    assert first != second
+    assert load_backbone(f"{REPO}@v1").source == f"hf-hub:{first}"
+    before = published(hub)
+    (folder / "README.md").write_text("Third.\n")
+    with pytest.raises(WeightsError, match="has a tag v1 already"):
+        push_backbone(folder, REPO, token=hub.token, tag="v1")
+    assert published(hub) == before
+
+
+def test_a_branch_is_made(hub: HubServer, folder: Path, backbone: Backbone) -> None:
+    push_backbone(folder, REPO, token=hub.token)
+    (folder / "README.md").write_text("Try.\n")
+    push_backbone(folder, REPO, token=hub.token, revision="trial")
+    assert published(hub, "trial")["README.md"] == b"Try.\n"
+    assert published(hub)["README.md"] != b"Try.\n"
+    assert load_backbone(f"{REPO}@trial").sha256 == backbone.sha256
+
+
+def test_weights_of_an_architecture_of_your_own_are_published_without_it(hub: HubServer, tmp_path: Path) -> None:
+    config = BackboneConfig("mine", "mine-of-3", {"map": Tap(4, 1)}, (0.5,) * 3, (0.5,) * 3, 3)
+    own = Backbone(Mine(), config)
+    source = push_backbone(save_backbone(own, tmp_path / "own"), REPO, token=hub.token)
+    assert load_backbone(source, module=Mine()).sha256 == own.sha256
+    with pytest.raises(WeightsFormatError, match="pass module="):
+        load_backbone(source)
+
+
+class Mine(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"map": self.conv(images)}
+
+
+# What the Hub refuses
+
+
+@pytest.mark.parametrize(
+    ("prepare", "repo_id", "token", "kind", "message"),
+    [
+        (None, "other/deblur", "hf_loopbackOwner", WeightsAccessError, "forbidden"),
+        (None, REPO, "hf_wrong", WeightsAccessError, "the token is refused"),
+        (None, "a--b/c", "hf_loopbackOwner", WeightsFormatError, "repo_id must be"),
+        (lambda hub: hub.fail("/commit/", status=412), REPO, "hf_loopbackOwner", WeightsError, "somebody else"),
+        (lambda hub: hub.fail("/commit/", status=500), REPO, "hf_loopbackOwner", WeightsUnavailableError, "error 500"),
+        (lambda hub: hub.stop(), REPO, "hf_loopbackOwner", WeightsUnavailableError, "cannot be reached|broke off"),
+    ],
+    ids=["other's", "wrong token", "impossible name", "stale", "500", "gone"],
+)
+def test_a_push_that_fails_says_why_and_never_with_the_token(
+    hub: HubServer,
+    folder: Path,
+    prepare: Callable[[HubServer], object] | None,
+    repo_id: str,
+    token: str,
+    kind: type[WeightsError],
+    message: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if prepare is not None:
+        prepare(hub)
+    with caplog.at_level(logging.DEBUG, "tafm_loss"), pytest.raises(kind, match=message) as raised:
+        push_backbone(folder, repo_id, token=token)
+    error = raised.value
+    told = [str(error), repr(vars(error)), pickle.dumps(error).decode("latin1"), caplog.text]
+    assert not any(token in text for text in told)
+    assert error.__cause__ is None or not hasattr(error.__cause__, "response")
+    assert error.__context__ is None or not hasattr(error.__context__, "response")
+
+
+def test_without_a_token_one_is_asked_for(hub: HubServer, folder: Path) -> None:
+    with pytest.raises(WeightsError, match="token"):
+        push_backbone(folder, REPO)
+
+
+def test_offline_nothing_is_pushed(hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_offline(monkeypatch)
+    with pytest.raises(WeightsUnavailableError, match="HF_HUB_OFFLINE"):
+        push_backbone(folder, REPO, token=hub.token)
+
+
+def test_a_put_that_fails_once_is_tried_again(hub: HubServer, folder: Path, backbone: Backbone) -> None:
+    fault = hub.fail("", status=500, method="PUT", times=1)
+    assert load_backbone(push_backbone(folder, REPO, token=hub.token)).sha256 == backbone.sha256
+    assert fault.count == 1
+
+
+# The command
+
+
+def test_the_command_prints_what_loads_it(
+    hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    assert main(["push", str(folder), REPO, "--private", "--tag", "v1"]) == 0
+    output = capsys.readouterr().out
+    commit = hub.repositories[REPO].tags["v1"]
+    assert f"pushed: {REPO}@{commit}" in output
+    assert f"from_pretrained('{REPO}@v1')" in output
+    assert hub.repositories[REPO].private
+    assert main(["info", f"{REPO}@v1"]) == 0
+    assert f'"source": "hf-hub:{REPO}@{commit}"' in capsys.readouterr().out
+
+
+def test_the_command_tells_mistakes_in_a_line(hub: HubServer, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["push", str(folder / "nowhere"), REPO]) == 2
+    assert main(["push", str(folder), "other/deblur"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert all(line.startswith("tafm-loss: error: ") for line in errors)
+
+
+SESSION = """
+from tafm_loss import TaskAdaptiveFeatureLoss
+print(TaskAdaptiveFeatureLoss.from_pretrained("owner/deblur@v1").sha256)
+"""
+
+
+def test_tune_push_and_load_in_a_fresh_process(hub: HubServer, tmp_path: Path) -> None:
+    environment = hub_environment(hub, tmp_path / "my-home") | {"HF_TOKEN": hub.token}
+    tune = ["finetune", "tafm-compact", "generated:6", "--out", str(tmp_path / "tuned"), "--steps", "2"]
+    tune += ["--batch-size", "2", "--crop-size", "64", "--validation", "none"]
+    for command in (tune, ["push", str(tmp_path / "tuned"), REPO, "--tag", "v1"]):
+        subprocess.run([sys.executable, "-m", "tafm_loss.cli", *command], env=environment, check=True)
+    stranger = hub_environment(hub, tmp_path / "their-home")
+    session = subprocess.run([sys.executable, "-c", SESSION], env=stranger, check=True, capture_output=True, text=True)
+    assert session.stdout.strip() == load_backbone(tmp_path / "tuned").sha256
+    assert session.stderr == ""
