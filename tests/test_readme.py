@@ -7,14 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from tafm_loss import load_backbone, push_backbone
 from tafm_loss.backbones.registry import describe_backbones
+from tests.hub_server.server import HubServer
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_python_blocks_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_blocks_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: HubServer
+) -> None:
     monkeypatch.chdir(tmp_path)
+    push_backbone(load_backbone("tafm-compact"), "owner/name", token=hub.token, tag="v1")
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) >= 3
     namespace: dict[str, object] = {}

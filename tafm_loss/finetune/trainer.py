@@ -207,6 +207,8 @@ def _tuned_config(
 def _origin(backbone: Backbone) -> str:
     """Return what the backbone is called and where it is from, for the licence and the credit that its copies owe."""
     earlier = backbone.source or backbone.config.base_weights
+    if earlier.startswith("none"):
+        earlier = "random weights"
     return f"{backbone.config.name}, sha256 {backbone.sha256[:8]}, from {earlier}"
 
 

@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tafm_loss import WeightsAccessError, WeightsError, create_backbone
+from tafm_loss import WeightsAccessError, WeightsError, WeightsUnavailableError, create_backbone
 from tafm_loss.backbones.clip_towers import CLIP_TOWERS, ClipViTNetwork, Tower
 from tafm_loss.backbones.downloads import HubRepository
 from tafm_loss.backbones.registry import find_architecture, from_weights
 from tafm_loss.backbones.weight_files import WeightFile
+from tests.hub_fixtures import go_offline
+from tests.hub_server.server import HubServer
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +136,22 @@ def test_default_weights_are_open_clips_with_quick_gelu(
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     expected = network((x - backbone.mean) / backbone.std)["block0"]
     torch.testing.assert_close(backbone(x)["block0"], expected, rtol=0, atol=0)
+
+
+def test_default_weights_are_downloaded_once_and_then_need_no_hub(
+    network: ClipViTNetwork, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.stop()
+    with pytest.raises(WeightsUnavailableError, match=r"cannot be reached.*from disk with create_backbone"):
+        create_backbone("clip-vit-b32", layers=["block0"])
+    hub.start()
+    tower = safetensors.torch.save(dict(network.state_dict()))
+    hub.seed("timm/vit_base_patch32_clip_224.openai", {"open_clip_model.safetensors": tower})
+    first = create_backbone("clip-vit-b32", layers=["block0"])
+    hub.stop()
+    assert create_backbone("clip-vit-b32", layers=["block0"]).sha256 == first.sha256
+    go_offline(monkeypatch)
+    assert create_backbone("clip-vit-b32", layers=["block0"]).sha256 == first.sha256
 
 
 def test_a_failure_to_fetch_is_told_with_the_line_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:

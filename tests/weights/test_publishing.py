@@ -3,6 +3,7 @@
 import logging
 import pickle
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard, constants, hf_hub_download
 from torch import nn
+from torchvision.utils import save_image
 
 from tafm_loss import (
     Backbone,
@@ -24,16 +26,19 @@ from tafm_loss import (
     WeightsFormatError,
     WeightsNotFoundError,
     WeightsUnavailableError,
+    finetune_backbone,
     load_backbone,
     push_backbone,
     save_backbone,
 )
 from tafm_loss.cli import main
+from tafm_loss.scenes import generate_scenes
 from tests.hub_fixtures import go_offline, hub_environment
 from tests.hub_server.server import HubServer
 
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
 REPO = "owner/deblur"
-WRITES = ("POST", "PUT", "DELETE")
 
 
 @pytest.fixture
@@ -102,6 +107,16 @@ def test_the_card_names_the_repository_and_the_digest(hub: HubServer, folder: Pa
     assert card.data.library_name == "tafm-loss"
     assert f'from_pretrained("{REPO}")' in card.text
     assert backbone.sha256 in card.text
+
+
+def test_what_was_tuned_from_a_repository_names_it(hub: HubServer, folder: Path) -> None:
+    source = push_backbone(folder, REPO, token=hub.token)
+    scenes = generate_scenes(4, 96, generator=torch.Generator().manual_seed(0))
+    tuned = finetune_backbone(load_backbone(REPO), scenes, steps=1, batch_size=2, crop_size=64, progress=False)
+    assert f"hf-hub:{source}" in tuned.backbone.config.base_weights
+    push_backbone(tuned.backbone, "owner/next", token=hub.token)
+    card = ModelCard.load("owner/next")
+    assert (card.data.base_model, card.data.base_model_relation) == (REPO, "finetune")
 
 
 def test_a_card_that_the_hub_refuses_is_a_format_error(hub: HubServer, folder: Path) -> None:
@@ -255,19 +270,23 @@ def test_the_command_tells_mistakes_in_a_line(hub: HubServer, folder: Path, caps
     assert all(line.startswith("tafm-loss: error: ") for line in errors)
 
 
-SESSION = """
-from tafm_loss import TaskAdaptiveFeatureLoss
-print(TaskAdaptiveFeatureLoss.from_pretrained("owner/deblur@v1").sha256)
-"""
+def test_the_session_of_the_readme_ends_in_a_fresh_process_of_somebody_else(hub: HubServer, tmp_path: Path) -> None:
+    section = README.split("## Weights that travel")[1].split("\n## ")[0]
+    commands, session = re.findall(r"```(?:bash|python)\n(.*?)```", section, re.DOTALL)
+    tune, *others = (shlex.split(line)[1:] for line in commands.splitlines())
+    tune += ["--steps", "2", "--batch-size", "2", "--crop-size", "64", "--validation", "none"]
+    scenes = generate_scenes(6, 96, generator=torch.Generator().manual_seed(0))
+    (tmp_path / "photographs").mkdir()
+    for index, scene in enumerate(scenes):
+        save_image(scene, tmp_path / "photographs" / f"{index}.png")
+    mine = hub_environment(hub, tmp_path / "my-home") | {"HF_TOKEN": hub.token, "PYTHONPATH": str(ROOT)}
+    for command in (tune, *others):
+        subprocess.run([sys.executable, "-m", "tafm_loss.cli", *command], env=mine, cwd=tmp_path, check=True)
 
-
-def test_tune_push_and_load_in_a_fresh_process(hub: HubServer, tmp_path: Path) -> None:
-    environment = hub_environment(hub, tmp_path / "my-home") | {"HF_TOKEN": hub.token}
-    tune = ["finetune", "tafm-compact", "generated:6", "--out", str(tmp_path / "tuned"), "--steps", "2"]
-    tune += ["--batch-size", "2", "--crop-size", "64", "--validation", "none"]
-    for command in (tune, ["push", str(tmp_path / "tuned"), REPO, "--tag", "v1"]):
-        subprocess.run([sys.executable, "-m", "tafm_loss.cli", *command], env=environment, check=True)
-    stranger = hub_environment(hub, tmp_path / "their-home")
-    session = subprocess.run([sys.executable, "-c", SESSION], env=stranger, check=True, capture_output=True, text=True)
-    assert session.stdout.strip() == load_backbone(tmp_path / "tuned").sha256
-    assert session.stderr == ""
+    theirs = hub_environment(hub, tmp_path / "their-home") | {"PYTHONPATH": str(ROOT)}
+    script = f"from tafm_loss import TaskAdaptiveFeatureLoss\n{session}\nprint(loss_fn.sha256)"
+    result = subprocess.run([sys.executable, "-c", script], env=theirs, check=True, capture_output=True, text=True)
+    source, sha256 = result.stdout.split()
+    assert source == f"hf-hub:owner/name@{hub.repositories['owner/name'].tags['v1']}"
+    assert sha256 == load_backbone(tmp_path / "my-backbone").sha256
+    assert result.stderr == ""
