@@ -206,21 +206,12 @@ def _objective(options: argparse.Namespace) -> "Objective":
 
 def _summary(out: Path, report: Mapping[str, Any]) -> list[str]:
     """Return where the backbone is, how to use it, and what was gained."""
+    from tafm_loss.finetune.report_table import selectivity_gains
+
     # The whole path: it works from any folder, and is never taken for a listed name.
     folder = out.resolve()
     return [
         f"tuned backbone: {folder}",
         f"in Python: TaskAdaptiveFeatureLoss.from_pretrained({str(folder)!r})",
-        *(_selectivity_gains(report) if report else ()),
+        *selectivity_gains(report),
     ]
-
-
-def _selectivity_gains(report: Mapping[str, Any]) -> list[str]:
-    from tafm_loss.finetune.report_table import least_selectivity
-
-    gains = []
-    for distractor in report["after"]["selectivity"]:
-        before, after = (least_selectivity(report[when]["selectivity"][distractor]) for when in ("before", "after"))
-        if before is not None and after is not None:
-            gains.append(f"least selectivity of blur against {distractor}: {before:.2f} before, {after:.2f} after")
-    return gains

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tafm_loss._images import check_images
 from tafm_loss._strict_json import read_object
 
-__all__ = ["Backbone", "BackboneConfig", "Tap"]
+__all__ = ["Backbone", "BackboneConfig", "Tap", "check_features"]
 
 LARGEST_MINIMUM = 4096
 
@@ -218,6 +218,25 @@ class Backbone(nn.Module):
     def extra_repr(self) -> str:
         """Return the name and the taps."""
         return f"name={self.config.name!r}, taps={list(self.config.taps)}"
+
+
+@torch.no_grad()
+def check_features(backbone: Backbone) -> None:
+    """Try a backbone in evaluation mode on the smallest image, and compare what it returns with its config.
+
+    Raises:
+        ValueError: if it does not take the image, or lacks a tap, or one has other channels or dimensions.
+    """
+    size = backbone.config.minimum_size
+    try:
+        features = backbone(backbone.mean.new_zeros(1, 3, size, size))
+        found = {name: (tensor.dim(), tensor.shape[1]) for name, tensor in features.items()}
+    except Exception as error:  # the network may be anybody's, and raise anything
+        raise ValueError(f"the network does not take an image of {size} px, as its config says: {error}") from error
+    dimensions = 4 if backbone.config.spatial else 2
+    expected = {name: (dimensions, tap.channels) for name, tap in backbone.config.taps.items()}
+    if not expected.items() <= found.items():
+        raise ValueError(f"its config has the {{tap: (dimensions, channels)}} {expected}, the network {found}")
 
 
 def _parameters_to_buffers(module: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """What `finetune_backbone` is given: checked, and turned into what the loop works with."""
 
+import copy
 import math
 import os
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tafm_loss.backbones.backbone import Backbone
+from tafm_loss.backbones.backbone import Backbone, check_features
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.finetune.checkpoint import CHECKPOINT_FILE
 from tafm_loss.finetune.grading import Grade
@@ -24,10 +25,10 @@ from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE
 __all__ = [
     "REPORT_IMAGES",
     "accelerator_for",
-    "check_backbone",
     "check_folder",
     "check_plan",
     "check_synthesizer",
+    "checked_copy",
     "checked_objective",
     "choose_parameters",
     "report_images",
@@ -40,14 +41,20 @@ RATE_FROM_NOTHING = 2e-3
 RATE_FROM_TRAINED = 1e-3
 
 
-def check_backbone(backbone: Backbone) -> None:
-    """Raise TypeError or ValueError for what cannot be tuned."""
+def checked_copy(backbone: Backbone) -> Backbone:
+    """Return a copy to tune, in evaluation mode; raises TypeError or ValueError for what cannot be tuned."""
     if not isinstance(backbone, Backbone):
         raise TypeError(
             f"backbone must be a Backbone, got {type(backbone).__name__}; make one by create_backbone(name)"
         )
     if not list(backbone.parameters()):
         raise ValueError("backbone is the frozen copy inside a loss; tune the backbone it was made from")
+    tuned = copy.deepcopy(backbone).eval()
+    try:
+        check_features(tuned)
+    except ValueError as error:
+        raise ValueError(f"backbone cannot be tuned: {error}") from error
+    return tuned
 
 
 def checked_objective(objective: str | Objective) -> Objective:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["HEALTH_RATIOS", "least_selectivity", "report_table"]
+__all__ = ["HEALTH_RATIOS", "least_selectivity", "report_table", "selectivity_gains"]
 
 HEALTH_RATIOS = {
     "mirrored": "over-sharpening / 3 px shake",
@@ -24,6 +24,20 @@ def report_table(reports: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], l
     columns = [_column(figures) for figures in reports.values()]
     rows = [[name, *(column[name] for column in columns)] for name in (columns[0] if columns else ())]
     return ["", *reports], rows
+
+
+def selectivity_gains(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a line for each distractor that says what tuning has gained; none without reports.
+
+    Args:
+        reports: {"before": figures, "after": figures}, as `finetune_backbone` returns them, or {}.
+    """
+    gains = []
+    for distractor in reports["after"]["selectivity"] if reports else ():
+        before, after = (least_selectivity(reports[when]["selectivity"][distractor]) for when in ("before", "after"))
+        if before is not None and after is not None:
+            gains.append(f"least selectivity of blur against {distractor}: {before:.2f} before, {after:.2f} after")
+    return gains
 
 
 def _column(figures: Mapping[str, Any]) -> dict[str, str]:

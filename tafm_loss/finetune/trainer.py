@@ -15,10 +15,10 @@ from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.finetune.arguments import (
     REPORT_IMAGES,
     accelerator_for,
-    check_backbone,
     check_folder,
     check_plan,
     check_synthesizer,
+    checked_copy,
     checked_objective,
     choose_parameters,
     report_images,
@@ -136,7 +136,7 @@ def finetune_backbone(
         UserWarning: about images that are skipped or converted, a checkpoint that cannot be written, and an interrupt
             (Ctrl-C): the run then ends after the step, with a backbone that can be used, and can be resumed.
     """
-    check_backbone(backbone)
+    tuned = checked_copy(backbone)
     goal = checked_objective(objective)
     blur = default_synthesizer() if synthesizer is None else synthesizer
     check_synthesizer(blur)
@@ -147,7 +147,6 @@ def finetune_backbone(
     check_plan(plan, validated=validation is not None, processes=accelerator.num_processes)
     crops, held_out = split_scenes(images, validation, crop_size, seed)
     judged = None if held_out is None else report_images(held_out, backbone)
-    tuned = copy.deepcopy(backbone).eval()
     choose_parameters(tuned.network, trainable)
     tuned.to(memory_format=torch.channels_last)
     config = _tuned_config(backbone, crops, goal, blur, plan, crop_size, mixed_precision, trainable)

@@ -4,10 +4,9 @@ import copy
 import os
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tafm_loss.backbones.backbone import Backbone, BackboneConfig
+from tafm_loss.backbones.backbone import Backbone, BackboneConfig, check_features
 from tafm_loss.backbones.discriminators import ARCHITECTURE as DISCRIMINATORS
 from tafm_loss.backbones.discriminators import discriminators_in
 from tafm_loss.backbones.downloads import HubRepository
@@ -119,28 +118,8 @@ def _fill_copy(module: nn.Module, file: WeightFile, config: BackboneConfig, wher
     network = copy.deepcopy(module).cpu()
     fill_network(network, file, type(module).__name__)
     backbone = Backbone(network, config).eval()
-    _check_features(backbone, where)
-    return backbone
-
-
-@torch.no_grad()
-def _check_features(backbone: Backbone, where: str) -> None:
-    """Try the network on the smallest image, and compare what it returns with what its config says."""
-    size = backbone.config.minimum_size
     try:
-        features = backbone(torch.zeros(1, 3, size, size))
-        found = {name: _channels(tensor) for name, tensor in features.items()}
-    except Exception as error:  # the module is the caller's, and may raise anything
-        raise WeightsFormatError(
-            f"{where} fits the module, but it does not take an image of {size} px: {error}"
-        ) from error
-    dimensions = 4 if backbone.config.spatial else 2
-    expected = {name: (dimensions, tap.channels) for name, tap in backbone.config.taps.items()}
-    if not expected.items() <= found.items():
-        raise WeightsFormatError(
-            f"{where} promises {{tap: (dimensions, channels)}} {expected}, but the module returns {found}"
-        )
-
-
-def _channels(features: Tensor) -> tuple[int, int]:
-    return features.dim(), features.shape[1]
+        check_features(backbone)
+    except ValueError as error:
+        raise WeightsFormatError(f"{where} fits {type(module).__name__}, but {error}") from error
+    return backbone

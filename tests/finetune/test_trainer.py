@@ -1,5 +1,6 @@
 """Fine-tuning: what it changes, what it leaves alone, and that it can be interrupted."""
 
+import dataclasses
 import json
 import math
 import os
@@ -452,3 +453,19 @@ def test_arguments_that_make_no_sense_are_refused(backbone: Backbone, scenes: Te
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"broken\.png cannot be read as an image"):
         finetune_backbone(backbone, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"taps": {"stage9": Tap(26, 2)}}, "stage9"),
+        ({"taps": {"stage1": Tap(27, 2)}}, r"\(4, 27\)"),
+        ({"spatial": False}, r"\(2, 26\)"),
+        ({"minimum_size": 1}, "does not take an image of 1 px"),
+    ],
+)
+def test_a_config_that_is_not_the_networks_is_found_before_training(change: dict[str, Any], message: str) -> None:
+    backbone = create_backbone("tafm-compact", layers=["stage1"])
+    backbone.config = dataclasses.replace(backbone.config, **change)
+    with pytest.raises(ValueError, match=f"backbone cannot be tuned: .*{message}"):
+        finetune_backbone(backbone, generate_scenes(4, 96, generator=torch.Generator().manual_seed(0)), steps=1)
