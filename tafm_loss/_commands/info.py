@@ -56,7 +56,6 @@ def _run(options: argparse.Namespace) -> None:
 
 def _describe(name: str) -> str:
     """Return all that is known about a backbone as JSON; weights that need not be downloaded for it are not."""
-    from tafm_loss.backbones.downloads import HubRepository
     from tafm_loss.backbones.registry import find_architecture, list_backbones
     from tafm_loss.weights.loading import load_backbone, read_file
     from tafm_loss.weights.sources import read_source
@@ -64,7 +63,7 @@ def _describe(name: str) -> str:
     place = read_source(name)
     if place not in list_backbones():
         # Not loaded: an architecture of somebody's own can be described without its code.
-        file, origin = read_file(place, HubRepository(""))
+        file, origin = read_file(place)
         return _as_json(file.config, sha256=file.sha256, source=origin or str(place))
     architecture = find_architecture(name)
     if architecture.source != "tafm-loss":

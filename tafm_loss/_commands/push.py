@@ -33,4 +33,4 @@ def _run(options: argparse.Namespace) -> None:
     )
     print(f"pushed: {source}")
     named = f"{options.repo_id}@{options.tag}" if options.tag else source
-    print(f"in Python: TaskAdaptiveFeatureLoss.from_pretrained({named!r})")
+    print(f"to see what is there: tafm-loss info {named}; its README.md says how to load it")

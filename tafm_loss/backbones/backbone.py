@@ -17,7 +17,7 @@ from tafm_loss._strict_json import read_object
 
 __all__ = ["Backbone", "BackboneConfig", "Tap", "check_features"]
 
-LARGEST_MINIMUM = 4096
+LARGEST_MINIMUM = 512
 
 
 class Tap(NamedTuple):
@@ -193,8 +193,14 @@ class Backbone(nn.Module):
         return {name: tensors[name].detach() for name in self._state_names}
 
     def serialise(self) -> bytes:
-        """Return weights and config as the bytes of a safetensors file, the same bytes for the same backbone."""
-        tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in self.state().items()}
+        """Return weights and config as the bytes of a safetensors file, the same bytes for the same backbone.
+
+        Floating-point weights are written in float32, in which they are loaded.
+        """
+        tensors = {
+            name: (tensor.float() if tensor.is_floating_point() else tensor).cpu().contiguous().clone()
+            for name, tensor in self.state().items()
+        }
         return safetensors.torch.save(tensors, metadata={"config": self.config.to_json()})
 
     @property

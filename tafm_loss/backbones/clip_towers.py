@@ -89,7 +89,7 @@ class _ClipArchitecture(Architecture):
         from huggingface_hub import constants
 
         try:
-            return read_weights(HubRepository(self.tower.repo_id).fetch(HUB_FILE, None))
+            return read_weights(HubRepository(self.tower.repo_id, token=False).fetch(HUB_FILE, None))
         except WeightsError as error:
             line = f'create_backbone("{self.name}", weights="{Path("path", "to", HUB_FILE)}")'
             raise type(error)(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tafm_loss._files import open_regular
 from tafm_loss.backbones.backbone import Backbone, BackboneConfig
 from tafm_loss.backbones.module_pickle import SavedModule, parse_modules
 from tafm_loss.backbones.tapped import measure_taps, smallest_size
@@ -175,7 +176,7 @@ def read_discriminators(path: str | os.PathLike[str], *, scales: int = 8) -> Bac
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAXIMUM_FILE + 1)
     except FileNotFoundError as error:
         raise WeightsNotFoundError(f"cannot read the discriminators {path}: {error.strerror}") from None

@@ -15,16 +15,23 @@ Reading = tuple[type[WeightsError], str]
 NOT_CACHED = "it is not in the cache"
 UNREACHABLE = f"{NOT_CACHED}, and the Hub cannot be reached: check the connection, or HF_ENDPOINT if it is a mirror"
 OFFLINE = f"{NOT_CACHED}, and HF_HUB_OFFLINE forbids to ask the Hub: load it once without"
-BROKEN_OFF = "the connection broke off: try again"
+TOKEN_TO_WRITE = "a token that may write there is needed: log in with `hf auth login`, set HF_TOKEN, or pass token="
+# The client speaks to the network through another of these in every major release; a user may have any.
+NETWORK_PACKAGES = ("httpcore", "httpx", "hf_xet", "requests", "urllib3")
 
 
-def weights_error(error: Exception, action: str) -> WeightsError:
-    """Return the error of ours for one of the client's; `action` says what failed, as in "cannot load ...".
+def weights_error(error: Exception, action: str, *, writes: bool = False) -> WeightsError:
+    """Return the error of ours for one of the client's.
 
     It is made of text alone. The client's errors hold the request, and with it the token, so ours must be raised
     outside the handler that caught `error`: nothing may hang on it when it is logged or pickled.
+
+    Args:
+        error: what the client raised.
+        action: what failed, as in "cannot load ...".
+        writes: whether something was to be published.
     """
-    kind, text = _reading(error)
+    kind, text = (_reading_of_push if writes else _reading)(error)
     return kind(f"{action}: {text}")
 
 
@@ -33,13 +40,28 @@ def _reading(error: Exception) -> Reading:
 
     if isinstance(error, errors.LocalEntryNotFoundError):  # in 0.x it is an HfHubHTTPError too, without a response
         return _not_cached(error)
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return WeightsUnavailableError, OFFLINE
-    if isinstance(error, errors.HFValidationError):
-        return WeightsNotFoundError, "no repository can have this name; expected owner/name"
     if isinstance(error, (errors.HfHubHTTPError, errors.EntryNotFoundError)):
         return _refused(error)
-    return _broken(error)
+    if type(error) is ValueError and isinstance(error.__cause__, Exception):  # what was to be fetched again was not
+        return _reading(error.__cause__)
+    token = "token=True needs a token: log in with `hf auth login`, or set HF_TOKEN"
+    known: dict[type[Exception], Reading] = {
+        errors.OfflineModeIsEnabled: (WeightsUnavailableError, OFFLINE),
+        errors.LocalTokenNotFoundError: (WeightsAccessError, token),
+        errors.HFValidationError: (WeightsNotFoundError, "no repository can have this name; expected owner/name"),
+    }
+    return known.get(type(error)) or _broken(error)
+
+
+def _reading_of_push(error: Exception) -> Reading:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return WeightsUnavailableError, "HF_HUB_OFFLINE forbids to ask the Hub: push without it"
+    no_token = (errors.LocalTokenNotFoundError, errors.RepositoryNotFoundError)
+    if isinstance(error, no_token) or _status(error) == 401:
+        return WeightsAccessError, TOKEN_TO_WRITE
+    return _reading(error)
 
 
 def _not_cached(error: Exception) -> Reading:
@@ -49,8 +71,7 @@ def _not_cached(error: Exception) -> Reading:
     cause = error.__cause__
     if isinstance(cause, errors.OfflineModeIsEnabled):
         return WeightsUnavailableError, OFFLINE
-    if _status(cause) is not None:
-        assert isinstance(cause, Exception)
+    if isinstance(cause, Exception) and _status(cause) is not None:
         return _refused(cause)
     if cause is None:
         return WeightsUnavailableError, f"{NOT_CACHED}, and local_files_only forbids to ask the Hub"
@@ -89,8 +110,8 @@ def _refused(error: Exception) -> Reading:
         401: (WeightsAccessError, "the token is refused: renew it, or read public repositories with token=False"),
         403: (WeightsAccessError, "it is forbidden: check what the token may do"),
         404: (WeightsNotFoundError, "the Hub knows nothing of this name: check it"),
-        416: (WeightsCorruptError, "the cache has a broken part of it: try again"),
         412: (WeightsError, "somebody else has changed the repository meanwhile: try again"),
+        416: (WeightsCorruptError, "the cache has a broken part of it: try again"),
     }
     for kind, reading in known:
         if isinstance(error, kind):
@@ -100,12 +121,14 @@ def _refused(error: Exception) -> Reading:
 
 def _broken(error: Exception) -> Reading:
     """Read what went wrong on the way or on the disk."""
+    name = type(error).__name__
     if "onsistency check failed" in str(error):
         return WeightsCorruptError, "it arrived incomplete: try again"
-    on_the_way = (ConnectionError, TimeoutError)
-    if isinstance(error, OSError) and error.strerror and not isinstance(error, on_the_way):
+    if isinstance(error, (ConnectionError, TimeoutError)) or type(error).__module__.startswith(NETWORK_PACKAGES):
+        return WeightsUnavailableError, f"the connection broke off: try again ({name})"
+    if isinstance(error, OSError) and error.strerror:
         return WeightsError, f"the cache cannot be written ({error.strerror}): make room, or pass another cache_dir="
-    return WeightsUnavailableError, f"{BROKEN_OFF} ({type(error).__name__})"
+    return WeightsError, f"the client of the Hub failed in a way that is not foreseen ({name})"
 
 
 def _status(error: BaseException | None) -> int | None:

@@ -27,7 +27,6 @@ __all__ = [
     "find_architecture",
     "from_weights",
     "list_backbones",
-    "no_such_backbone",
 ]
 
 COMPACT_FILE = "tafm-compact.safetensors"
@@ -192,14 +191,9 @@ def find_architecture(name: str) -> Architecture:
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    raise ValueError(no_such_backbone(name))
-
-
-def no_such_backbone(name: str) -> str:
-    """Return what to say of a name that no backbone has: which ones are near."""
     near = difflib.get_close_matches(name.lower().replace("_", "-"), ARCHITECTURES, n=3, cutoff=0.5)
     advice = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(ARCHITECTURES)}"
-    return f"no backbone is called {name!r}; {advice}"
+    raise ValueError(f"no backbone is called {name!r}; {advice}")
 
 
 def from_weights(

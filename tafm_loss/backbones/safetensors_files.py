@@ -11,11 +11,12 @@ from torch import Tensor
 from tafm_loss._strict_json import read_object
 from tafm_loss.backbones.weight_errors import WeightsFormatError
 
-__all__ = ["SafetensorsContent", "read_safetensors"]
+__all__ = ["MAXIMUM_FILE", "SafetensorsContent", "read_safetensors"]
 
 LENGTH_BYTES = 8
 # 10,000 tensors fit; the objects that a hostile header becomes stay within tens of megabytes.
 MAXIMUM_HEADER = 2**20
+MAXIMUM_FILE = 4 * 2**30
 MAXIMUM_DIMENSIONS = 8
 DTYPES = {
     "F64": torch.float64,
@@ -27,6 +28,7 @@ DTYPES = {
     "I16": torch.int16,
     "I8": torch.int8,
     "U8": torch.uint8,
+    "BOOL": torch.bool,
 }
 
 
@@ -65,6 +67,8 @@ def read_safetensors(file: BinaryIO, size: int, where: str) -> SafetensorsConten
 
 
 def _read(file: BinaryIO, size: int) -> SafetensorsContent:
+    if size > MAXIMUM_FILE:
+        raise ValueError(f"it has {size} bytes, more than {MAXIMUM_FILE}")
     start = file.read(LENGTH_BYTES)
     length = int.from_bytes(start, "little")
     if len(start) < LENGTH_BYTES or length > size - LENGTH_BYTES or length > MAXIMUM_HEADER:
@@ -81,6 +85,8 @@ def _read(file: BinaryIO, size: int) -> SafetensorsContent:
         content = tensors[slot.name].view(-1).view(torch.uint8).numpy().data
         if file.readinto(content) != len(content):  # type: ignore[attr-defined]
             raise ValueError(f"it ends within {slot.name}")
+        if slot.dtype is torch.bool and max(content) > 1:
+            raise ValueError(f"{slot.name} holds something else than 0 and 1")
         digest.update(content)
     return SafetensorsContent(tensors, metadata, digest.hexdigest())
 

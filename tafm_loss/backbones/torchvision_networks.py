@@ -14,8 +14,8 @@ from torch import nn
 from tafm_loss.backbones.architecture import Architecture
 from tafm_loss.backbones.downloads import reachable
 from tafm_loss.backbones.tapped import Step, TappedNetwork
-from tafm_loss.backbones.weight_errors import WeightsUnavailableError
-from tafm_loss.backbones.weight_files import WeightFile
+from tafm_loss.backbones.weight_errors import WeightsCorruptError, WeightsUnavailableError
+from tafm_loss.backbones.weight_files import WeightFile, read_weights
 
 __all__ = ["TORCHVISION_NAMES", "TorchvisionArchitecture"]
 
@@ -92,20 +92,32 @@ class TorchvisionArchitecture(Architecture):
         """Return torchvision's default weights from its cache, or download them into it.
 
         Raises:
-            WeightsUnavailableError: if they are not in the cache and there is no connection, or if the file is damaged.
+            WeightsUnavailableError: if they are not in the cache and cannot be downloaded.
+            WeightsCorruptError: if the file in the cache is another than its name says.
+            WeightsFormatError: if it is damaged.
         """
         url = self._weights.url
         name = _file_name(url)
         folder = Path(torch.hub.get_dir()) / "checkpoints"
-        if not (folder / name).exists() and not reachable(url):
+        if not (folder / name).exists():
+            self._download(url, name, folder)
+        file = read_weights(folder / name)
+        if not self.is_default(file):
+            raise WeightsCorruptError(
+                f"{folder / name} has sha256 {file.sha256}, which is not that of its name: delete it, so that it is "
+                "downloaded anew"
+            )
+        return file
+
+    def _download(self, url: str, name: str, folder: Path) -> None:
+        if not reachable(url):
             raise WeightsUnavailableError(
                 self._unavailable(name, folder, f"{urlsplit(url).hostname} cannot be reached")
             )
         try:
-            tensors = self._weights.get_state_dict(check_hash=True, weights_only=True, map_location="cpu")
+            self._weights.get_state_dict(check_hash=True, weights_only=True, map_location="cpu")
         except Exception as error:  # no connection, no space, a wrong digest, a damaged archive
             raise WeightsUnavailableError(self._unavailable(name, folder, str(error))) from error
-        return WeightFile(name, "", tensors)
 
     def _unavailable(self, name: str, folder: Path, reason: str) -> str:
         line = f'create_backbone("{self.name}", weights="{os.path.join("path", "to", name)}")'

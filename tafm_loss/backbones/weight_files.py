@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tafm_loss._files import open_regular
 from tafm_loss.backbones.backbone import BackboneConfig
 from tafm_loss.backbones.safetensors_files import read_safetensors
 from tafm_loss.backbones.weight_errors import (
@@ -20,9 +21,10 @@ from tafm_loss.backbones.weight_errors import (
     WeightsNotFoundError,
 )
 
-__all__ = ["WeightFile", "fill_network", "read_weight_bytes", "read_weights"]
+__all__ = ["WeightFile", "check_digest", "check_finite", "fill_network", "read_weight_bytes", "read_weights"]
 
 PICKLED = (".pth", ".pt", ".bin")
+BLOCK = 2**20
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -53,7 +55,7 @@ def read_weights(path: str | os.PathLike[str], *, size: int | None = None, sha25
     if path.suffix not in (".safetensors", *PICKLED):
         raise WeightsFormatError(f"weights must be a .safetensors, {', '.join(PICKLED)} file, got {path}")
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return _read(file, path, size, sha256)
     except FileNotFoundError as error:
         raise WeightsNotFoundError(f"cannot read the weights {path}: {error.strerror}") from None
@@ -63,14 +65,26 @@ def read_weights(path: str | os.PathLike[str], *, size: int | None = None, sha25
         raise WeightsError(f"cannot read the weights {path}: {error.strerror}") from error
 
 
-def read_weight_bytes(data: bytes, where: str, *, sha256: str) -> WeightFile:
+def read_weight_bytes(data: bytes, where: str, *, sha256: str | None = None) -> WeightFile:
     """Read the bytes of a safetensors file; `where` names it in errors.
 
     Raises:
-        WeightsCorruptError: if the digest differs from `sha256`.
+        WeightsCorruptError: if the digest differs from `sha256`, if that is known.
         WeightsFormatError: if the format or the config in it is broken.
     """
     return _read_safetensors(io.BytesIO(data), len(data), where, sha256)
+
+
+def check_digest(found: str, expected: str, where: str) -> None:
+    """Raise a WeightsCorruptError unless the SHA-256 that was found is the one that was expected."""
+    if found != expected.lower():
+        raise WeightsCorruptError(f"{where} has sha256 {found}, expected {expected}: it is damaged, or another file")
+
+
+def check_finite(file: WeightFile) -> None:
+    """Raise a WeightsFormatError that names the tensors with values that are not finite, if there are any."""
+    if wrong := [name for name, tensor in file.tensors.items() if not _is_finite(tensor)]:
+        raise WeightsFormatError(f"{file.name} has values that are not finite: {_listed('in', wrong)}")
 
 
 def fill_network(
@@ -111,12 +125,13 @@ def fill_network(
 def _read(file: BinaryIO, path: Path, size: int | None, sha256: str | None) -> WeightFile:
     found = os.fstat(file.fileno()).st_size
     if size is not None and found != size:
-        raise WeightsCorruptError(f"{path} has {found} bytes, expected {size}: fetch it again")
+        raise WeightsCorruptError(f"{path} has {found} bytes, expected {size}: fetch it again, or save it again")
     if path.suffix == ".safetensors":
         return _read_safetensors(file, found, str(path), sha256)
     data = file.read()
     digest = hashlib.sha256(data).hexdigest()
-    _check_digest(digest, str(path), sha256)
+    if sha256 is not None:
+        check_digest(digest, sha256, str(path))
     return WeightFile(path.name, digest, _unpickle(data, path))
 
 
@@ -124,11 +139,12 @@ def _read_safetensors(file: BinaryIO, size: int, where: str, sha256: str | None)
     try:
         content = read_safetensors(file, size, where)
     except WeightsFormatError:
-        # Damage in the header is damage before it is anything else.
-        file.seek(0)
-        _check_digest(hashlib.sha256(file.read()).hexdigest(), where, sha256)
+        if sha256 is not None:
+            # Damage in the header is damage before it is anything else.
+            check_digest(_digest(file), sha256, where)
         raise
-    _check_digest(content.sha256, where, sha256)
+    if sha256 is not None:
+        check_digest(content.sha256, sha256, where)
     try:
         config = BackboneConfig.from_json(content.metadata["config"]) if "config" in content.metadata else None
     except ValueError as error:
@@ -136,9 +152,12 @@ def _read_safetensors(file: BinaryIO, size: int, where: str, sha256: str | None)
     return WeightFile(Path(where).name, content.sha256, content.tensors, config)
 
 
-def _check_digest(digest: str, where: str, expected: str | None) -> None:
-    if expected is not None and digest != expected.lower():
-        raise WeightsCorruptError(f"{where} has sha256 {digest}, expected {expected}: damaged or changed")
+def _digest(file: BinaryIO) -> str:
+    file.seek(0)
+    digest = hashlib.sha256()
+    while block := file.read(BLOCK):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _unpickle(data: bytes, path: Path) -> dict[str, Tensor]:
@@ -163,10 +182,14 @@ def _misfit(name: str, tensor: Tensor, target: Tensor) -> list[str]:
         return [f"{name} has shape {tuple(tensor.shape)}, expected {tuple(target.shape)}"]
     if not (tensor.dtype == target.dtype or (tensor.dtype in FLOATS and target.dtype in FLOATS)):
         return [f"{name} is {tensor.dtype}, expected {target.dtype}"]
-    # Extremes show NaN and infinity without a copy of the tensor.
-    if tensor.is_floating_point() and not all(extreme.isfinite() for extreme in tensor.aminmax()):
+    if not _is_finite(tensor):
         return [f"{name} has values that are not finite"]
     return []
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # Extremes show NaN and infinity without a copy of the tensor.
+    return not tensor.is_floating_point() or all(bool(extreme.isfinite()) for extreme in tensor.aminmax())
 
 
 def _listed(what: str, names: list[str], limit: int = 3) -> str:

@@ -5,7 +5,7 @@ import functools
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,9 @@ from tafm_loss.backbones.registry import create_backbone, list_backbones
 from tafm_loss.losses.distances import DISTANCES
 from tafm_loss.losses.options import Layers, checked_range, checked_weight, layer_names, layer_weights, require_one_of
 from tafm_loss.weights import load_backbone
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["FeatureMaps", "TaskAdaptiveFeatureLoss"]
 
@@ -109,9 +112,46 @@ class TaskAdaptiveFeatureLoss(nn.Module):
         self.eval()
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, **options: Any) -> "TaskAdaptiveFeatureLoss":
-        """Return `TaskAdaptiveFeatureLoss(source, **options)`."""
-        return cls(source, **options)
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        sha256: str | None = None,
+        module: nn.Module | None = None,
+        **options: Any,
+    ) -> "Self":
+        """Return the loss with the backbone that `source` names.
+
+        Without any of the named options it is the same as the constructor.
+
+        Args:
+            source: as for `load_backbone`.
+            revision: and the next five: as for `load_backbone`.
+            token: for private repositories.
+            cache_dir: where the Hub's files are kept.
+            local_files_only: whether to ask nobody.
+            sha256: the SHA-256 that the weights must have.
+            module: an instance of your own architecture.
+            options: those of the constructor.
+
+        Raises:
+            WeightsError: of the kind that says why the backbone cannot be loaded.
+            ValueError: as `load_backbone` and the constructor.
+        """
+        how = {
+            "revision": revision,
+            "token": token,
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only or None,
+            "sha256": sha256,
+            "module": module,
+        }
+        given: dict[str, Any] = {name: value for name, value in how.items() if value is not None}
+        return cls(load_backbone(source, **given) if given else source, **options)
 
     def forward(self, pred: Tensor, target: Tensor | FeatureMaps) -> Tensor:
         """Return the loss in float32: (), or (N,) for reduction="none". Gradient reaches `pred` alone.

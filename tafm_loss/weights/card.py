@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from tafm_loss.backbones.backbone import BackboneConfig
 from tafm_loss.backbones.discriminators import ARCHITECTURE as DISCRIMINATORS
 from tafm_loss.backbones.registry import list_backbones
-from tafm_loss.weights.sources import HUB_PREFIX
+from tafm_loss.weights.folders import SHA256
+from tafm_loss.weights.sources import HUB_PREFIX, REPOSITORY
 
 __all__ = ["model_card"]
 
@@ -27,12 +28,9 @@ HUB_LICENCES = frozenset(
         *("cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0"),
     )
 )
-# The rule of huggingface_hub.utils.validate_repo_id, which in older versions lets letters through that the Hub refuses.
-HUB_REPOSITORY = re.compile(r"(?!.*(?:--|\.\.|\.git$))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", re.ASCII)
 HUB_MODEL = re.compile(rf"(?<!\S)\(?{HUB_PREFIX}(?P<repository>[^\s@,;()]+)")
 HUB_TAG = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-SHA256 = re.compile(r"[0-9a-f]{64}")
 # As entities they are text wherever they stand: in a heading, a cell or a sentence, and whatever is beside them.
 ENTITIES = {ord(character): f"&#{ord(character)};" for character in "\\`*_[]<>&|~$#"}
 
@@ -110,7 +108,7 @@ def model_card(
 
 
 def _check(repo_id: str | None, sha256: str, size: int, figure: str | None, licence_file: str | None) -> None:
-    if repo_id is not None and not HUB_REPOSITORY.fullmatch(repo_id):
+    if repo_id is not None and not REPOSITORY.fullmatch(repo_id):
         raise ValueError(f'repo_id must be "owner/name" as the Hub allows it, got {repo_id!r}')
     if not SHA256.fullmatch(sha256):
         raise ValueError(f"sha256 must be 64 hexadecimal digits in lower case, got {sha256!r}")
@@ -126,7 +124,7 @@ def _metadata(config: BackboneConfig, measured: Sequence[Measurement], licence_f
 
     architecture = _one_line(config.architecture)
     named = [match["repository"] for match in HUB_MODEL.finditer(_one_line(config.base_weights))]
-    base = [repository for repository in dict.fromkeys(named) if HUB_REPOSITORY.fullmatch(repository)]
+    base = [repository for repository in dict.fromkeys(named) if REPOSITORY.fullmatch(repository)]
     return ModelCardData(
         **_hub_licence(config.licence, licence_file),
         base_model=(base if len(base) > 1 else base[0]) if base else None,

@@ -7,34 +7,29 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tafm_loss._files import write_atomically
+from tafm_loss._files import open_regular, replacing
 from tafm_loss._strict_json import read_object
 from tafm_loss.backbones.backbone import Backbone
-from tafm_loss.backbones.weight_errors import (
-    WeightsCorruptError,
-    WeightsError,
-    WeightsFormatError,
-    WeightsNotFoundError,
-)
-from tafm_loss.backbones.weight_files import WeightFile, read_weights
+from tafm_loss.backbones.safetensors_files import MAXIMUM_FILE
+from tafm_loss.backbones.weight_errors import WeightsError, WeightsFormatError, WeightsNotFoundError
+from tafm_loss.backbones.weight_files import WeightFile, check_finite, read_weight_bytes, read_weights
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "check_digest", "read_config", "read_folder", "save_backbone"]
+__all__ = ["CONFIG_FILE", "SHA256", "WEIGHTS_FILE", "read_config", "read_folder", "save_backbone"]
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = "tafm-loss/backbone"
 FORMAT_VERSION = 1
 MAXIMUM_CONFIG = 2**20
-MAXIMUM_WEIGHTS = 4 * 2**30
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def save_backbone(backbone: Backbone, directory: str | os.PathLike[str]) -> Path:
     """Write a backbone, frozen or not, to a folder that `load_backbone` reads.
 
-    Two files, each renamed into place when it is complete: `model.safetensors`, with the backbone's config in its
-    metadata, and `config.json`, with that config again and the size and SHA-256 of the weights. Whatever else is in the
-    folder stays.
+    Two files, renamed into place when both are complete: `model.safetensors`, with the weights in float32 and the
+    backbone's config in its metadata, and `config.json`, with that config again and the size and SHA-256 of the
+    weights. Whatever else is in the folder stays.
 
     Args:
         backbone: what to write.
@@ -42,9 +37,14 @@ def save_backbone(backbone: Backbone, directory: str | os.PathLike[str]) -> Path
 
     Returns:
         The folder.
+
+    Raises:
+        WeightsFormatError: for what could not be loaded again, such as weights that are not finite; nothing is written.
+        OSError: if the folder cannot be written to; what was there is still there.
     """
     folder = Path(directory)
     data = backbone.serialise()
+    check_finite(read_weight_bytes(data, f"the backbone {backbone.config.name[:80]}"))
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -52,8 +52,9 @@ def save_backbone(backbone: Backbone, directory: str | os.PathLike[str]) -> Path
         "weights": {"file": WEIGHTS_FILE, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / WEIGHTS_FILE, data)
-    write_atomically(folder / CONFIG_FILE, (json.dumps(config, indent=1) + "\n").encode())
+    with replacing(folder / WEIGHTS_FILE) as weights_path, replacing(folder / CONFIG_FILE) as config_path:
+        weights_path.write_bytes(data)
+        config_path.write_text(json.dumps(config, indent=1) + "\n")
     return folder
 
 
@@ -64,6 +65,8 @@ def read_folder(folder: Path) -> WeightFile:
         WeightsError: of the kind that says what is wrong: a file that is missing, a size or SHA-256 other than the one
             in the config, or a config that is not that of the weights.
     """
+    if folder.is_file():
+        raise WeightsFormatError(f"{folder} is a file, expected a folder, or a model.safetensors")
     described = read_config(folder / CONFIG_FILE)
     weights = described["weights"]
     file = read_weights(folder / WEIGHTS_FILE, size=weights["size"], sha256=weights["sha256"])
@@ -71,6 +74,7 @@ def read_folder(folder: Path) -> WeightFile:
         raise WeightsFormatError(
             f"{folder / CONFIG_FILE} does not describe the weights beside it; save the backbone again"
         )
+    check_finite(file)
     return file
 
 
@@ -83,7 +87,7 @@ def read_config(path: Path) -> dict[str, Any]:
         WeightsError: if it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAXIMUM_CONFIG + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise WeightsNotFoundError(f"no backbone in {path.parent}: there is no {path.name}") from None
@@ -106,19 +110,13 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def check_digest(found: str, expected: str, name: str) -> None:
-    """Raise a WeightsCorruptError unless the SHA-256 of `name` is the one that is expected of it."""
-    if found != expected.lower():
-        raise WeightsCorruptError(f"{name} has sha256 {found}, expected {expected}: these are other weights")
-
-
 def _describes_weights(weights: Any) -> bool:
     return (
         isinstance(weights, dict)
         and weights.keys() == {"file", "size", "sha256"}
         and weights["file"] == WEIGHTS_FILE
         and type(weights["size"]) is int
-        and 0 < weights["size"] <= MAXIMUM_WEIGHTS
+        and 0 < weights["size"] <= MAXIMUM_FILE
         and isinstance(weights["sha256"], str)
         and SHA256.fullmatch(weights["sha256"]) is not None
     )

@@ -1,6 +1,8 @@
 """Publishing a backbone on the Hub."""
 
+import dataclasses
 import os
+import re
 import tempfile
 from collections.abc import Container
 from pathlib import Path
@@ -8,11 +10,14 @@ from typing import Any
 
 from tafm_loss._strict_json import read_object
 from tafm_loss.backbones.backbone import Backbone
+from tafm_loss.backbones.downloads import checked_token
 from tafm_loss.backbones.hub_errors import weights_error
 from tafm_loss.backbones.weight_errors import WeightsError, WeightsFormatError
 from tafm_loss.backbones.weight_files import WeightFile
 from tafm_loss.weights.card import model_card
 from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE, read_folder, save_backbone
+from tafm_loss.weights.loading import is_listed, load_backbone
+from tafm_loss.weights.sources import REPOSITORY
 
 __all__ = ["push_backbone"]
 
@@ -20,6 +25,21 @@ CARD_FILE = "README.md"
 LICENCE_FILE = "LICENSE"
 REPORT_FILE = "report.json"
 FIGURE_FILE = "report.png"
+# Of a branch or a tag: what git takes, and no commit.
+REVISION = re.compile(r"(?![0-9a-f]{40}$)(?!.*\.\.)(?!.*\.lock$)[A-Za-z0-9][\w./-]{0,127}(?<![./])", re.ASCII)
+
+Contents = dict[str, Path | bytes]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Target:
+    """Where to publish; the fields are arguments of `push_backbone`."""
+
+    repo_id: str
+    token: str | bool | None = dataclasses.field(repr=False)
+    private: bool | None
+    revision: str | None
+    tag: str | None
 
 
 def push_backbone(
@@ -35,14 +55,15 @@ def push_backbone(
 
     What goes: `config.json`, `model.safetensors`, `README.md`, and `LICENSE` and `report.png` if the folder has them;
     nothing else that lies there. Without a `README.md` in the folder, a model card is made from the config and, if it
-    is there, `report.json`; the folder is left as it is.
+    is there, `report.json`, and takes the place of a card in the repository; the folder is left as it is.
 
     Args:
         backbone_or_directory: a backbone, or a folder that `save_backbone` or `finetune_backbone` wrote, which is
             verified first.
         repo_id: "owner/name"; the repository is made if there is none.
         token: one that may write, as in `huggingface_hub`.
-        private: whether a repository that is made is seen by its owner alone; None for the owner's default.
+        private: whether a repository that is made is seen by its owner alone; None for the owner's default. One that is
+            there must not be public if this is True.
         revision: the branch to commit to, made if there is none; None for the default branch.
         tag: a name for the commit, such as "v1"; one that is taken is refused before anything is sent.
 
@@ -51,39 +72,62 @@ def push_backbone(
 
     Raises:
         WeightsError: of the kind that says what is wrong: with the folder, the token, the card or the connection.
+        ValueError: if `repo_id`, `token`, `revision` or `tag` can be none.
     """
-    if isinstance(backbone_or_directory, Backbone):
-        with tempfile.TemporaryDirectory() as directory:
-            folder = save_backbone(backbone_or_directory, directory)
-            return _push_folder(folder, repo_id, token, private, revision, tag)
-    return _push_folder(Path(backbone_or_directory), repo_id, token, private, revision, tag)
+    target = _checked_target(repo_id, token, private, revision, tag)
+    if not isinstance(backbone_or_directory, Backbone):
+        return _push_folder(Path(backbone_or_directory), target)
+    with tempfile.TemporaryDirectory() as directory:
+        return _push_folder(save_backbone(backbone_or_directory, directory), target)
 
 
-def _push_folder(
-    folder: Path, repo_id: str, token: str | bool | None, private: bool | None, revision: str | None, tag: str | None
-) -> str:
-    files = _contents(folder, repo_id)
+def _checked_target(
+    repo_id: str, token: str | bool | None, private: bool | None, revision: str | None, tag: str | None
+) -> _Target:
+    if not isinstance(repo_id, str) or not REPOSITORY.fullmatch(repo_id):
+        raise ValueError(f'repo_id must be "owner/name" as the Hub allows it, got {repo_id!r:.80}')
+    for argument, name in (("revision", revision), ("tag", tag)):
+        if name is not None and not (isinstance(name, str) and REVISION.fullmatch(name)):
+            raise ValueError(f"{argument} must be a name as git allows it, such as v1.0, got {name!r:.80}")
+    return _Target(repo_id, checked_token(token), private, revision, tag)
+
+
+def _push_folder(folder: Path, target: _Target) -> str:
+    contents = _contents(folder, target.repo_id)
     try:
-        return _commit(files, repo_id, token, private, revision, tag)
+        return _publish(contents, target)
     except WeightsError:
         raise
-    except Exception as error:  # the client's HTTP library, of which there are three by version, lets errors through
+    except Exception as error:
+        # Anything: the client's HTTP library, of which there are three by version, lets errors through.
         if isinstance(error, ValueError) and "metadata" in str(error):
             ours: WeightsError = WeightsFormatError(f"the Hub refuses the YAML at the beginning of {CARD_FILE}")
         else:
-            ours = weights_error(error, f"cannot push to {repo_id} on the Hugging Face Hub")
+            ours = weights_error(error, f"cannot push to {target.repo_id} on the Hugging Face Hub", writes=True)
     # Outside the handler, so that no request with the user's token hangs on the error that is logged or pickled.
     raise ours
 
 
-def _contents(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
+def _contents(folder: Path, repo_id: str) -> Contents:
     """Return what is published, by name: files of a verified folder, and the card that is made if there is none."""
     file = read_folder(folder)
+    if is_listed(file):
+        load_backbone(folder)  # whose network can be had, and must fit
     names = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, LICENCE_FILE, FIGURE_FILE)
-    contents: dict[str, Path | bytes] = {name: folder / name for name in names if (folder / name).is_file()}
+    contents: Contents = {name: folder / name for name in names if (folder / name).is_file()}
     if CARD_FILE not in contents:
         contents[CARD_FILE] = _card(folder, file, repo_id, contents.keys()).encode()
+    elif not _is_utf8(folder / CARD_FILE):
+        raise WeightsFormatError(f"{folder / CARD_FILE} is no text in UTF-8")
     return contents
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _card(folder: Path, file: WeightFile, repo_id: str, beside: Container[str]) -> str:
@@ -111,27 +155,37 @@ def _reports(path: Path) -> dict[str, Any] | None:
         raise ValueError(f"{path} is no report ({error}); delete it, or run `tafm-loss report` again") from None
 
 
-def _commit(
-    contents: dict[str, Path | bytes],
-    repo_id: str,
-    token: str | bool | None,
-    private: bool | None,
-    revision: str | None,
-    tag: str | None,
-) -> str:
+def _publish(contents: Contents, target: _Target) -> str:
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    api = HfApi(token=token)
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    if tag is not None and any(known.name == tag for known in api.list_repo_refs(repo_id).tags):
-        raise WeightsError(f"{repo_id} has a tag {tag} already, which others may rely on; choose another name")
-    if revision is not None:
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    api = HfApi(token=target.token)
+    _prepare(api, target)
     operations = [
         CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
         for name, content in contents.items()
     ]
-    commit = api.create_commit(repo_id, operations, commit_message="Publish a tafm-loss backbone", revision=revision)
-    if tag is not None:
-        api.create_tag(repo_id, tag=tag, revision=commit.oid)
-    return f"{repo_id}@{commit.oid}"
+    commit = api.create_commit(
+        target.repo_id, operations, commit_message="Publish a tafm-loss backbone", revision=target.revision
+    )
+    source = f"{target.repo_id}@{commit.oid}"
+    if target.tag is not None:
+        try:
+            api.create_tag(target.repo_id, tag=target.tag, revision=commit.oid)
+            return source
+        except Exception as error:  # as above
+            ours = weights_error(error, f"published as {source}, but not tagged {target.tag}", writes=True)
+        raise ours
+    return source
+
+
+def _prepare(api: Any, target: _Target) -> None:
+    """Make the repository and the branch, and find what speaks against a commit before it is made."""
+    api.create_repo(target.repo_id, private=target.private, exist_ok=True)
+    if target.private and not api.model_info(target.repo_id).private:
+        raise WeightsError(f"{target.repo_id} is there already, and public: make it private first, or push elsewhere")
+    if target.tag is not None and any(known.name == target.tag for known in api.list_repo_refs(target.repo_id).tags):
+        raise WeightsError(
+            f"{target.repo_id} has a tag {target.tag} already, which others may rely on; choose another name"
+        )
+    if target.revision is not None:
+        api.create_branch(target.repo_id, branch=target.revision, exist_ok=True)

@@ -1,18 +1,23 @@
 """What a source means: a listed name, a path, or a repository on the Hub."""
 
+import difflib
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from tafm_loss.backbones.registry import list_backbones, no_such_backbone
+from tafm_loss.backbones.registry import list_backbones
 from tafm_loss.backbones.weight_errors import WeightsNotFoundError
 from tafm_loss.weights.published import PUBLISHED
 
-__all__ = ["HubSource", "Source", "read_source"]
+__all__ = ["HUB_PREFIX", "REPOSITORY", "HubSource", "Source", "read_source"]
 
 HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"
-HUB_ID = re.compile(r"(?P<repo_id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^@\s]+))?", re.ASCII)
+# The rule of the Hub. The client's own, which in older versions lets more through, is asked besides.
+REPOSITORY = re.compile(r"(?!.*(?:--|\.\.|\.git$))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", re.ASCII)
+HUB_ID = re.compile(r"(?P<repo_id>[^/\s@]+/[^/\s@]+)(?:@(?P<revision>[^@\s]+))?")
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".json")
+LONGEST_ECHO = 80
 
 
 class HubSource(NamedTuple):
@@ -31,7 +36,12 @@ def read_source(source: str | os.PathLike[str], revision: str | None = None) -> 
     Raises:
         WeightsNotFoundError: if it can be read in no way.
         ValueError: if `revision` is given for something that has none, or contradicts the one in `source`.
+        TypeError: if `source` is neither text nor a path, or `revision` no text.
     """
+    if not isinstance(os.fspath(source), str):
+        raise TypeError(f"source must be text or a path, got {type(source).__name__}")
+    if not isinstance(revision, str | None):
+        raise TypeError(f"revision must be text, got {type(revision).__name__}")
     place = _place(source)
     if isinstance(place, HubSource):
         if place.revision is not None and revision not in (None, place.revision):
@@ -45,14 +55,40 @@ def read_source(source: str | os.PathLike[str], revision: str | None = None) -> 
 def _place(source: str | os.PathLike[str]) -> Source:
     text = os.fspath(source)
     if not isinstance(source, str):
-        return Path(text).expanduser()
+        return _path(text)
     if text.startswith(FOLDER_PREFIX):
-        return Path(text.removeprefix(FOLDER_PREFIX)).expanduser()
+        return _path(text.removeprefix(FOLDER_PREFIX))
     if text in PUBLISHED or text in list_backbones():
         return text
-    if text.startswith((".", "/", "~")) or (text and Path(text).exists()):
-        return Path(text).expanduser()
+    if text.startswith((".", "/", "~")) or text.endswith(WEIGHTS_SUFFIXES) or _exists(text):
+        return _path(text)
     match = HUB_ID.fullmatch(text.removeprefix(HUB_PREFIX))
-    if match is not None:
+    if match is not None and REPOSITORY.fullmatch(match["repo_id"]):
         return HubSource(match["repo_id"], match["revision"])
-    raise WeightsNotFoundError(f"{no_such_backbone(text)}; nor is it a folder, or an owner/name[@revision] on the Hub")
+    raise WeightsNotFoundError(
+        f"{_echo(text)} is no name in list_backbones(){_near(text)}, nor is it a folder, or an owner/name[@revision] "
+        "that the Hub could have"
+    )
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # "~somebody"
+        raise WeightsNotFoundError(f"{_echo(text)} is in the home of a user who is not known here") from None
+
+
+def _exists(text: str) -> bool:
+    try:
+        return bool(text) and Path(text).exists()
+    except (OSError, ValueError):  # too long to be a path, or with a character that none can have
+        return False
+
+
+def _near(text: str) -> str:
+    near = difflib.get_close_matches(text.removeprefix(HUB_PREFIX).lower().replace("_", "-"), list_backbones(), n=3)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def _echo(text: str) -> str:
+    return repr(text if len(text) <= LONGEST_ECHO else f"{text[:LONGEST_ECHO]}...")

@@ -12,10 +12,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tafm_loss import Backbone, WeightsError, create_backbone, list_backbones
+from tafm_loss import Backbone, WeightsCorruptError, WeightsError, create_backbone, list_backbones
 from tafm_loss.backbones import registry
 from tafm_loss.backbones.registry import ARCHITECTURES, describe_backbones, find_architecture
-from tafm_loss.backbones.torchvision_networks import TORCHVISION_NAMES
+from tafm_loss.backbones.torchvision_networks import TORCHVISION_NAMES, TorchvisionArchitecture
 from tafm_loss.backbones.weight_files import WeightFile
 
 NETWORKS = [name for name in list_backbones() if name != "tafm-compact" and "embedding" not in name]
@@ -279,10 +279,15 @@ def test_imagenet_weights_see_a_cat(shared_path: Callable[[str], Path]) -> None:
 # Default weights of torchvision and open_clip
 
 
-def test_default_weights_come_from_torchvisions_cache(squeezenet_state: dict[str, Tensor], offline: Path) -> None:
+def test_default_weights_come_from_torchvisions_cache(
+    squeezenet_state: dict[str, Tensor], offline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = offline / "checkpoints"
     folder.mkdir()
     torch.save(squeezenet_state, folder / "squeezenet1_1-b8a52dc0.pth")
+    with pytest.raises(WeightsCorruptError, match=r"squeezenet1_1-b8a52dc0\.pth has sha256 .* not that of its name"):
+        create_backbone("squeezenet1_1")
+    monkeypatch.setattr(TorchvisionArchitecture, "is_default", lambda self, file: True)
     backbone = create_backbone("squeezenet1_1")
     assert all(torch.equal(tensor, squeezenet_state[name]) for name, tensor in backbone.state().items())
     assert "squeezenet1_1-b8a52dc0.pth" in backbone.config.base_weights

@@ -102,11 +102,17 @@ def test_tensors_have_memory_of_their_own() -> None:
         (built({"a": entry()}, b"\0" * 7), "take 8 bytes, but there are 7"),
         (built({"a": entry()}, b"\0" * 9), "take 8 bytes, but there are 9"),
         (built({}, b"\0"), "take 0 bytes, but there are 1"),
+        (built({"a": entry(dtype="BOOL", offsets=(0, 2))}, b"\1\2"), "a holds something else than 0 and 1"),
     ],
 )
 def test_a_file_that_does_not_describe_itself_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(WeightsFormatError, match=f"file is no safetensors file, or an incomplete one: .*{message}"):
         read(data)
+
+
+def test_a_file_that_is_too_large_is_not_read() -> None:
+    with pytest.raises(WeightsFormatError, match="more than"):
+        read_safetensors(io.BytesIO(b""), 5 * 2**30, "file")
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_refused() -> None:

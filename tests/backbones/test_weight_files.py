@@ -1,5 +1,6 @@
 """Reading weights: every way a file can be wrong, made by hand."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -11,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tafm_loss import WeightsError
+from tafm_loss import WeightsCorruptError, WeightsError
 from tafm_loss.backbones.weight_files import WeightFile, fill_network, read_weights
 
 
@@ -65,6 +66,16 @@ def test_one_flipped_bit_is_found_by_the_digest_alone(good: Path) -> None:
     assert read_weights(good).sha256 != file.sha256
     with pytest.raises(WeightsError, match=f"expected {file.sha256}"):
         read_weights(good, sha256=file.sha256)
+
+
+@pytest.mark.parametrize("place", [0, 8, 30, -1])
+def test_damage_is_told_as_damage_wherever_it_is(good: Path, place: int) -> None:
+    sha256 = read_weights(good).sha256
+    data = bytearray(good.read_bytes())
+    data[place] ^= 0x80
+    good.write_bytes(data)
+    with pytest.raises(WeightsCorruptError, match=f"has sha256 {hashlib.sha256(data).hexdigest()}, expected {sha256}"):
+        read_weights(good, sha256=sha256)
 
 
 def test_size_is_checked(good: Path) -> None:

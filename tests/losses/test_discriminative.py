@@ -1,7 +1,9 @@
 """DiscriminativeFeatureLoss: the published formula, written out here without the network."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from tafm_loss import (
     Backbone,
+    Tap,
     TaskAdaptiveFeatureLoss,
     WeightsFormatError,
     WeightsNotFoundError,
@@ -130,6 +133,15 @@ def test_discriminators_are_saved_and_loaded_like_any_backbone(backbone: Backbon
     expected = DiscriminativeFeatureLoss(backbone)
     assert loss_fn.sha256 == expected.sha256
     assert torch.equal(loss_fn(images(0), images(1)), expected(images(0), images(1)))
+
+
+@pytest.mark.parametrize("change", [{"minimum_size": 500}, {"minimum_size": 5}, {"taps": {"scale1.head": Tap(4, 1)}}])
+def test_a_config_that_is_not_that_of_the_discriminators_is_refused(
+    backbone: Backbone, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    backbone.config = dataclasses.replace(backbone.config, **change)
+    with pytest.raises(WeightsFormatError, match="has other taps, or another minimum_size"):
+        DiscriminativeFeatureLoss(save_backbone(backbone, tmp_path))
 
 
 def test_saved_discriminators_of_impossible_widths_are_refused(backbone: Backbone, tmp_path: Path) -> None:

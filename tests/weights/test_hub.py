@@ -1,12 +1,15 @@
 """Loading from a Hub: the unmodified client against a loopback server, and everything that can go wrong on the way."""
 
+import hashlib
 import json
 import logging
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -274,17 +277,28 @@ def test_pickles_are_never_read(hub: HubServer, files: Files) -> None:
     assert not any(name in request.path for request in hub.requests for name in pickles)
 
 
-@pytest.mark.parametrize("source", ["hf-hub:a--b/c", "owner/-name", "owner/name.git", "owner/" + "n" * 97])
-def test_an_impossible_name_is_not_found(hub: HubServer, source: str) -> None:
-    with pytest.raises(WeightsNotFoundError, match="expected owner/name"):
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("hf-hub:a--b/c", "owner/-name", "owner/name.git", "owner/" + "n" * 97, "a/b/c", "hf-hub:name"),
+        *("owner/näme", "owner/name@", "owner/name@a b", "", "a b/c", "hf-hub:", "https://example.com/a/b"),
+    ],
+)
+def test_an_impossible_name_says_how_it_was_read(hub: HubServer, source: str) -> None:
+    with pytest.raises(WeightsNotFoundError, match=r"nor is it a folder, or an owner/name\[@revision\] that the Hub"):
         load_backbone(source)
     assert not hub.requests
 
 
-@pytest.mark.parametrize("source", ["a/b/c", "hf-hub:name", "owner/näme", "owner/name@", "owner/name@a b", "", "a b/c"])
-def test_what_is_no_name_at_all_says_how_it_was_read(hub: HubServer, source: str) -> None:
-    with pytest.raises(WeightsNotFoundError, match=r"nor is it a folder, or an owner/name\[@revision\] on the Hub"):
-        load_backbone(source)
+def test_a_name_that_the_client_refuses_is_not_found(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tafm_loss.weights.sources.REPOSITORY", re.compile(".*"))
+    with pytest.raises(WeightsNotFoundError, match="no repository can have this name"):
+        load_backbone("owner/a--b")
+
+
+def test_a_mistyped_folder_is_told_as_both_that_it_could_be(hub: HubServer) -> None:
+    with pytest.raises(WeightsNotFoundError, match=r"no such repository.*; nor is there a folder runs/tuned here"):
+        load_backbone("runs/tuned")
 
 
 # What the way does
@@ -326,7 +340,9 @@ def test_damage_in_the_cache_is_told_if_nobody_may_be_asked(
     path.write_bytes(flipped(path.read_bytes()))
     if how == "environment":
         go_offline(monkeypatch)
-    with pytest.raises(WeightsCorruptError, match=r"sha256.*Delete .*snapshots.*with a connection"):
+    with pytest.raises(
+        WeightsCorruptError, match=r"snapshots.*sha256.*Delete it from the cache, and load .* a connection"
+    ):
         load_backbone(f"{REPO}@v1", local_files_only=how == "argument")
 
 
@@ -351,16 +367,110 @@ def test_without_symbolic_links_damage_is_mended_too(
 
 
 @pytest.mark.parametrize(
-    "fault",
-    [{"truncate": 1000}, {"extra_body": b"more"}, {"replace": b"<!DOCTYPE html><title>Sign in</title>"}],
+    ("fault", "kinds"),
+    [
+        ({"truncate": 1000}, (WeightsCorruptError, WeightsUnavailableError)),  # the second in 2.x, which tries again
+        ({"extra_body": b"more"}, (WeightsCorruptError,)),
+        ({"replace": b"<!DOCTYPE html><title>Sign in</title>"}, (WeightsCorruptError,)),
+    ],
     ids=["short", "long", "html"],
 )
-def test_a_body_of_another_length_is_corrupt(hub: HubServer, commit: str, fault: dict[str, Any]) -> None:
+def test_a_body_of_another_length_is_corrupt(
+    hub: HubServer, commit: str, fault: dict[str, Any], kinds: tuple[type[WeightsError], ...]
+) -> None:
     hub.fail("", cdn_only=True, **fault)
-    with pytest.raises((WeightsCorruptError, WeightsUnavailableError), match=rf"{REPO}/{WEIGHTS}.* again"):
+    with pytest.raises(kinds, match=rf"{REPO}/{WEIGHTS}.* again"):
         load_backbone(REPO)
     hub.faults.clear()
     assert load_backbone(REPO)
+
+
+def test_a_part_in_the_cache_that_is_broken_is_fetched_anew(hub: HubServer, commit: str, backbone: Backbone) -> None:
+    fault = hub.fail("", status=416, times=1, cdn_only=True)
+    assert load_backbone(REPO).sha256 == backbone.sha256
+    assert fault.count == 1
+
+
+def test_a_file_of_another_size_is_not_downloaded(hub: HubServer, files: Files) -> None:
+    hub.seed(REPO, {**files, WEIGHTS: files[WEIGHTS] + bytes(10**6)})
+    with pytest.raises(WeightsCorruptError, match=rf"{WEIGHTS}.*\d+ bytes there, expected {len(files[WEIGHTS])}"):
+        load_backbone(REPO)
+    assert not any(request.host.startswith("localhost") for request in hub.requests)
+
+
+def test_another_commit_than_the_one_asked_for_is_refused(hub: HubServer, commit: str) -> None:
+    hub.fail("/resolve/", set_header={"X-Repo-Commit": "1" * 40})
+    with pytest.raises(WeightsCorruptError, match=f"asked for the commit {commit}, the Hub answers with 1111"):
+        load_backbone(f"{REPO}@{commit}")
+
+
+def test_a_cache_without_commits_is_refused(
+    hub: HubServer, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda _, name, **options: str(tmp_path / name))
+    with pytest.raises(WeightsError, match="cannot tell the commit"):
+        load_backbone(REPO)
+
+
+def test_what_is_published_so_is_not_fetched_twice(hub: HubServer, files: Files) -> None:
+    data = b"no safetensors, but as announced"
+    config = json.loads(files[CONFIG])
+    config["weights"].update(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    hub.seed(REPO, {CONFIG: json.dumps(config).encode(), WEIGHTS: data})
+    with pytest.raises(WeightsFormatError, match="is no safetensors file") as raised:
+        load_backbone(REPO)
+    assert "anew" not in str(raised.value)
+    assert len([request for request in hub.requests if request.host.startswith("localhost")]) == 1
+
+
+def test_a_repair_that_fails_leaves_what_is_intact(
+    hub: HubServer, commit: str, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.file_download.are_symlinks_supported", lambda cache_dir=None: False)
+    load_backbone(f"{REPO}@{commit}")
+    (config,), (weights,) = cached(CONFIG), cached(WEIGHTS)
+    intact, whole = config.read_bytes(), weights.read_bytes()
+    weights.write_bytes(flipped(whole))
+    hub.fail(".*", status=503)
+    with pytest.raises(WeightsCorruptError, match=r"sha256.*not be fetched anew: .*(error 503|cannot be reached)"):
+        load_backbone(f"{REPO}@{commit}")
+    assert config.read_bytes() == intact
+    assert sorted(path.name for path in config.parent.iterdir()) == [CONFIG, WEIGHTS]
+    hub.faults.clear()
+    assert load_backbone(f"{REPO}@{commit}").sha256 == backbone.sha256
+
+
+def test_damage_is_mended_by_several_at_once(hub: HubServer, commit: str, backbone: Backbone) -> None:
+    load_backbone(f"{REPO}@{commit}")
+    for _ in range(3):
+        (path,) = cached(WEIGHTS)
+        path.write_bytes(flipped(path.read_bytes()))
+        with ThreadPoolExecutor(4) as pool:
+            loaded = list(pool.map(load_backbone, [f"{REPO}@{commit}"] * 4))
+        assert {each.sha256 for each in loaded} == {backbone.sha256}
+
+
+@pytest.mark.parametrize("token", ["", "hf_x\n", "hf_é", "hf x"])
+def test_a_token_that_cannot_be_sent_is_told_without_it(hub: HubServer, commit: str, token: str) -> None:
+    with pytest.raises(ValueError, match="token must be letters") as raised:
+        load_backbone(REPO, token=token)
+    assert not token.strip() or token not in str(raised.value)
+    assert not hub.requests
+
+
+def test_a_token_that_is_asked_for_and_not_there_is_told(hub: HubServer, commit: str) -> None:
+    with pytest.raises(WeightsAccessError, match="token=True needs a token: log in"):
+        load_backbone(REPO, token=True)
+
+
+def test_the_loss_reads_a_private_repository(hub: HubServer, files: Files, backbone: Backbone) -> None:
+    hub.seed(REPO, files, private=True, tag="v1")
+    options = {"token": hub.token, "revision": "v1", "sha256": backbone.sha256}
+    assert TaskAdaptiveFeatureLoss.from_pretrained(REPO, **options, weight=2.0).weight == 2.0
+    with pytest.raises(WeightsCorruptError):
+        TaskAdaptiveFeatureLoss.from_pretrained(REPO, token=hub.token, sha256="0" * 64)
 
 
 def test_a_connection_that_breaks_off_is_told_and_the_next_load_succeeds(hub: HubServer, commit: str) -> None:
@@ -406,6 +516,7 @@ def seeded_config(hub: HubServer, files: Files, change: Callable[[dict[str, Any]
         lambda config: config["backbone"].update(architecture="hf-hub:evil/x"),
         lambda config: config["backbone"].update(mean=[0.0, 0.0, 0.0]),
         lambda config: config["backbone"].update(minimum_size=200_000),
+        lambda config: config["backbone"].update(std=[0.0, 1.0, 1.0]),
     ],
 )
 def test_a_hostile_config_is_refused(hub: HubServer, files: Files, change: Callable[[dict[str, Any]], object]) -> None:
@@ -437,7 +548,7 @@ def test_weights_of_a_stranger_with_a_config_that_vouches_for_them_fail_the_user
     folder = save_backbone(other, tmp_path / "other")
     hub.seed(REPO, {path.name: path.read_bytes() for path in folder.iterdir()})
     assert load_backbone(REPO).sha256 == other.sha256
-    with pytest.raises(WeightsCorruptError, match="these are other weights"):
+    with pytest.raises(WeightsCorruptError, match="or another file"):
         load_backbone(REPO, sha256=backbone.sha256)
 
 
@@ -456,6 +567,12 @@ def test_a_listed_name_is_pinned_and_sends_no_token(
     published["tafm-test"] = PublishedBackbone(REPO, commit, "0" * 64)
     with pytest.raises(WeightsCorruptError, match="expected 0000"):
         load_backbone("tafm-test")
+
+
+def test_the_token_is_not_shown_by_what_holds_it() -> None:
+    from tafm_loss.backbones.downloads import HubRepository
+
+    assert "hf_secret" not in repr(HubRepository(REPO, "hf_secret"))
 
 
 def test_no_token_goes_to_the_host_of_the_large_files(hub: HubServer, commit: str) -> None:

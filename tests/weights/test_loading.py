@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from tafm_loss import (
     Backbone,
     BackboneConfig,
     Tap,
+    WeightsCorruptError,
     WeightsError,
+    WeightsFormatError,
     WeightsNotFoundError,
     create_backbone,
     load_backbone,
@@ -101,14 +104,15 @@ def test_files_are_as_readable_as_any_other(folder: Path, tmp_path: Path) -> Non
         assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
+@pytest.mark.parametrize("step", [(os, "replace"), (Path, "write_bytes"), (Path, "write_text")])
 def test_saving_again_replaces_and_a_failure_leaves_what_was_there(
-    folder: Path, backbone: Backbone, mine: Backbone, monkeypatch: pytest.MonkeyPatch
+    folder: Path, backbone: Backbone, mine: Backbone, monkeypatch: pytest.MonkeyPatch, step: tuple[Any, str]
 ) -> None:
-    def fail(source: object, target: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError("no space")
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "replace", fail)
+        patched.setattr(*step, fail)
         with pytest.raises(OSError, match="no space"):
             save_backbone(mine, folder)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
@@ -122,6 +126,15 @@ def test_a_folder_may_be_given_in_three_ways(folder: Path, backbone: Backbone, s
     assert load_backbone(spell(folder)).sha256 == backbone.sha256
 
 
+def test_weights_load_without_their_config_beside_them(folder: Path, backbone: Backbone, tmp_path: Path) -> None:
+    alone = shutil.copy(folder / "model.safetensors", tmp_path / "alone.safetensors")
+    assert load_backbone(alone).config == backbone.config
+    assert load_backbone(str(alone)).sha256 == backbone.sha256
+    safetensors.torch.save_file({"weight": torch.zeros(1)}, alone)
+    with pytest.raises(WeightsFormatError, match="says nothing of its architecture and normalisation"):
+        load_backbone(alone)
+
+
 def test_a_relative_folder_goes_before_the_hub(
     folder: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,8 +145,8 @@ def test_a_relative_folder_goes_before_the_hub(
 def test_a_listed_name_is_loaded_and_its_digest_checked() -> None:
     backbone = load_backbone("tafm-compact")
     assert load_backbone("tafm-compact", sha256=backbone.sha256.upper()).sha256 == backbone.sha256
-    with pytest.raises(WeightsError, match="expected 00"):
-        load_backbone("tafm-compact", sha256="00")
+    with pytest.raises(WeightsCorruptError, match="expected 0000"):
+        load_backbone("tafm-compact", sha256="0" * 64)
     with pytest.raises(ValueError, match=r"revision= is for a repository on the Hub, and 'tafm-compact' is none"):
         load_backbone("tafm-compact", revision="main")
     with pytest.raises(ValueError, match="module= does not apply"):
@@ -141,9 +154,7 @@ def test_a_listed_name_is_loaded_and_its_digest_checked() -> None:
 
 
 def test_a_source_that_is_nothing_says_how_it_was_read() -> None:
-    with pytest.raises(
-        WeightsNotFoundError, match=r"did you mean tafm-compact\?; nor is it a folder, or an owner/name"
-    ):
+    with pytest.raises(WeightsNotFoundError, match=r"did you mean tafm-compact\?\), nor is it a folder, or an"):
         load_backbone("tafm-compcat")
     with pytest.raises(WeightsNotFoundError, match=r"no backbone in .*there is no config\.json"):
         load_backbone(Path("not/there"))
@@ -157,8 +168,60 @@ def test_what_is_spelt_as_a_path_is_never_looked_for_on_the_hub(source: str) -> 
 
 def test_the_digest_that_the_user_gives_is_checked(folder: Path, backbone: Backbone) -> None:
     assert load_backbone(folder, sha256=backbone.sha256.upper()).sha256 == backbone.sha256
-    with pytest.raises(WeightsError, match="other weights"):
+    with pytest.raises(WeightsError, match="or another file"):
         load_backbone(folder, sha256="0" * 64)
+
+
+@pytest.mark.parametrize("sha256", ["", "0" * 63, "sha256:" + "0" * 64, b"0" * 64, 5, True, "g" * 64])
+def test_a_digest_that_is_none_is_an_error_of_its_own(folder: Path, sha256: Any) -> None:
+    with pytest.raises(ValueError, match="sha256 must be 64 hexadecimal digits"):
+        load_backbone(folder, sha256=sha256)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("~nobody-of-this-name/x", "in the home of a user who is not known"),
+        ("x" * 5000, r"'x{80}\.\.\.' is no name"),
+        ("nul\0", "is no name in list_backbones"),
+        ("out/model.safetensors", r"cannot read the weights .*model\.safetensors"),
+        ("x.pth", r"no backbone in x\.pth"),
+        ("C:\\missing", "is no name in list_backbones"),
+    ],
+)
+def test_a_source_of_an_odd_spelling_is_not_found(source: str, message: str) -> None:
+    with pytest.raises(WeightsNotFoundError, match=message):
+        load_backbone(source)
+
+
+def test_a_file_that_is_no_backbone_says_what_is_expected(folder: Path) -> None:
+    with pytest.raises(WeightsFormatError, match=r"config\.json is a file, expected a folder, or a model\.safetensors"):
+        load_backbone(folder / "config.json")
+
+
+@pytest.mark.parametrize("source", [None, b"x", 5])
+def test_a_source_of_another_type_is_a_type_error(source: Any) -> None:
+    with pytest.raises(TypeError, match=r"source must be text or a path|expected str, bytes or os\.PathLike"):
+        load_backbone(source)
+
+
+def test_options_for_repositories_are_refused_for_names_that_do_not_know_them(tmp_path: Path) -> None:
+    for options in ({"token": "hf_x"}, {"cache_dir": tmp_path}, {"local_files_only": True}):
+        with pytest.raises(ValueError, match="are for repositories, and 'vgg19' is a name"):
+            load_backbone("vgg19", **options)
+    assert load_backbone("tafm-compact", local_files_only=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_pipe_is_refused_and_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(WeightsError, match="it is no regular file"):
+        load_backbone(folder)
+    if name == "model.safetensors":
+        with pytest.raises(WeightsError, match="it is no regular file"):
+            load_backbone(folder / name)
 
 
 # Architectures of the user
@@ -166,12 +229,47 @@ def test_the_digest_that_the_user_gives_is_checked(folder: Path, backbone: Backb
 
 def test_weights_of_another_architecture_need_its_module(mine: Backbone, tmp_path: Path, images: Tensor) -> None:
     folder = save_backbone(mine, tmp_path)
-    with pytest.raises(WeightsError, match=r"'mine-of-3'.*pass module="):
+    with pytest.raises(WeightsError, match=r"'mine-of-3'.*module=\.\.\."):
         load_backbone(folder)
     module = Mine()
     before = module.conv.weight.clone()
     assert same(load_backbone(folder, module=module), mine, images)
     assert torch.equal(module.conv.weight, before)
+
+
+@pytest.mark.parametrize("module", [5, Mine, "mine"])
+def test_a_module_must_be_an_instance(mine: Backbone, tmp_path: Path, module: Any) -> None:
+    with pytest.raises(TypeError, match="module must be an instance of your network"):
+        load_backbone(save_backbone(mine, tmp_path), module=module)
+
+
+def test_a_module_that_is_not_in_memory_yet_is_filled(mine: Backbone, tmp_path: Path, images: Tensor) -> None:
+    with torch.device("meta"):
+        module = Mine()
+    assert same(load_backbone(save_backbone(mine, tmp_path), module=module), mine, images)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"taps": {"map": Tap(5, 1)}}, r"\(4, 5\).*the network .*\(4, 4\)"),
+        ({"taps": {"other": Tap(4, 1)}}, "other"),
+        ({"spatial": False}, r"\(2, 4\)"),
+        ({"minimum_size": 2}, "does not take an image of 2 px"),
+    ],
+)
+def test_a_config_that_the_module_belies_is_refused(
+    mine: Backbone, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    mine.config = dataclasses.replace(mine.config, **change)
+    with pytest.raises(WeightsFormatError, match=f"fits Mine, but .*{message}"):
+        load_backbone(save_backbone(mine, tmp_path), module=Mine())
+
+
+def test_a_smallest_image_that_is_too_small_for_a_listed_network_is_refused(backbone: Backbone, tmp_path: Path) -> None:
+    backbone.config = dataclasses.replace(backbone.config, minimum_size=1)
+    with pytest.raises(WeightsFormatError, match=r"says that 1 px are enough, but \d+ are needed"):
+        load_backbone(save_backbone(backbone, tmp_path))
 
 
 def test_a_module_that_does_not_fit_is_refused(mine: Backbone, tmp_path: Path) -> None:
@@ -231,11 +329,44 @@ def test_a_config_that_is_no_json_is_refused(folder: Path, content: bytes) -> No
         load_backbone(folder)
 
 
-def test_weights_that_are_not_finite_are_refused_though_saved_so(backbone: Backbone, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(folder: Path, backbone: Backbone) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with torch.no_grad():
         next(backbone.parameters()).view(-1)[0] = torch.nan
-    with pytest.raises(WeightsError, match=r"features\.0\.weight has values that are not finite"):
-        load_backbone(save_backbone(backbone, tmp_path))
+    with pytest.raises(WeightsFormatError, match=r"tuned has values that are not finite: in: features\.0\.weight"):
+        save_backbone(backbone, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    data = backbone.serialise()
+    (folder / "model.safetensors").write_bytes(data)
+    config = json.loads((folder / "config.json").read_text())
+    config["weights"].update(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsFormatError, match=r"not finite: in: features\.0\.weight"):
+        load_backbone(folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"std": (0.0, 1.0, 1.0)}, {"minimum_size": 10_000}, {"figures": {"a": "b" * 2**20}}]
+)
+def test_what_could_not_be_loaded_again_is_not_saved(
+    backbone: Backbone, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    backbone.config = dataclasses.replace(backbone.config, **change)
+    with pytest.raises(WeightsFormatError, match="the backbone tuned"):
+        save_backbone(backbone, tmp_path / "new")
+    assert not (tmp_path / "new").exists() or not list((tmp_path / "new").iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_saved_in_float32_and_keeps_its_digest(
+    backbone: Backbone, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    half = backbone.to(dtype)
+    loaded = load_backbone(save_backbone(half, tmp_path))
+    assert loaded.sha256 == half.sha256
+    assert load_backbone(tmp_path, sha256=loaded.sha256)
+    for name, tensor in loaded.state().items():
+        torch.testing.assert_close(tensor, half.state()[name].float(), rtol=0, atol=0)
 
 
 def test_a_config_that_lies_about_the_network_is_refused(backbone: Backbone, tmp_path: Path) -> None:
