@@ -12,10 +12,13 @@ from tafm_loss.backbones.weight_errors import (
     WeightsUnavailableError,
 )
 from tafm_loss.blur import BlurKernels, BlurSynthesizer, blur_extent
-from tafm_loss.finetune import FinetuneResult, finetune_backbone
+from tafm_loss.finetune import FinetuneResult, finetune_backbone, train_discriminators
 from tafm_loss.losses import (
+    ContrastiveFeatureLoss,
     DiscriminativeFeatureLoss,
     FeatureMaps,
+    LatentComparisonLoss,
+    ProgressiveNegatives,
     TaskAdaptiveFeatureLoss,
     calibrate_weight,
     gradient_ratio,
@@ -28,9 +31,12 @@ __all__ = [
     "BackboneConfig",
     "BlurKernels",
     "BlurSynthesizer",
+    "ContrastiveFeatureLoss",
     "DiscriminativeFeatureLoss",
     "FeatureMaps",
     "FinetuneResult",
+    "LatentComparisonLoss",
+    "ProgressiveNegatives",
     "Tap",
     "TaskAdaptiveFeatureLoss",
     "WeightsAccessError",
@@ -50,4 +56,5 @@ __all__ = [
     "multi_output",
     "push_backbone",
     "save_backbone",
+    "train_discriminators",
 ]

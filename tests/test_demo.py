@@ -112,14 +112,14 @@ def test_the_weight_makes_the_stated_gradient_ratio(pairs: data.Pairs) -> None:
     loss = TaskAdaptiveFeatureLoss()
     network = ResidualUNet(generator=torch.Generator().manual_seed(0))
     _, weight = training.with_feature_loss(network, loss, pairs, seed=0)
-    batch = next(training._batches(pairs, 1, seed=2))
+    batch = next(training.batches_of(pairs, 1, seed=2))
     # Untrained, the network returns the blurred images.
     ratio = gradient_ratio(loss, F.l1_loss, batch.blurred, batch.sharp)
     assert weight * ratio == pytest.approx(training.GRADIENT_RATIO, rel=1e-3)
 
 
 def test_augmentation_keeps_blurred_and_sharp_aligned(pairs: data.Pairs) -> None:
-    for batch in training._batches(data.Pairs(pairs.sharp, pairs.sharp), 12, 0):
+    for batch in training.batches_of(data.Pairs(pairs.sharp, pairs.sharp), 12, 0):
         assert torch.equal(batch.blurred, batch.sharp)
 
 

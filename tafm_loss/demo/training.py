@@ -14,7 +14,15 @@ from tafm_loss.demo.data import Pairs
 from tafm_loss.demo.network import ResidualUNet
 from tafm_loss.losses import TaskAdaptiveFeatureLoss, calibrate_weight
 
-__all__ = ["Arms", "train_arms", "train_finish", "train_start", "with_feature_loss"]
+__all__ = [
+    "Arms",
+    "batches_of",
+    "cosine_schedule",
+    "train_arms",
+    "train_finish",
+    "train_start",
+    "with_feature_loss",
+]
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
@@ -63,7 +71,7 @@ def train_start(pairs: Pairs, steps: int, *, seed: int, bar: "tqdm[None]") -> nn
     """Return a network trained with L1, from which all arms go on."""
     network = ResidualUNet(generator=torch.Generator().manual_seed(seed)).to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(network.parameters(), betas=START_BETAS)
-    _train(network, optimiser, F.l1_loss, _batches(pairs, steps, seed + 1), _warmed_up, bar)
+    _train(network, optimiser, F.l1_loss, batches_of(pairs, steps, seed + 1), _warmed_up, bar)
     return network
 
 
@@ -74,7 +82,7 @@ def train_finish(
     arm = copy.deepcopy(network)
     # Fresh moments: those of L1 alone would make steps too long for the stronger gradient of both losses.
     optimiser = torch.optim.Adam(arm.parameters())
-    _train(arm, optimiser, criterion, _batches(pairs, steps, seed + 2), _cosine(steps), bar)
+    _train(arm, optimiser, criterion, batches_of(pairs, steps, seed + 2), cosine_schedule(steps), bar)
     return arm.eval()
 
 
@@ -82,7 +90,7 @@ def with_feature_loss(
     network: nn.Module, feature_loss: Criterion, pairs: Pairs, *, seed: int
 ) -> tuple[Criterion, float]:
     """Return L1 + weight * feature loss, and the weight: the first batch's gradient is half as strong as that of L1."""
-    batch = next(_batches(pairs, 1, seed + 2))
+    batch = next(batches_of(pairs, 1, seed + 2))
     with torch.no_grad():
         restored = network(batch.blurred)
     weight = calibrate_weight(feature_loss, F.l1_loss, restored, batch.sharp, GRADIENT_RATIO)
@@ -111,7 +119,7 @@ def _train(
         bar.update()
 
 
-def _batches(pairs: Pairs, steps: int, seed: int) -> Iterator[Pairs]:
+def batches_of(pairs: Pairs, steps: int, seed: int) -> Iterator[Pairs]:
     """Yield batches of random crops, turned and mirrored alike in both images."""
     generator = torch.Generator().manual_seed(seed)
     count, _, height, width = pairs.sharp.shape
@@ -130,5 +138,6 @@ def _warmed_up(step: int) -> float:
     return START_RATE * min(1.0, (step + 1) / WARM_UP)
 
 
-def _cosine(steps: int) -> Callable[[int], float]:
+def cosine_schedule(steps: int) -> Callable[[int], float]:
+    """Return the learning rate by step: a short rise, then half a cosine."""
     return lambda step: FINISH_RATE * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -18,6 +18,7 @@ from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
 from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
 from tafm_loss.backbones.embedding import EmbeddingNetwork
 from tafm_loss.losses import TaskAdaptiveFeatureLoss
+from tafm_loss.losses.contrastive import ContrastiveFeatureLoss
 from tafm_loss.losses.discriminative import DiscriminativeFeatureLoss
 from tafm_loss.losses.distances import DISTANCES
 
@@ -62,10 +63,18 @@ def random_discriminators() -> Backbone:
         return discriminator_backbone(PatchDiscriminators([4, 6]), "random")
 
 
+class AgainstMirrored(ContrastiveFeatureLoss):
+    """The contrastive loss as one of two images: the target, mirrored, is the negative."""
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        return super().forward(pred, target, target.flip(-1) if isinstance(target, Tensor) else target)
+
+
 LOSSES = {
     **{f"default-{name}": functools.partial(TaskAdaptiveFeatureLoss, distance=name) for name in DISTANCES},
     "batch-statistics": lambda: TaskAdaptiveFeatureLoss(trap_backbone()),
     "embedding": lambda: TaskAdaptiveFeatureLoss(trap_backbone(spatial=False), distance="l2"),
+    "contrastive": AgainstMirrored,
     "discriminators": lambda: DiscriminativeFeatureLoss(random_discriminators()),
     "clip-embedding": lambda: copy.deepcopy(clip_embedding_loss()),
 }

@@ -1,0 +1,204 @@
+"""One scale of the training of discriminators: a restorer and the critic that tells its results from sharp images."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tafm_loss.backbones.discriminators import SLOPE, PatchDiscriminator, PatchDiscriminators
+
+__all__ = ["Restorer", "Scale", "new_critics", "new_restorer", "train_scale"]
+
+# As in SinGAN.
+LEARNING_RATE = 5e-4
+BETAS = (0.5, 0.999)
+INNER_STEPS = 3
+PENALTY_WEIGHT = 0.1
+RECONSTRUCTION_WEIGHT = 10.0
+# Small, so that what is learned outgrows it in a few hundred updates: batch normalisation hides the size of weights,
+# and with usual ones the features of the first convolution would stay as random as they were drawn.
+CRITIC_DEVIATION = 0.02
+
+# Critics judge patches of 11 px, so that small crops show them as much, pixel for pixel, as the whole image.
+CROP = 64
+RESTORER_WIDTH = 32
+AVERAGED_STEPS = 20
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Scale(NamedTuple):
+    """The image at one size of the pyramid.
+
+    Args:
+        sharp: (1, 3, H, W) in [0, 1].
+        degraded: (V, 3, H, W), versions of it, degraded at this size.
+        below: (V, 3, H, W), what the scale below restored, brought to this size.
+    """
+
+    sharp: Tensor
+    degraded: Tensor
+    below: Tensor
+
+
+class Restorer(nn.Module):
+    """A small network that restores a degraded image, with the help of what the scale below restored.
+
+    Five 3 x 3 convolutions, whose result is added to the degraded image. It has no batch normalisation, so that it does
+    the same to a crop and to the whole image, and it begins as doing nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (6, *[RESTORER_WIDTH] * 4)
+        self.inner = nn.ModuleList(_convolution(before, after) for before, after in pairwise(widths))
+        self.last = _convolution(RESTORER_WIDTH, 3)
+
+    def forward(self, degraded: Tensor, below: Tensor) -> Tensor:
+        """Return (N, 3, H, W) restored from images of that shape."""
+        x = torch.cat([degraded, below], dim=1)
+        for convolution in self.inner:
+            x = F.leaky_relu(convolution(x), SLOPE)
+        change: Tensor = self.last(x)
+        return degraded + change
+
+
+def _convolution(before: int, after: int) -> nn.Conv2d:
+    return nn.Conv2d(before, after, 3, padding=1, padding_mode="replicate")
+
+
+def new_critics(widths: Sequence[int], generator: torch.Generator) -> PatchDiscriminators:
+    """Return discriminators of these widths, with weights from the generator alone."""
+    network = _without_weights(lambda: PatchDiscriminators(widths))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+            nn.init.normal_(module.weight, 1.0, CRITIC_DEVIATION, generator=generator)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, 0.0, CRITIC_DEVIATION, generator=generator)
+            _clear(module.bias)
+    return network
+
+
+def new_restorer(generator: torch.Generator) -> Restorer:
+    """Return a restorer that does nothing yet, with weights from the generator alone."""
+    network = _without_weights(Restorer)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, a=SLOPE, generator=generator)
+            _clear(module.bias)
+    _clear(network.last.weight)
+    return network
+
+
+def _without_weights(make: Callable[[], Network]) -> Network:
+    """Return a network whose weights were not drawn, so that the global random state is left alone."""
+    with torch.device("meta"):
+        network = make()
+    return network.to_empty(device="cpu")
+
+
+def _clear(weights: Tensor | None) -> None:
+    if weights is not None:
+        nn.init.zeros_(weights)
+
+
+def train_scale(
+    critic: PatchDiscriminator,
+    restorer: Restorer,
+    scale: Scale,
+    *,
+    steps: int,
+    generator: torch.Generator,
+    on_step: Callable[[], None],
+) -> dict[str, float]:
+    """Train a critic against a restorer: WGAN-GP, in every step three updates of each, each on a crop of its own.
+
+    Args:
+        critic: learns to rate sharp images above restored ones.
+        restorer: learns to come near the sharp image, by its mean squared error and by what the critic says.
+        scale: the image that both see.
+        steps: how many.
+        generator: of crops, versions and the points at which the critic's gradient is held to 1; on the CPU.
+        on_step: called after every step.
+
+    Returns:
+        means over the last steps: "critic_gap", by how much sharp images are rated above restored ones,
+        "gradient_penalty", and "reconstruction_mse".
+
+    Raises:
+        FloatingPointError: if an objective, or a weight in the end, is not finite.
+    """
+    critic.train()
+    restorer.train()
+    critic_optimizer = torch.optim.Adam(critic.parameters(), LEARNING_RATE, BETAS)
+    restorer_optimizer = torch.optim.Adam(restorer.parameters(), LEARNING_RATE, BETAS)
+    rows: list[dict[str, float]] = []
+    for step in range(steps):
+        for _ in range(INNER_STEPS):
+            crop = _crop(scale, generator)
+            with torch.no_grad():
+                restored = restorer(crop.degraded, crop.below)
+            gap = _gap(critic, crop.sharp, restored)
+            penalty = _gradient_penalty(critic, crop.sharp, restored, generator)
+            _update(critic_optimizer, PENALTY_WEIGHT * penalty - gap)
+        critic.requires_grad_(False)
+        for _ in range(INNER_STEPS):
+            crop = _crop(scale, generator)
+            restored = restorer(crop.degraded, crop.below)
+            error = F.mse_loss(restored, crop.sharp)
+            objective = _gap(critic, crop.sharp, restored) + RECONSTRUCTION_WEIGHT * error
+            _update(restorer_optimizer, objective)
+        critic.requires_grad_(True)
+        row = {"critic_gap": gap, "gradient_penalty": penalty, "reconstruction_mse": error}
+        rows = [*rows[1 - AVERAGED_STEPS :], {name: value.item() for name, value in row.items()}]
+        if not all(map(math.isfinite, rows[-1].values())):
+            raise FloatingPointError(f"the objective is not finite at step {step + 1}: {rows[-1]}")
+        on_step()
+    if not all(bool(weight.isfinite().all()) for net in (critic, restorer) for weight in net.parameters()):
+        raise FloatingPointError(f"weights are not finite after {steps} steps")
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[-1]}
+
+
+def _crop(scale: Scale, generator: torch.Generator) -> Scale:
+    """Return one version of the image, and of it a crop, or all of it if it is small."""
+    height, width = scale.sharp.shape[-2:]
+    draws = torch.rand(3, generator=generator)
+    version, top, left = (
+        int(draw * count)
+        for draw, count in zip(
+            draws.tolist(), (len(scale.degraded), max(1, height - CROP + 1), max(1, width - CROP + 1)), strict=True
+        )
+    )
+    window = (..., slice(top, top + CROP), slice(left, left + CROP))
+    own = slice(version, version + 1)
+    return Scale(scale.sharp[window], scale.degraded[own][window], scale.below[own][window])
+
+
+def _gap(critic: PatchDiscriminator, sharp: Tensor, restored: Tensor) -> Tensor:
+    # In one batch: with batch statistics of their own, sharp and restored would be told apart without their contrast.
+    of_sharp, of_restored = critic(torch.cat([sharp, restored]))["tail"].chunk(2)
+    gap: Tensor = of_sharp.mean() - of_restored.mean()
+    return gap
+
+
+def _gradient_penalty(
+    critic: PatchDiscriminator, sharp: Tensor, restored: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Hold the norm of the gradient of all verdicts, at every pixel of a blend of both images, to 1."""
+    share = torch.rand(len(sharp), 1, 1, 1, generator=generator).to(sharp)
+    blend = (share * sharp + (1 - share) * restored).requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(blend)["tail"].sum(), blend, create_graph=True)
+    # Not the root of 0, whose gradient is infinite.
+    norms: Tensor = (gradient.square().sum(1) + 1e-12).sqrt()
+    return (norms - 1).square().mean()
+
+
+def _update(optimizer: torch.optim.Optimizer, objective: Tensor) -> None:
+    optimizer.zero_grad()
+    objective.backward()
+    optimizer.step()

@@ -1,0 +1,366 @@
+"""ContrastiveFeatureLoss: AECR-Net's ratio where no guard acts, and what the guards keep from happening."""
+
+import copy
+import functools
+import math
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tafm_loss import TaskAdaptiveFeatureLoss
+from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
+from tafm_loss.blur import BlurSynthesizer
+from tafm_loss.losses.contrastive import ContrastiveFeatureLoss, guarded_ratio
+from tafm_loss.losses.distances import DISTANCES
+from tafm_loss.scenes import generate_scenes
+
+LAYERS = {"fine": 0.25, "coarse": 1.0}
+
+
+class TwoTaps(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(3, 6, 3, padding=1)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        fine = self.mix(images)
+        return {"fine": fine, "coarse": F.avg_pool2d(fine, 2).tanh()}
+
+
+class Pixels(nn.Module):
+    """The features are the values themselves, so that distances are known in advance."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"pixels": images}
+
+
+def backbone(network: nn.Module, taps: dict[str, Tap], **options: object) -> Backbone:
+    return Backbone(network, BackboneConfig("toy", "toy", taps, (0.0,) * 3, (1.0,) * 3, minimum_size=4, **options))
+
+
+def two_taps() -> Backbone:
+    units = {"l1": {"fine": 0.3, "coarse": 0.2}}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return backbone(TwoTaps(), {"fine": Tap(6, 1), "coarse": Tap(6, 2)}, units=units)
+
+
+def pixels(**options: object) -> ContrastiveFeatureLoss:
+    return ContrastiveFeatureLoss(backbone(Pixels(), {"pixels": Tap(3, 1)}), **options)
+
+
+def image_batch(seed: int, n: int = 2, height: int = 12, width: int = 16) -> Tensor:
+    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+TARGET = image_batch(0)
+NEGATIVE = TARGET + 0.5 * (image_batch(1) - 0.5)
+OTHER = TARGET + 0.4 * (image_batch(2) - 0.5)
+# Nearer to the target than either negative.
+PRED = TARGET + 0.1 * (image_batch(3) - 0.5)
+
+
+def loss_and_gradient(loss_fn: nn.Module, pred: Tensor, target: Tensor, negatives: object) -> tuple[Tensor, Tensor]:
+    pred = pred.clone().requires_grad_()
+    loss = loss_fn(pred, target, negatives)
+    (gradient,) = torch.autograd.grad(loss, pred)
+    return loss.detach(), gradient
+
+
+def plain_ratios(pred: Tensor, target: Tensor, negative: Tensor) -> dict[str, Tensor]:
+    """AECR-Net's ratio of mean absolute differences, of each image and tap."""
+    network = two_taps()
+    with torch.no_grad():
+        a, p, n = (network(images) for images in (pred, target, negative))
+    return {
+        tap: (a[tap] - p[tap]).abs().mean((1, 2, 3)) / ((a[tap] - n[tap]).abs().mean((1, 2, 3)) + 1e-7)
+        for tap in LAYERS
+    }
+
+
+# ---- the formula ----
+
+
+def test_it_is_the_published_ratio_where_no_guard_acts() -> None:
+    ratios = plain_ratios(PRED, TARGET, NEGATIVE)
+    loss_fn = ContrastiveFeatureLoss(two_taps(), layers=LAYERS, reduction="none", weight=0.1)
+    expected = 0.1 * (ratios["fine"] / 4 + ratios["coarse"])
+    torch.testing.assert_close(loss_fn(PRED, TARGET, negatives=NEGATIVE), expected)
+
+
+def test_one_image_gives_the_published_number_of_its_batch() -> None:
+    network = two_taps()
+    with torch.no_grad():
+        a, p, n = (network(images) for images in (PRED[:1], TARGET[:1], NEGATIVE[:1]))
+    expected = sum(w * F.l1_loss(a[tap], p[tap]) / (F.l1_loss(a[tap], n[tap]) + 1e-7) for tap, w in LAYERS.items())
+    loss = ContrastiveFeatureLoss(two_taps(), layers=LAYERS)(PRED[:1], TARGET[:1], NEGATIVE[:1])
+    torch.testing.assert_close(loss, expected)
+
+
+def test_its_gradient_is_that_of_the_published_ratio() -> None:
+    network, pred = two_taps().frozen_copy(), PRED.clone().requires_grad_()
+    a, p, n = (network(images) for images in (pred, TARGET, NEGATIVE))
+    ratios = [(a[t] - p[t]).abs().mean((1, 2, 3)) / (a[t] - n[t]).abs().mean((1, 2, 3)) for t in LAYERS]
+    (expected,) = torch.autograd.grad(torch.stack(ratios).mean(), pred)
+    _, gradient = loss_and_gradient(ContrastiveFeatureLoss(two_taps()), PRED, TARGET, NEGATIVE)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_several_negatives_are_averaged_as_ratios() -> None:
+    loss_fn = ContrastiveFeatureLoss(two_taps(), reduction="none")
+    alone = [loss_fn(PRED, TARGET, negatives) for negatives in (NEGATIVE, OTHER)]
+    for several in ([NEGATIVE, OTHER], torch.stack([NEGATIVE, OTHER]), (NEGATIVE[None], OTHER)):
+        torch.testing.assert_close(loss_fn(PRED, TARGET, several), (alone[0] + alone[1]) / 2)
+
+
+def test_of_several_negatives_the_nearest_counts_most() -> None:
+    target = torch.zeros(1, 3, 4, 4)
+    near, far = target + 0.5, target - 4.0
+    _, gradient = loss_and_gradient(pixels(), target + 0.2, target, [near, far])
+    without_far = loss_and_gradient(pixels(), target + 0.2, target, near)[1] / 2
+    torch.testing.assert_close(gradient, without_far, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_terms_add_up_to_the_loss(reduction: str) -> None:
+    loss_fn = ContrastiveFeatureLoss(two_taps(), layers=LAYERS, reduction=reduction, weight=0.3)
+    terms = loss_fn.terms(PRED, TARGET, NEGATIVE)
+    assert list(terms) == list(LAYERS)
+    assert torch.equal(sum(terms.values()), loss_fn(PRED, TARGET, NEGATIVE))
+    each = ContrastiveFeatureLoss(two_taps(), layers=LAYERS, reduction="none", weight=0.3)(PRED, TARGET, NEGATIVE)
+    expected = {"mean": each.mean(), "sum": each.sum(), "none": each}[reduction]
+    torch.testing.assert_close(loss_fn(PRED, TARGET, NEGATIVE), expected)
+
+
+def test_an_image_has_the_same_loss_in_any_batch() -> None:
+    loss_fn = ContrastiveFeatureLoss(two_taps(), reduction="none")
+    alone = [loss_fn(PRED[i : i + 1], TARGET[i : i + 1], NEGATIVE[i : i + 1])[0] for i in range(2)]
+    torch.testing.assert_close(loss_fn(PRED, TARGET, NEGATIVE), torch.stack(alone))
+
+
+def test_the_logged_distances_are_those_of_the_feature_loss() -> None:
+    options = {"layers": LAYERS, "distance": "l1", "weight": 0.5}
+    plain = TaskAdaptiveFeatureLoss(two_taps(), **options)
+    logged = ContrastiveFeatureLoss(two_taps(), **options).distances(PRED.requires_grad_(), TARGET, [NEGATIVE, OTHER])
+    PRED.requires_grad_(False)
+    torch.testing.assert_close(logged["positive"], plain(PRED, TARGET))
+    torch.testing.assert_close(logged["negative"], (plain(PRED, NEGATIVE) + plain(PRED, OTHER)) / 2)
+    assert not logged["positive"].requires_grad
+    assert not logged["negative"].requires_grad
+
+
+def test_features_stand_for_the_target() -> None:
+    loss_fn = ContrastiveFeatureLoss(two_taps())
+    features = loss_fn.features(TARGET)
+    assert torch.equal(loss_fn(PRED, features, NEGATIVE), loss_fn(PRED, TARGET, NEGATIVE))
+
+
+# ---- where the gradient points ----
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_a_step_to_the_target_lowers_the_loss_and_one_to_the_negative_raises_it(distance: str) -> None:
+    pred = torch.lerp(TARGET, NEGATIVE, 0.3)
+    _, gradient = loss_and_gradient(ContrastiveFeatureLoss(two_taps(), distance=distance), pred, TARGET, NEGATIVE)
+    assert (gradient * (TARGET - pred)).sum() < 0
+    assert (gradient * (NEGATIVE - pred)).sum() > 0
+
+
+def test_pred_is_driven_from_the_negative_where_that_does_not_bring_it_to_the_target() -> None:
+    target = torch.zeros(1, 3, 4, 4)
+    pred, negative = target.clone(), target.clone()
+    pred[:, 0], negative[:, 1] = 0.2, 0.5
+    _, gradient = loss_and_gradient(pixels(), pred, target, negative)
+    assert (gradient[:, 0] > 0).all()
+    assert (gradient[:, 1] > 0).all()
+
+
+@pytest.mark.parametrize("distance", ["l1", "l2", "charbonnier"])
+def test_on_the_way_through_the_negative_the_loss_always_rises(distance: str) -> None:
+    # The plain ratio falls beyond the negative, and would drive pred away from the target.
+    target, negative = torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.1)
+    places = [0.02 * step for step in range(400)]
+    losses = torch.stack([pixels(distance=distance)(target + 0.1 * t, target, negative) for t in places])
+    assert losses[0] == 0
+    assert (losses.diff() > 0).all()
+    assert losses.max() < 8
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_pred_farther_than_the_negative_is_driven_from_the_target(seed: int) -> None:
+    pred = TARGET + (image_batch(10 + seed) - 0.5)
+    negative = TARGET + 0.3 * (image_batch(20 + seed) - 0.5)
+    losses = torch.stack([pixels()(torch.lerp(pred, TARGET, 0.02 * i), TARGET, negative) for i in range(20)])
+    assert (losses.diff() < 0).all()
+
+
+def test_gradient_reaches_pred_alone() -> None:
+    leaves = [images.clone().requires_grad_() for images in (PRED, TARGET, NEGATIVE)]
+    ContrastiveFeatureLoss(two_taps())(*leaves).backward()
+    assert leaves[0].grad is not None
+    assert leaves[0].grad.count_nonzero() > 0
+    assert leaves[1].grad is None
+    assert leaves[2].grad is None
+
+
+# ---- guards ----
+
+COINCIDENCES = {
+    "pred is the target": (TARGET, TARGET, NEGATIVE),
+    "pred is the negative": (NEGATIVE, TARGET, NEGATIVE),
+    "pred is one of two negatives": (NEGATIVE, TARGET, [OTHER, NEGATIVE]),
+    "the negative is the target": (PRED, TARGET, TARGET),
+    "all are one": (TARGET, TARGET, TARGET),
+    "all are black": (0 * TARGET, 0 * TARGET, 0 * TARGET),
+    "the target is black": (PRED, 0 * TARGET, 1e-5 * TARGET),
+    "pred has overshot": (2 * TARGET - NEGATIVE, TARGET, NEGATIVE),
+    "pred is far away": (1e3 * PRED, TARGET, NEGATIVE),
+}
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("case", COINCIDENCES.values(), ids=COINCIDENCES.keys())
+@pytest.mark.filterwarnings("ignore:the images reach")
+def test_value_and_gradient_are_finite_whatever_coincides(case, distance: str) -> None:
+    for make in (two_taps, functools.partial(backbone, Pixels(), {"pixels": Tap(3, 1)})):
+        loss, gradient = loss_and_gradient(ContrastiveFeatureLoss(make(), distance=distance), *case)
+        assert 0 <= loss <= 8
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_equal_images_are_at_zero_with_zero_gradient(distance: str) -> None:
+    loss, gradient = loss_and_gradient(ContrastiveFeatureLoss(two_taps(), distance=distance), TARGET, TARGET, NEGATIVE)
+    assert loss == 0
+    assert gradient.count_nonzero() == 0
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_a_negative_that_is_the_target_says_nothing(distance: str) -> None:
+    loss_fn = ContrastiveFeatureLoss(two_taps(), distance=distance)
+    loss, gradient = loss_and_gradient(loss_fn, PRED, TARGET, TARGET.clone())
+    assert loss == 0
+    assert gradient.count_nonzero() == 0
+    _, alone = loss_and_gradient(loss_fn, PRED, TARGET, NEGATIVE)
+    _, beside = loss_and_gradient(loss_fn, PRED, TARGET, [NEGATIVE, TARGET])
+    torch.testing.assert_close(beside, alone / 2)
+
+
+def test_the_loss_drops_out_smoothly_and_its_slope_has_a_bound() -> None:
+    # pred is nearer than the negative by the same factor throughout, where the plain ratio would not change at all and
+    # its slope would be without bound.
+    target = torch.full((1, 3, 4, 4), 0.5)
+    losses, slopes = [], []
+    for gap in torch.logspace(-7, -1, 25).tolist():
+        loss, gradient = loss_and_gradient(pixels(), target + gap / 2, target, target + gap)
+        losses.append(float(loss))
+        slopes.append(float(gradient.sum()))
+    assert losses == pytest.approx(sorted(losses), abs=1e-2)
+    assert losses[0] < 1e-3
+    assert losses[-1] == pytest.approx(1, rel=1e-3)
+    # z at which the guard begins: a thousandth of 0.5. There y is half of z: 1 / y + x / y^2 is 4 / z.
+    assert max(slopes) < 1.05 * 4 / 0.0005
+
+
+def test_at_the_negative_the_pull_is_to_the_target() -> None:
+    target = torch.zeros(1, 3, 4, 4)
+    loss, gradient = loss_and_gradient(pixels(), target + 0.5, target, target + 0.5)
+    assert loss == pytest.approx(4)
+    assert (gradient > 0).all()
+    assert float(gradient.sum()) == pytest.approx(4 / 0.5)
+
+
+def test_the_ratio_has_bounds_for_any_distances() -> None:
+    x, y, z, size = (10 ** (12 * image_batch(seed, 40).flatten() - 9) for seed in range(4))
+    y[:100] = 0
+    z[50:150] = 0
+    x[200:300] = z[200:300]
+    x.requires_grad_()
+    y.requires_grad_()
+    ratio = guarded_ratio(x, y, z, size)
+    assert (ratio >= 0).all()
+    assert (ratio <= 8 * (1 + 1e-6)).all()
+    for slope in torch.autograd.grad(ratio.sum(), (x, y)):
+        assert slope.isfinite().all()
+        # 1 / (z / 4) + 2 * 2 z / (z / 4)^2 with z at its least, and no more than rounding adds.
+        assert (slope.abs() * (1e-3 * size).clamp(min=1e-6) <= 72).all()
+
+
+# ---- a good citizen ----
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_gives_nearly_the_float32_loss(dtype: torch.dtype) -> None:
+    loss_fn = ContrastiveFeatureLoss(two_taps())
+    loss, gradient = loss_and_gradient(loss_fn, PRED.to(dtype), TARGET.to(dtype), NEGATIVE.to(dtype))
+    assert loss.dtype == torch.float32
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(loss, loss_fn(PRED, TARGET, NEGATIVE), rtol=0.05, atol=0)
+
+
+def test_traces_as_one_graph() -> None:
+    torch.compiler.reset()
+    loss_fn = ContrastiveFeatureLoss(two_taps())
+    negatives = torch.stack([NEGATIVE, OTHER])
+    expected = loss_and_gradient(loss_fn, PRED, TARGET, negatives)
+    actual = loss_and_gradient(torch.compile(loss_fn, fullgraph=True, backend="eager"), PRED, TARGET, negatives)
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_copies_give_the_same_loss(clone) -> None:
+    loss_fn = ContrastiveFeatureLoss(two_taps(), layers=LAYERS, weight=0.2)
+    assert torch.equal(clone(loss_fn)(PRED, TARGET, NEGATIVE), loss_fn(PRED, TARGET, NEGATIVE))
+
+
+def test_repr_names_the_loss() -> None:
+    assert repr(ContrastiveFeatureLoss(two_taps())).startswith("ContrastiveFeatureLoss(backbone='toy'")
+
+
+@pytest.mark.parametrize(
+    ("negatives", "error", "message"),
+    [
+        ([], ValueError, "at least one batch"),
+        (NEGATIVE[None][:0], ValueError, "at least one batch"),
+        (NEGATIVE[0], ValueError, r"negatives must have shape \(N, C, H, W\)"),
+        (NEGATIVE[:1], ValueError, r"pred and negatives must have the same shape.*\(2, 3, 12, 16\).*\(1, 3, 12, 16\)"),
+        ([NEGATIVE, NEGATIVE[..., 1:]], ValueError, r"same shape.*\(2, 3, 12, 15\)"),
+        (NEGATIVE.mul(255).byte(), TypeError, "negatives must be a floating-point tensor"),
+        (None, TypeError, "negatives must be a torch.Tensor, got NoneType"),
+        (NEGATIVE.numpy(), TypeError, "negatives must be a torch.Tensor, got ndarray"),
+        (NEGATIVE.to("meta"), ValueError, "negatives is on meta"),
+    ],
+)
+def test_wrong_negatives_are_errors(negatives: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ContrastiveFeatureLoss(two_taps())(PRED, TARGET, negatives)
+
+
+def test_8_bit_negatives_are_warned_about() -> None:
+    with pytest.warns(UserWarning, match="input_range"):
+        ContrastiveFeatureLoss(two_taps())(PRED, TARGET, NEGATIVE * 255)
+
+
+def test_the_bundled_backbone_tells_a_blur_from_a_sharper_one() -> None:
+    sharp = image_batch(0, 1, 64, 64)
+    blurry = F.avg_pool2d(sharp, 5, stride=1, padding=2)
+    loss_fn = ContrastiveFeatureLoss()
+    losses = [float(loss_fn(torch.lerp(blurry, sharp, share), sharp, blurry)) for share in (0.9, 0.6, 0.3, 0.0)]
+    assert losses == sorted(losses)
+    assert math.isclose(losses[-1], 4, rel_tol=1e-3)
+
+
+def test_a_negative_sharper_than_pred_does_not_make_it_blurrier_as_the_plain_ratio_does() -> None:
+    sharp = generate_scenes(1, 64, generator=torch.Generator().manual_seed(1))
+    blur = BlurSynthesizer((0.0, 2.5, 6.0))
+    _, negative, pred = blur(sharp, generator=torch.Generator().manual_seed(2))
+    loss_fn = ContrastiveFeatureLoss()
+    pred = pred.requires_grad_()
+    parts = loss_fn._measured(pred, sharp, negative).values()
+    (plain,) = torch.autograd.grad(sum((at.positive / at.negative[0]).mean() for at in parts), pred)
+    (guarded,) = torch.autograd.grad(loss_fn(pred, sharp, negative), pred)
+    assert (plain * (sharp - pred)).sum() > 0
+    assert (guarded * (sharp - pred)).sum() < 0
