@@ -6,7 +6,9 @@ Time: all arms in one process, in interleaved rounds whose order rotates; median
 process per arm; the peak of its resident memory during two steps over what it holds with everything imported, built and
 the images made, so that weights are not counted. All networks have random weights, which cost the same as trained
 ones. VGG19 "as BasicSR" is written from its description: the network up to conv5_4 with in-place ReLUs, both images
-normalised and forwarded, the target detached, L1 between the features. LPIPS is the `lpips` package.
+normalised and forwarded, the target detached, L1 between the features. LPIPS is the `lpips` package. The contrastive
+losses have the backbone of "default" and forward their negatives at every step; MDF has as many features as the
+official discriminators.
 """
 
 import argparse
@@ -27,10 +29,12 @@ import torch
 from _common import RESULTS, command_line, markdown, metadata, peak, reset_peak, write_result
 from torch import Tensor, nn
 
-from tafm_loss import TaskAdaptiveFeatureLoss, create_backbone
+from tafm_loss import ContrastiveFeatureLoss, DiscriminativeFeatureLoss, TaskAdaptiveFeatureLoss, create_backbone
+from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 VGG_CONV5_4 = 34
+OFFICIAL_WIDTHS = [32] * 4 + [64] * 4
 FAST_SECONDS = 1.0
 FAST_REPEATS = 5
 
@@ -78,6 +82,16 @@ def build_squeezenet(target: Tensor) -> Loss:
     return TaskAdaptiveFeatureLoss(_random_backbone("squeezenet1_0"))
 
 
+def build_discriminative(target: Tensor) -> Loss:
+    return DiscriminativeFeatureLoss(discriminator_backbone(PatchDiscriminators(OFFICIAL_WIDTHS), "random"))
+
+
+def build_contrastive(count: int, target: Tensor) -> Loss:
+    generator = torch.Generator().manual_seed(1)
+    negatives = torch.rand(count, *target.shape, generator=generator)
+    return functools.partial(ContrastiveFeatureLoss(), negatives=negatives)
+
+
 def build_lpips(net: str, target: Tensor) -> Loss:
     import lpips
 
@@ -88,6 +102,9 @@ def build_lpips(net: str, target: Tensor) -> Loss:
 ARMS: dict[str, Callable[[Tensor], Loss]] = {
     "default": build_default,
     "default, cached targets": build_default_cached,
+    "contrastive, 1 negative": functools.partial(build_contrastive, 1),
+    "contrastive, 3 negatives": functools.partial(build_contrastive, 3),
+    "MDF, 8 discriminators": build_discriminative,
     "squeezenet1_0, our loss": build_squeezenet,
     "lpips-alex": functools.partial(build_lpips, "alex"),
     "lpips-vgg": functools.partial(build_lpips, "vgg"),

@@ -234,7 +234,7 @@ def test_a_gated_repository_wants_to_be_asked(hub: HubServer, files: Files) -> N
 
 def test_a_disabled_repository_is_no_matter_of_the_connection(hub: HubServer, files: Files) -> None:
     hub.seed(REPO, files, disabled=True)
-    with pytest.raises(WeightsAccessError, match=r"disabled|forbidden"):
+    with pytest.raises(WeightsAccessError, match="the Hub has disabled the repository"):
         load_backbone(REPO)
 
 
