@@ -1,7 +1,9 @@
 """README and examples: what is shown runs, what is listed exists."""
 
+import json
 import re
 import runpy
+import statistics
 import warnings
 from pathlib import Path
 
@@ -35,6 +37,21 @@ def test_the_table_of_backbones_is_that_of_info() -> None:
     assert rows == [
         [backbone.name, _millions(backbone.parameters), backbone.licence] for backbone in describe_backbones()
     ]
+
+
+def test_the_costs_of_the_losses_are_those_that_were_measured() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "results" / "loss_cost.json").read_text())["measurements"]
+    seconds = {arm: statistics.median(figures["seconds"]) for arm, figures in measured.items()}
+    arms = {
+        "TaskAdaptiveFeatureLoss": "default",
+        "DiscriminativeFeatureLoss": "MDF, 8 discriminators",
+        "ContrastiveFeatureLoss": "contrastive, 1 negative",
+    }
+    section = README.split("## The sister losses")[1].split("\n## ")[0]
+    rows = [[cell.strip(" `") for cell in line.split("|")] for line in section.splitlines() if line.startswith("| `")]
+    costs = {row[1]: row[4] for row in rows}
+    for loss, arm in arms.items():
+        assert costs[loss] == f"{seconds[arm] / seconds['VGG19 conv5_4, as BasicSR']:.2f}", loss
 
 
 def _millions(parameters: int) -> str:
