@@ -70,7 +70,8 @@ class TaskAdaptiveFeatureLoss(nn.Module):
         input_range: the values of black and white in the images.
 
     Raises:
-        ValueError: for an unknown name, a weight that is negative or not finite, or an empty range.
+        WeightsError: if the backbone cannot be found or loaded.
+        ValueError: for an unknown tap or distance, a weight that is negative or not finite, or an empty range.
         TypeError: for a backbone that is neither a name nor a `Backbone`.
 
     Example:
