@@ -90,9 +90,11 @@ class Checkpoint:
             raise ValueError(
                 f"{self.path} is no checkpoint that can be read ({error}); remove it to start anew"
             ) from error
-        if content.get("settings") != self.settings:
+        if not isinstance(content, dict) or not {"settings", *parts} <= content.keys():
+            raise ValueError(f"{self.path} holds something else than a checkpoint of this; remove it to start anew")
+        if content["settings"] != self.settings:
             raise ValueError(
-                f"{self.path} is of another run: {content.get('settings')}, not {self.settings}; "
+                f"{self.path} is of another run: {content['settings']}, not {self.settings}; "
                 "take the same arguments, or another out_dir"
             )
         for name, part in parts.items():

@@ -11,12 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tafm_loss._images import check_images, check_unit_range
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.finetune.distractors import jpeg
 
 __all__ = ["BlurDegradation", "Degradation", "JpegDegradation", "NoiseDegradation", "SuperResolutionDegradation"]
 
 Degradation = Callable[..., Tensor]
+
+LEAST_EXTENT = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +43,10 @@ class BlurDegradation:
     kind: str | Mapping[str, float] = "shake"
 
     def __post_init__(self) -> None:
-        if len(self.extents) != 2 or not 0 < self.extents[0] <= self.extents[1] < math.inf:
-            raise ValueError(
-                f"extents must be (least, largest) in px, more than 0 and finite, got {tuple(self.extents)}"
-            )
+        if not isinstance(self.extents, tuple | list) or len(self.extents) != 2:
+            raise ValueError(f"extents must be (least, largest) in px, got {self.extents!r}")
+        if not LEAST_EXTENT <= self.extents[0] <= self.extents[1] < math.inf:
+            raise ValueError(f"extents must be finite, {LEAST_EXTENT} px or more, and in order, got {self.extents!r}")
         self._synthesizer()
 
     def __call__(self, sharp: Tensor, *, generator: torch.Generator) -> Tensor:
@@ -81,6 +84,7 @@ class SuperResolutionDegradation:
 
     def __call__(self, sharp: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Return images (N, 3, H, W) in [0, 1] without the details that the smaller size cannot hold."""
+        _check(sharp)
         size = sharp.shape[-2:]
         smaller = [max(1, round(side / self.factor)) for side in size]
         small = F.interpolate(sharp, smaller, mode="bicubic", antialias=True)
@@ -106,6 +110,7 @@ class NoiseDegradation:
 
     def __call__(self, sharp: Tensor, *, generator: torch.Generator) -> Tensor:
         """Return images (N, 3, H, W) in [0, 1] with noise; the numbers are drawn on the generator's device."""
+        _check(sharp)
         noise = torch.randn(sharp.shape, generator=generator, device=generator.device).to(sharp)
         return (sharp + self.sigma * noise).clamp(0, 1)
 
@@ -129,4 +134,10 @@ class JpegDegradation:
 
     def __call__(self, sharp: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Return images (N, 3, H, W) in [0, 1] as JPEG files hold them."""
+        _check(sharp)
         return jpeg(sharp, self.quality)
+
+
+def _check(sharp: Tensor) -> None:
+    check_images(sharp, "sharp")
+    check_unit_range(sharp, "sharp")

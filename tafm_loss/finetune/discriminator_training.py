@@ -27,6 +27,7 @@ __all__ = ["train_discriminators"]
 NARROW, WIDE, NARROW_SCALES = 32, 64, 4
 COARSEST_SIDE = 25
 LEAST_SIDE = 32
+LEAST_CONTRAST = 0.01
 VERSIONS = 8
 STATISTICS_VERSIONS = 2
 # More pixels change nothing but the cost.
@@ -67,9 +68,9 @@ def train_discriminators(
     Args:
         image: (3, H, W) or (1, 3, H, W) in [0, 1], H and W 32 px or more, or the path of an image file. The
             training runs on the device of a tensor.
-        degradation: a callable `(sharp (N, 3, H, W), *, generator) -> degraded`, of that shape, in [0, 1]; such as
-            `BlurDegradation`, `SuperResolutionDegradation`, `NoiseDegradation` and `JpegDegradation`. It is called on
-            the image in every size of the pyramid, on the CPU.
+        degradation: a callable `(sharp (N, 3, H, W), *, generator) -> degraded`, of that shape, in [0, 1], and a
+            function of these alone; such as `BlurDegradation`, `SuperResolutionDegradation`, `NoiseDegradation` and
+            `JpegDegradation`. It is called on the image in every size of the pyramid, on the CPU.
         scales: how many discriminators; their image sizes rise evenly from 25 px, the shorter side, to that of `image`.
         steps: at each scale.
         widths: the number of features of each discriminator; by default 32 for the first four, 64 above.
@@ -100,6 +101,10 @@ def train_discriminators(
     sharp = _sharp(image)
     chosen = _checked_widths(widths, _checked_count(scales, "scales"))
     _checked_count(steps, "steps")
+    if type(seed) is not int:
+        raise ValueError(f"seed must be an integer, got {seed!r}")
+    if isinstance(degradation, type):
+        raise TypeError(f"degradation must be an instance, got the class; write {degradation.__name__}()")
     if not callable(degradation):
         raise TypeError(f"degradation must be a callable, such as BlurDegradation(), got {type(degradation).__name__}")
     check_folder(out_dir, sharp, resume=resume)
@@ -110,11 +115,15 @@ def train_discriminators(
         "recipe": f"train_discriminators(degradation={name}, scales={scales}, steps={steps}, widths={chosen}, "
         f"seed={seed})",
     }
+    pyramid = _Pyramid(sharp, degradation, scales, seed)
     checkpoint = None
     if out_dir is not None:
-        checkpoint = Checkpoint(Path(out_dir), f"{facts['recipe']} on {facts['training_data']}", resume=resume)
-    pyramid = _Pyramid(sharp, degradation, scales, seed)
-    network = _train(pyramid, chosen, steps, seed, checkpoint, progress=progress)
+        # Lambdas have no repr that tells them apart; what they do to the image does.
+        done = _digest(pyramid.scale(0, None).degraded)[:8]
+        settings = f"{facts['recipe']} on {facts['training_data']} (sha256 {done})"
+        checkpoint = Checkpoint(Path(out_dir), settings, resume=resume)
+    with torch.enable_grad(), torch.autocast(sharp.device.type, enabled=False):
+        network = _train(pyramid, chosen, steps, seed, checkpoint, progress=progress)
     label = name.split("(")[0].rpartition(".")[2].removesuffix("Degradation").lower()
     backbone: Backbone = discriminator_backbone(network.cpu().requires_grad_(False), f"mdf-{label}", **facts)
     if out_dir is not None:
@@ -238,6 +247,8 @@ def _sharp(image: Tensor | str | os.PathLike[str]) -> Tensor:
     if len(images) != 1:
         raise ValueError(f"image must be one image, got {len(images)}; pass images[:1]")
     check_unit_range(images, "image")
+    if float(images.float().std()) < LEAST_CONTRAST:
+        raise ValueError("image must have contrast: discriminators learn nothing from a plain one")
     return images.detach().float().clamp(0, 1).contiguous()
 
 

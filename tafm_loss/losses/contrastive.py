@@ -41,9 +41,14 @@ class ContrastiveFeatureLoss(TaskAdaptiveFeatureLoss):
 
     The plain ratio has no bound where `pred` is at a negative, and beyond it, farther from the target than the negative
     is, it falls again, so that it would drive `pred` away from the target. Here (see `guarded_ratio`) it rises with the
-    distance throughout on a straight way from the target through the negative, and value and gradient are bounded. A
-    negative that equals the target drops out. Nearer to the target than the negative, and not next to the negative, it
-    is the plain ratio.
+    distance throughout on a straight way from the target through the negative in the features, and value and gradient
+    are bounded. A negative that equals the target drops out. Nearer to the target than the negative, and not next to
+    the negative, it is the plain ratio.
+
+    It is a term beside a loss on the pixels, never the only one: an image that has nothing to do with either is far
+    from both, at a ratio of 1 to 2, and so better by this loss than one a little blurrier than the negative. Take a
+    small weight from `calibrate_weight(functools.partial(loss, negatives=...), ...)`, and negatives that are no sharper
+    than what the network restores; `distances` tells.
 
     Several negatives are averaged as ratios, each with its own guards. A ratio to their mean distance would be governed
     by the farthest of them, which is the easiest.

@@ -32,6 +32,8 @@ class ProgressiveNegatives:
     Against a fixed negative a network that has learned anything wins easily. Jan (thesis, NCU 2022) therefore raises
     the sharpness of the negatives by intervals of epochs. Only its abstract is public: schedule and kinds are ours.
 
+    It is no module: save its state beside the optimiser's, or call `step` before every use.
+
     "blend" mixes the blurry image with the sharp one, of any pair, in stored values: a double image, a faint sharp one
     within a blurry one. "exposure" is the same scene under a shorter exposure, as a camera could have taken it; its
     sharpness is the share by which the exposure is shorter:
@@ -105,7 +107,7 @@ class ProgressiveNegatives:
         """
         if not (math.isfinite(total) and total > 0 and 0 <= done <= total):
             raise ValueError(f"progress must be from 0 to 1, got {done} of {total}")
-        self.progress = done / total
+        self.progress = float(done) / float(total)
 
     def state_dict(self) -> dict[str, float]:
         """Return how far training has come. The schedule is an option, to be given again."""
@@ -117,9 +119,10 @@ class ProgressiveNegatives:
         Raises:
             ValueError: if `state` is of something else.
         """
-        if set(state) != {"progress"}:
-            raise ValueError(f"state must hold progress alone, as state_dict gives it, got {sorted(state)}")
-        self.step(state["progress"])
+        progress = state.get("progress") if isinstance(state, Mapping) and len(state) == 1 else None
+        if not isinstance(progress, int | float):
+            raise ValueError(f"state must hold progress alone, as state_dict gives it, got {state!r:.80}")
+        self.step(progress)
 
     @torch.no_grad()
     def __call__(
@@ -146,6 +149,10 @@ class ProgressiveNegatives:
         if blurry.shape != sharp.shape:
             raise ValueError(
                 f"blurry and sharp must have the same shape, got {tuple(blurry.shape)} and {tuple(sharp.shape)}"
+            )
+        if (blurry.dtype, blurry.device) != (sharp.dtype, sharp.device):
+            raise ValueError(
+                f"blurry and sharp must be alike, got {blurry.dtype}, {blurry.device} and {sharp.dtype}, {sharp.device}"
             )
         given = (kernels is not None) + (frames is not None)
         if given != (self.kind == "exposure"):
@@ -175,6 +182,8 @@ class ProgressiveNegatives:
         if self.synthesizer is None:
             raise ValueError("kernels need ProgressiveNegatives(synthesizer=...): the one that drew them")
         _check_kernels(kernels, sharp, self.synthesizer)
+        if self.synthesizer.transfer is not None:
+            check_unit_range(blurry, "blurry")
         extents = kernels.extents
         wanted = extents.new_tensor([1 - sharpness for sharpness in self._each()])[:, None] * extents[-1]
         # A level of extent 0 is the sharp image, which is no negative.

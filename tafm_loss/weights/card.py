@@ -52,6 +52,12 @@ CITATION = (
     "implementation and goes its own way in places. Please cite the paper first."
 )
 
+MDF_CITATION = (
+    "The idea is that of Mustafa, Mikhailiuk, Iliescu, Babbar and Mantiuk, *Training a Task-Specific Image "
+    "Reconstruction Loss*, WACV 2022: train discriminators on one image and its degradation, and match their features. "
+    "tafm-loss is an independent implementation. Please cite the paper first."
+)
+
 
 class Measurement(NamedTuple):
     """One figure of a config: its identifier and its name on the Hub, and its value."""
@@ -102,7 +108,7 @@ def model_card(
         f"## Figures\n\n{_figures(config, measured, reports, figure)}",
         f"## Limits\n\n{LIMITS}",
         f"## Licence\n\n{_licence(config, licence_file)}",
-        f"## Citation\n\n{CITATION}",
+        f"## Citation\n\n{MDF_CITATION if config.architecture == DISCRIMINATORS else CITATION}",
     )
     return f"---\n{_metadata(config, measured, licence_file)}\n---\n\n" + "\n\n".join(parts) + "\n"
 

@@ -95,9 +95,9 @@ def test_lower_quality_costs_more_and_a_second_compression_little(scenes: Tensor
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: BlurDegradation((5, 2)), r"extents must be \(least, largest\)"),
-        (lambda: BlurDegradation((0, 2)), r"extents must be \(least, largest\)"),
-        (lambda: BlurDegradation((1, math.inf)), r"extents must be \(least, largest\)"),
+        (lambda: BlurDegradation((5, 2)), "extents must be"),
+        (lambda: BlurDegradation((0, 2)), "extents must be"),
+        (lambda: BlurDegradation((1, math.inf)), "extents must be"),
         (lambda: BlurDegradation((1, 2), "wobble"), "unknown kind of blur"),
         (lambda: SuperResolutionDegradation(1), "factor must be larger than 1"),
         (lambda: SuperResolutionDegradation(math.nan), "factor must be larger than 1"),

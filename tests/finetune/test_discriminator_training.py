@@ -224,3 +224,35 @@ def test_an_image_is_recovered_from_noise_by_official_discriminators_and_not_by_
         reached[name] = float(psnr(pixels.detach().clamp(0, 1), target))
     print(reached)
     assert reached["official"] >= 45 and reached["squeezenet"] < 25
+
+
+def test_resuming_with_what_does_something_else_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    sharp = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    options = {"scales": 1, "steps": 1, "widths": (4,), "out_dir": tmp_path, "progress": False}
+    half, inverse = (lambda sharp, *, generator: sharp * 0.5), (lambda sharp, *, generator: 1 - sharp)
+    train_discriminators(sharp, half, **options)
+    with pytest.raises(ValueError, match="is of another run"):
+        train_discriminators(sharp, inverse, **options, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("image", "degradation", "options", "message"),
+    [
+        (torch.full((3, 40, 40), 0.5), BlurDegradation(), {}, "image must have contrast"),
+        (torch.rand(3, 40, 40), BlurDegradation, {}, r"write BlurDegradation\(\)"),
+        (torch.rand(3, 40, 40), BlurDegradation(), {"seed": None}, "seed must be an integer"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_refused(
+    image: Tensor, degradation: Any, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        train_discriminators(image, degradation, scales=1, steps=1, widths=(4,), progress=False, **options)
+
+
+def test_autocast_and_no_grad_around_it_change_nothing() -> None:
+    sharp = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    plain = train_discriminators(sharp, BlurDegradation((1, 3)), scales=1, steps=1, widths=(4,), progress=False)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        within = train_discriminators(sharp, BlurDegradation((1, 3)), scales=1, steps=1, widths=(4,), progress=False)
+    assert within.sha256 == plain.sha256

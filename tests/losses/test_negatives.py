@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -330,3 +331,20 @@ def test_wrong_images_are_errors(options, images, given, error: type[Exception],
 def test_wrong_kernels_are_errors(kernels, images, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         ProgressiveNegatives(kind="exposure", synthesizer=BLUR)(*images, kernels=kernels)
+
+
+@pytest.mark.parametrize("state", [None, 5, ["progress"], {"progress": None}, {1: 2}, {"progress": 0.5, "more": 1}])
+def test_a_state_of_something_else_is_refused(state: Any) -> None:
+    with pytest.raises(ValueError, match="state must hold progress alone"):
+        ProgressiveNegatives().load_state_dict(state)
+
+
+def test_progress_is_a_plain_number_whatever_it_is_set_by() -> None:
+    negatives = ProgressiveNegatives()
+    negatives.step(torch.tensor(3), torch.tensor(10))
+    assert type(negatives.state_dict()["progress"]) is float
+
+
+def test_images_of_two_types_are_refused() -> None:
+    with pytest.raises(ValueError, match="blurry and sharp must be alike"):
+        ProgressiveNegatives()(torch.rand(1, 3, 8, 8).half(), torch.rand(1, 3, 8, 8))
