@@ -40,7 +40,7 @@ def _reading(error: Exception) -> Reading:
 
     if isinstance(error, errors.LocalEntryNotFoundError):  # in 0.x it is an HfHubHTTPError too, without a response
         return _not_cached(error)
-    if isinstance(error, (errors.HfHubHTTPError, errors.EntryNotFoundError)):
+    if isinstance(error, (errors.HfHubHTTPError, errors.EntryNotFoundError)) or _status(error) is not None:
         return _refused(error)
     if type(error) is ValueError and isinstance(error.__cause__, Exception):  # what was to be fetched again was not
         return _reading(error.__cause__)
