@@ -1,8 +1,9 @@
-"""Tables for the terminal."""
+"""Text for people: tables for the terminal, and names for recipes."""
 
 from collections.abc import Sequence
+from typing import Any
 
-__all__ = ["align"]
+__all__ = ["align", "stable_name"]
 
 
 def align(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -21,3 +22,11 @@ def align(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence
         cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
         text.append("  ".join(cells).rstrip())
     return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
+
+
+def stable_name(thing: Any) -> str:
+    """Return what `thing` is called, the same in every process: its repr, or its name if that has an address in it."""
+    text = repr(thing)
+    if " at 0x" not in text:
+        return text
+    return str(getattr(thing, "__qualname__", type(thing).__qualname__))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tafm_loss._images import check_images, check_unit_range, read_image
+from tafm_loss._text import stable_name
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.backbones.discriminators import PatchDiscriminator, PatchDiscriminators, discriminator_backbone
 from tafm_loss.finetune.adversarial_scale import Scale, new_critics, new_restorer, train_scale
@@ -108,7 +109,7 @@ def train_discriminators(
     if not callable(degradation):
         raise TypeError(f"degradation must be a callable, such as BlurDegradation(), got {type(degradation).__name__}")
     check_folder(out_dir, sharp, resume=resume)
-    name = _name(degradation)
+    name = stable_name(degradation)
     facts = {
         "training_data": f"one image of {sharp.shape[2]} x {sharp.shape[3]} px (sha256 {_digest(sharp)[:8]}) and its "
         f"degraded form, {name}",
@@ -281,11 +282,3 @@ def _checked_widths(widths: Sequence[int] | None, scales: int) -> tuple[int, ...
 
 def _digest(sharp: Tensor) -> str:
     return hashlib.sha256(sharp.cpu().numpy().tobytes()).hexdigest()
-
-
-def _name(thing: Any) -> str:
-    """Return the repr, or where that has an address in it, what `thing` is called."""
-    text = repr(thing)
-    if " at 0x" not in text:
-        return text
-    return str(getattr(thing, "__qualname__", type(thing).__qualname__))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tafm_loss._text import stable_name
 from tafm_loss.backbones.backbone import Backbone, BackboneConfig
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.finetune.arguments import (
@@ -191,13 +192,13 @@ def _tuned_config(
     if trainable is not None:
         settings["trainable"] = list(trainable)
     named = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-    blur = repr(synthesizer) if isinstance(synthesizer, BlurSynthesizer) else _name(synthesizer)
+    blur = repr(synthesizer) if isinstance(synthesizer, BlurSynthesizer) else stable_name(synthesizer)
     return dataclasses.replace(
         backbone.config,
         name=f"{backbone.config.name}-tuned",
         base_weights=_origin(backbone),
         training_data=crops.description,
-        recipe=f"finetune_backbone(objective={_name(goal)}, synthesizer={blur}, {named})",
+        recipe=f"finetune_backbone(objective={stable_name(goal)}, synthesizer={blur}, {named})",
         units={},
         figures={},
     )
@@ -209,14 +210,6 @@ def _origin(backbone: Backbone) -> str:
     if earlier.startswith("none"):
         earlier = "random weights"
     return f"{backbone.config.name}, sha256 {backbone.sha256[:8]}, from {earlier}"
-
-
-def _name(thing: Any) -> str:
-    """Return what `thing` is called, the same in every process: no address in it."""
-    text = repr(thing)
-    if " at 0x" not in text:
-        return text
-    return str(getattr(thing, "__qualname__", type(thing).__qualname__))
 
 
 def _conclude(
