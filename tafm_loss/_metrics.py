@@ -1,6 +1,7 @@
 """How near a restored image is to the sharp one, one value an image.
 
-All take (N, C, H, W) images in [0, 1] and return (N,) in float64, so that a mean over many scenes keeps its digits.
+The metrics take (N, C, H, W) images in [0, 1] and return (N,) in float64, so that a mean over many scenes keeps its
+digits.
 """
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from tafm_loss._images import LUMA, check_images
 
-__all__ = ["gmsd", "psnr", "sharpness_kept", "ssim"]
+__all__ = ["SSIM_SIGMA", "SSIM_WINDOW", "gmsd", "psnr", "sharpness_kept", "ssim", "window_mean"]
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
@@ -28,10 +29,10 @@ def ssim(images: Tensor, reference: Tensor) -> Tensor:
     A Gaussian window of 11 px and sigma 1.5 px, population covariance, only whole windows, mean over channels.
     """
     x, y = _checked(images, reference, minimum_size=SSIM_WINDOW)
-    mean_x, mean_y = _window_mean(x), _window_mean(y)
-    variance_x = _window_mean(x * x) - mean_x**2
-    variance_y = _window_mean(y * y) - mean_y**2
-    covariance = _window_mean(x * y) - mean_x * mean_y
+    mean_x, mean_y = window_mean(x), window_mean(y)
+    variance_x = window_mean(x * x) - mean_x**2
+    variance_y = window_mean(y * y) - mean_y**2
+    covariance = window_mean(x * y) - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
@@ -69,7 +70,8 @@ def _checked(
     return images.double(), reference.double()
 
 
-def _window_mean(images: Tensor) -> Tensor:
+def window_mean(images: Tensor) -> Tensor:
+    """Return the mean of images (N, C, H, W) under SSIM's window at every place where it fits."""
     offsets = torch.arange(SSIM_WINDOW, dtype=images.dtype, device=images.device) - SSIM_WINDOW // 2
     window = torch.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
     window = window / window.sum()

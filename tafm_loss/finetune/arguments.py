@@ -135,8 +135,8 @@ def choose_parameters(network: nn.Module, trainable: Sequence[str] | None) -> No
             module.train(any(parameter.requires_grad for parameter in module.parameters()))
 
 
-def accelerator_for(mixed_precision: str, accumulation: int) -> Any:
-    """Return accelerate's Accelerator.
+def accelerator_for(mixed_precision: str, accumulation: int, **options: Any) -> Any:
+    """Return accelerate's Accelerator, with further options of its own.
 
     Raises:
         ValueError: if this process has another precision already.
@@ -145,7 +145,7 @@ def accelerator_for(mixed_precision: str, accumulation: int) -> Any:
     from accelerate import Accelerator
 
     try:
-        accelerator = Accelerator(mixed_precision=mixed_precision, gradient_accumulation_steps=accumulation)
+        accelerator = Accelerator(mixed_precision=mixed_precision, gradient_accumulation_steps=accumulation, **options)
     except ValueError as error:
         raise ValueError(f"mixed_precision={mixed_precision!r} cannot be had in this process: {error}") from error
     launched = int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,4 +1,4 @@
-"""All that changes while a backbone is tuned, and the file that it can be taken up from."""
+"""All that changes in a training run, and the file that it can be taken up from."""
 
 import contextlib
 import dataclasses
@@ -113,7 +113,7 @@ def _warned(what: str, path: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:  # torch.save raises the latter for a full disk
         warnings.warn(
-            f"{what} could not be written to {path}: {error}; what was there is kept, and tuning goes on",
+            f"{what} could not be written to {path}: {error}; what was there is kept, and the run goes on",
             stacklevel=4,
         )
 

@@ -4,9 +4,8 @@ import contextlib
 import copy
 import dataclasses
 import math
-import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from tqdm.auto import tqdm
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.finetune.checkpoint import Checkpoint, Progress
 from tafm_loss.finetune.grading import Grade, grade, scene_generators
+from tafm_loss.finetune.interrupts import interrupts
 from tafm_loss.finetune.prefetch import prefetch
 from tafm_loss.finetune.triplets import GradedCrops, SceneCrops
 from tafm_loss.finetune.tuning import StepOutput, Tuning
@@ -98,7 +98,7 @@ class Loop:
         steps = range(self.state.step, self.state.step if self._no_longer_better() else self.plan.steps)
         batches = prefetch(self._draw, steps)
         shown: dict[str, str] = {}
-        with _interrupts() as interrupted, contextlib.closing(batches):
+        with interrupts() as interrupted, contextlib.closing(batches):
             bar = tqdm(batches, disable=not self.bar, desc="finetune", initial=self.state.step, total=self.plan.steps)
             for crops in bar:
                 measured, stop = self._step(crops, interrupted)
@@ -267,22 +267,3 @@ class Loop:
     def _save(self) -> None:
         if self.checkpoint is not None and self.accelerator.is_main_process:
             self.checkpoint.save(self.parts, self.state)
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Give an event that the first Ctrl-C sets, so that a step is never torn; the second one interrupts as usual."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def note(number: int, frame: Any) -> None:
-        event.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)

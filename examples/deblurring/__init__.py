@@ -1,0 +1,1 @@
+"""Retraining and evaluating deblurring networks."""

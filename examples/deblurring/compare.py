@@ -1,0 +1,45 @@
+"""Set results of evaluate.py on the same images side by side: means, differences from the first one, and crops.
+
+python -m examples.deblurring.compare results/input results/hinet results/hinet-tafm --out results/comparison
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from examples.deblurring.evaluation.comparison import compare
+from examples.deblurring.evaluation.tables import as_text
+
+__all__ = ["main"]
+
+USER_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare and return the exit code: 0, or 2 for a mistake of the user."""
+    parser = argparse.ArgumentParser(
+        prog="compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULT", help="a folder that evaluate.py has filled")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the comparison goes")
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where images that were not saved are restored again, for the crops (default: %(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        tables = compare(options.results, options.out, device=torch.device(options.device))
+    except (ValueError, OSError, ImportError) as error:
+        print(f"compare: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    print("\n\n".join(map(as_text, tables)))
+    print(f"\nwrote {options.out}/table.md, table.tex, page.html, comparison.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Data sets of blurred and sharp images."""

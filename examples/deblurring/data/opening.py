@@ -1,0 +1,74 @@
+"""Data sets by name."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from examples.deblurring.data.files import split_folder
+from examples.deblurring.data.flat import flat_pairs
+from examples.deblurring.data.gopro import gopro_pairs
+from examples.deblurring.data.gopro_all import AveragedFrames
+from examples.deblurring.data.hide import hide_pairs
+from examples.deblurring.data.pairs import Pair, PairDataset, PairedImages
+from examples.deblurring.data.realblur import realblur_pairs
+from examples.deblurring.data.reds import reds_pairs
+from examples.deblurring.data.synthetic import SyntheticPairs
+
+__all__ = ["list_datasets", "open_pairs", "options_of"]
+
+FILES: dict[str, Callable[..., list[Pair]]] = {
+    "gopro": gopro_pairs,
+    "realblur_j": partial(realblur_pairs, "J"),
+    "realblur_r": partial(realblur_pairs, "R"),
+    "hide": hide_pairs,
+    "reds": reds_pairs,
+    "flat": flat_pairs,
+}
+MADE: dict[str, Callable[..., PairDataset]] = {"gopro_all": AveragedFrames, "synthetic": SyntheticPairs}
+GIVEN = {"root", "split"}
+
+
+def list_datasets() -> list[str]:
+    """Return the names that `open_pairs` knows."""
+    return sorted(FILES | MADE)
+
+
+def options_of(dataset: str) -> list[str]:
+    """Return the names of the options that `open_pairs` takes for a data set.
+
+    Raises:
+        ValueError: if there is no such data set.
+    """
+    opener = FILES.get(dataset) or MADE.get(dataset)
+    if opener is None:
+        raise ValueError(f"there is no data set {dataset!r}; choose from {', '.join(list_datasets())}")
+    return [name for name in inspect.signature(opener).parameters if name not in GIVEN]
+
+
+def open_pairs(dataset: str, root: str | Path, split: str, **options: Any) -> PairDataset:
+    """Return the pairs of one part of a data set: what it is and how it lies on disk is told in the module of its name.
+
+    Args:
+        dataset: one of `list_datasets()`.
+        root: its folder.
+        split: "train", "test" or what else its parts are called; "all" for a "flat" or "synthetic" folder without
+            parts.
+        **options: of the data set; `complete=False` takes what is there of a published one.
+
+    Raises:
+        OSError: if a folder or file is missing.
+        ValueError: for an unknown name or option, and for what the data set lacks.
+    """
+    known = options_of(dataset)
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(
+            f"the data set {dataset} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}"
+        )
+    root = Path(root)
+    if dataset == "synthetic":
+        return SyntheticPairs(split_folder(root, split), **options)
+    if dataset in FILES:
+        return PairedImages(FILES[dataset](root, split, **options))
+    return MADE[dataset](root, split, **options)

@@ -1,0 +1,104 @@
+"""Several results on the same images side by side: tables, differences from the first, and a page."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from examples.deblurring.evaluation.columns import GAIN
+from examples.deblurring.evaluation.gallery import PLACE, make_gallery
+from examples.deblurring.evaluation.page import render_page
+from examples.deblurring.evaluation.result_tables import difference_table, method_table
+from examples.deblurring.evaluation.results import Result, describe, read_result
+from examples.deblurring.evaluation.statistics import Difference, adjusted, paired_difference
+from examples.deblurring.evaluation.summary import SEED, as_json, json_number, summarise
+from examples.deblurring.evaluation.tables import Table, as_latex, as_markdown
+from tafm_loss._files import write_atomically
+
+__all__ = ["compare"]
+
+# Only on the same images, made in the same way, is a difference one of methods.
+SAME = ("dataset", "split", "dataset_options")
+
+
+def compare(folders: Sequence[Path], out: Path, *, device: torch.device) -> list[Table]:
+    """Write comparison.json, table.md, table.tex and page.html to `out`, and return the tables.
+
+    Args:
+        folders: of two evaluations or more; the first one is what the others are compared with.
+        out: a folder; files of an earlier comparison are replaced.
+        device: where images that were not saved are restored for the page.
+
+    Raises:
+        ValueError: for fewer than two folders, results on other images, or files that cannot be read.
+        OSError: if a file is missing or cannot be written.
+    """
+    if len(folders) < 2:
+        raise ValueError(f"a comparison needs two results or more, got {len(folders)}")
+    results = {label: read_result(folder) for label, folder in _labelled(folders).items()}
+    _check_data(results)
+    (first, reference), *others = results.items()
+    differences = adjusted(
+        {label: paired_difference(reference.rows, result.rows, seed=SEED) for label, result in others}
+    )
+    summaries = {label: summarise(result.rows) for label, result in results.items()}
+    tables = [method_table(summaries, _notes(results)), difference_table(first, differences)]
+    out.mkdir(parents=True, exist_ok=True)
+    content = {
+        "results": {
+            label: {"folder": str(results[label].folder), **as_json(found)} for label, found in summaries.items()
+        },
+        "differences_from": first,
+        "differences": {
+            label: {column: _as_json(difference) for column, difference in found.items()}
+            for label, found in differences.items()
+        },
+    }
+    write_atomically(out / "comparison.json", (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    write_atomically(out / "table.md", "\n".join(map(as_markdown, tables)).encode())
+    write_atomically(out / "table.tex", "\n".join(map(as_latex, tables)).encode())
+    gains = torch.stack([result.rows.ordered_as(reference.rows).column(GAIN) for _, result in others]).mean(0)
+    rule = (
+        f"The images with the greatest, the median and the least gain in PSNR over {first}, mean of the other methods."
+    )
+    examples = make_gallery(results, gains - reference.rows.column(GAIN), device)
+    page = render_page(" / ".join(results), tables, f"{rule} {PLACE}", examples)
+    write_atomically(out / "page.html", page.encode())
+    return tables
+
+
+def _labelled(folders: Sequence[Path]) -> dict[str, Path]:
+    """Return the folders by their names, or by their paths if two have the same name."""
+    for label in (lambda folder: folder.resolve().name, str):
+        labelled = {label(folder): folder for folder in folders}
+        if len(labelled) == len(folders):
+            return labelled
+    raise ValueError(f"a result is given twice: {', '.join(map(str, folders))}")
+
+
+def _check_data(results: Mapping[str, Result]) -> None:
+    (first, reference), *others = results.items()
+    for label, result in others:
+        for field in SAME:
+            there, here = (getattr(found.settings, field) for found in (reference, result))
+            if there != here:
+                raise ValueError(
+                    f"{first} and {label} are not of the same images: {field} is {json.dumps(there)} and "
+                    f"{json.dumps(here)}; evaluate both on the same"
+                )
+
+
+def _notes(results: Mapping[str, Result]) -> list[str]:
+    notes = [f"{label}: {describe(result)}" for label, result in results.items()]
+    return notes + [
+        f"{label}: {name} is missing: {reason}"
+        for label, result in results.items()
+        for name, reason in result.missing.items()
+    ]
+
+
+def _as_json(difference: Difference) -> dict[str, Any]:
+    fields = difference._asdict() | {"mean": json_number(difference.mean)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}

@@ -1,0 +1,106 @@
+"""What is evaluated: a network with its weights, or the blurred images themselves."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from examples.deblurring.evaluation.inference import restore
+from examples.deblurring.evaluation.settings import Network
+from examples.deblurring.models.checkpoints import load_weights
+from examples.deblurring.models.local_statistics import use_local_statistics
+from examples.deblurring.models.networks import create_network
+from tafm_loss._files import open_regular
+from tafm_loss._strict_json import read_object
+
+__all__ = ["Method", "describe_network", "open_method"]
+
+# What training leaves in a folder; not imported from there, for an evaluation needs none of what training needs.
+RUN_FILE = "config.json"
+LAST_WEIGHTS = "network.safetensors"
+MEAN_WEIGHTS = "network_ema.safetensors"
+
+# From a blurred image (3, H, W) in [0, 1] to a restored one, on the same device.
+Method = Callable[[Tensor], Tensor]
+
+
+def describe_network(
+    weights: Path, name: str | None, options: Mapping[str, Any], *, ema: bool = False, **inference: Any
+) -> Network:
+    """Return which network it is, from a file of weights and a name, or from the folder of a training run.
+
+    Args:
+        weights: a file, or a folder that `examples.deblurring.train` has written.
+        name: of the network; None for a folder, which says it.
+        options: of `create_network`; none for a folder.
+        ema: whether to take a folder's averaged weights, not the last ones.
+        inference: the other fields of `Network`.
+
+    Raises:
+        OSError: if a file is missing.
+        ValueError: if the name is missing, or given where the folder has its own; if the folder is of no run.
+    """
+    if not weights.is_dir():
+        if name is None:
+            raise ValueError(f"--network must say which network the weights {weights} are of")
+        if ema:
+            raise ValueError(f"--ema is for the folder of a training run; {weights} is a file: name the other file")
+        return Network(name=name, options=dict(options), weights=str(weights), sha256=_sha256(weights), **inference)
+    if name is not None or options:
+        raise ValueError(f"--network and its options come from {weights / RUN_FILE}: leave them out")
+    file = weights / (MEAN_WEIGHTS if ema else LAST_WEIGHTS)
+    return Network(**_network_of_run(weights / RUN_FILE), weights=str(file), sha256=_sha256(file), **inference)
+
+
+def open_method(network: Network | None, device: torch.device) -> Method:
+    """Return what turns a blurred image into a restored one; None gives it back as it is.
+
+    Raises:
+        WeightsError: if the file is gone, has changed, or does not fit the network.
+        ValueError: if there is no such network.
+    """
+    if network is None:
+        return lambda image: image
+    module = create_network(network.name, **network.options)
+    load_weights(module, network.weights, sha256=network.sha256)
+    if network.tlc:
+        use_local_statistics(module)
+    module.eval().to(device)
+
+    def method(image: Tensor) -> Tensor:
+        return restore(
+            module,
+            image[None],
+            ensemble=network.ensemble,
+            tile=network.tile,
+            overlap=network.overlap,
+            grid=network.grid,
+        )[0]
+
+    return method
+
+
+def _network_of_run(path: Path) -> dict[str, Any]:
+    """Return the name and the options of the network that a run has trained."""
+    try:
+        network = read_object(path.read_bytes())["network"]
+        return {"name": str(network["name"]), "options": dict(network["options"])}
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path.parent} is no folder of a training run, for there is no {path.name}: give a file of weights"
+        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} does not say which network was trained ({error!r}): give a file of weights"
+        ) from error
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

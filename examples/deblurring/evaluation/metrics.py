@@ -1,0 +1,235 @@
+"""The metrics of the tables: what each is, what it needs, and how those that are chosen are taken of a pair.
+
+Example:
+    measure = Measurement(["psnr", "ssim", "lpips", "realblur_ecc"], device="cuda")
+    values = measure(restored, sharp)  # {"psnr": 31.2, "ssim": 0.93, ...}, by measure.columns
+    measure.missing  # {"lpips": "its weights cannot be had: ..."} where there is no network
+"""
+
+import importlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from examples.deblurring.evaluation.alignment import align, aligned_psnr, aligned_ssim, import_opencv
+from examples.deblurring.evaluation.niqe import NIQE, read_pristine_model
+from examples.deblurring.evaluation.ssim import as_8_bits, ssim_3d, ssim_luma, ssim_uniform
+from tafm_loss._images import check_images, check_unit_range
+from tafm_loss._metrics import gmsd, psnr, sharpness_kept, ssim
+
+__all__ = ["GROUPS", "METRICS", "Measurement", "Metric", "MetricUnavailableError"]
+
+# Of a pair (1, 3, H, W) in [0, 1]: one value for each column that shares the loader, in the order of METRICS.
+Compute = Callable[[Tensor, Tensor], Sequence[float]]
+
+
+class MetricUnavailableError(OSError):
+    """A metric needs a package, weights or a file that is not here; the message says which."""
+
+
+class Resources(NamedTuple):
+    """What a metric may be loaded with."""
+
+    device: torch.device
+    niqe_parameters: Path | None
+
+
+class Metric(NamedTuple):
+    """A column of the tables.
+
+    Args:
+        load: returns what computes it, once for all pairs; columns with the same loader are computed together.
+        higher_is_better: None where neither is.
+        unit: "dB", or nothing.
+        needs_reference: whether the sharp image has a share in it.
+        description: the variant, in words.
+    """
+
+    load: Callable[[Resources], Compute]
+    higher_is_better: bool | None
+    unit: str
+    needs_reference: bool
+    description: str
+
+
+class Measurement:
+    """Takes the chosen metrics of a restored image; networks are loaded once, here.
+
+    A metric that cannot be had is left out, with the reason in `missing`.
+
+    Attributes:
+        columns: the names of what is measured, in the order of METRICS.
+        missing: {name: reason} of what was asked for and is not.
+
+    Args:
+        names: of METRICS, or of GROUPS, which stand for several.
+        device: where images are measured; NIQE and the alignment of RealBlur work on the CPU.
+        niqe_parameters: the file niqe_pris_params.npz of BasicSR; without it NIQE is missing.
+
+    Raises:
+        ValueError: if a name is unknown, or `niqe_parameters` is no such file.
+        FileNotFoundError: if `niqe_parameters` is not there.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        *,
+        device: str | torch.device = "cpu",
+        niqe_parameters: str | Path | None = None,
+    ) -> None:
+        resources = Resources(torch.device(device), None if niqe_parameters is None else Path(niqe_parameters))
+        self.columns: list[str] = []
+        self.missing: dict[str, str] = {}
+        self._device = resources.device
+        self._computes: list[tuple[list[str], Compute]] = []
+        for load, columns in _by_loader(names).items():
+            try:
+                self._computes.append((columns, load(resources)))
+                self.columns += columns
+            except MetricUnavailableError as error:
+                self.missing.update(dict.fromkeys(columns, str(error)))
+
+    def __call__(self, restored: Tensor, sharp: Tensor) -> dict[str, float]:
+        """Return {column: value} of a restored image.
+
+        Args:
+            restored: (3, H, W), floating, in [0, 1]; a small overshoot is clamped.
+            sharp: (3, H, W) likewise.
+
+        Raises:
+            TypeError: if an image is not of a floating type.
+            ValueError: if shapes or ranges are not as said, values are not finite, or the images are too small.
+        """
+        pair = [self._checked(image, name) for image, name in ((restored, "restored"), (sharp, "sharp"))]
+        if pair[0].shape != pair[1].shape:
+            raise ValueError(
+                f"restored and sharp must have one shape, got {tuple(restored.shape)} and {tuple(sharp.shape)}"
+            )
+        values: dict[str, float] = {}
+        with torch.inference_mode():
+            for columns, compute in self._computes:
+                values.update(zip(columns, compute(*pair), strict=True))
+        return values
+
+    def _checked(self, image: Tensor, name: str) -> Tensor:
+        if isinstance(image, Tensor) and image.ndim != 3:
+            raise ValueError(f"{name} must have shape (3, H, W), got {tuple(image.shape)}; measure images one by one")
+        check_images(image[None], name)
+        check_unit_range(image, name)
+        return image[None].to(self._device).clamp(0, 1)
+
+
+def _by_loader(names: Iterable[str]) -> dict[Callable[[Resources], Compute], list[str]]:
+    """Return the columns to measure by their loader, in the order of METRICS."""
+    chosen = []
+    for name in names:
+        if name not in METRICS and name not in GROUPS:
+            raise ValueError(f"a metric must be one of {', '.join([*METRICS, *GROUPS])}, got {name!r}")
+        chosen += [METRICS[column].load for column in GROUPS.get(name, (name,))]
+    columns: dict[Callable[[Resources], Compute], list[str]] = {}
+    for column, metric in METRICS.items():
+        if metric.load in chosen:
+            columns.setdefault(metric.load, []).append(column)
+    return columns
+
+
+def _batched(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Resources], Compute]:
+    """Return the loader of a function of two batches that returns (N,)."""
+    return lambda resources: lambda restored, sharp: [float(function(restored, sharp))]
+
+
+def _psnr_8_bits(restored: Tensor, sharp: Tensor) -> Tensor:
+    return psnr(*(as_8_bits(image).double() / 255 for image in (restored, sharp)))
+
+
+def _piq(name: str) -> Callable[[Resources], Compute]:
+    def load(resources: Resources) -> Compute:
+        function = getattr(_package("piq"), name)
+        return lambda restored, sharp: [float(function(restored.float(), sharp.float(), data_range=1.0))]
+
+    return load
+
+
+def _load_lpips(resources: Resources) -> Compute:
+    metric = _with_weights(
+        "torchmetrics.image.lpip", "LearnedPerceptualImagePatchSimilarity", net_type="alex", normalize=True
+    ).to(resources.device)
+    return lambda restored, sharp: [float(metric(restored.float(), sharp.float()))]
+
+
+def _load_dists(resources: Resources) -> Compute:
+    # torchmetrics' metric and function load the network anew for every pair.
+    network = _with_weights("torchmetrics.functional.image.dists", "DISTSNetwork").to(resources.device)
+    return lambda restored, sharp: [float(network(restored.float(), sharp.float()))]
+
+
+def _with_weights(module: str, name: str, **options: Any) -> Any:
+    """Return an object of torchmetrics for which torchvision fetches weights."""
+    build = getattr(_package(module), name)
+    try:
+        return build(**options)
+    # torchvision raises RuntimeError for a file that is not what it should be.
+    except (OSError, RuntimeError, ImportError) as error:
+        raise MetricUnavailableError(
+            f"its weights cannot be had ({error}); they are fetched once, with a network connection, "
+            f"into {torch.hub.get_dir()}"
+        ) from error
+
+
+def _load_niqe(resources: Resources) -> Compute:
+    if resources.niqe_parameters is None:
+        raise MetricUnavailableError("its parameters are not shipped: give the file niqe_pris_params.npz of BasicSR")
+    niqe = NIQE(read_pristine_model(resources.niqe_parameters))
+    return lambda restored, sharp: [niqe(restored)]
+
+
+def _load_realblur_ecc(resources: Resources) -> Compute:
+    try:
+        import_opencv()
+    except ModuleNotFoundError as error:
+        raise MetricUnavailableError(str(error)) from error
+
+    def compute(restored: Tensor, sharp: Tensor) -> list[float]:
+        pair = align(restored[0], sharp[0])
+        return [aligned_psnr(pair), aligned_ssim(pair), float(not pair.converged)]
+
+    return compute
+
+
+def _package(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        root = name.partition(".")[0]
+        raise MetricUnavailableError(f"it needs the package {root}, which cannot be imported: {error}") from error
+
+
+METRICS: dict[str, Metric] = {
+    "psnr": Metric(_batched(psnr), True, "dB", True, "PSNR of RGB, not rounded"),
+    "psnr_uint8": Metric(_batched(_psnr_8_bits), True, "dB", True, "PSNR of RGB, both images rounded to 8 bits"),
+    "ssim": Metric(_batched(ssim), True, "", True, "SSIM, Gaussian window of 11 px, whole windows, mean of RGB"),
+    "ssim_3d": Metric(_batched(ssim_3d), True, "", True, "SSIM of MATLAB for H x W x 3 (3-D Gaussian), 8 bits"),
+    "ssim_y": Metric(_batched(ssim_luma), True, "", True, "SSIM, Gaussian window of 11 px, whole windows, luma"),
+    "ssim_uniform": Metric(_batched(ssim_uniform), True, "", True, "SSIM, uniform window of 7 px, mean of RGB"),
+    "gmsd": Metric(_batched(gmsd), False, "", True, "GMSD"),
+    "mdsi": Metric(_piq("mdsi"), False, "", True, "MDSI, by piq"),
+    "haarpsi": Metric(_piq("haarpsi"), True, "", True, "HaarPSI, by piq"),
+    "fsim": Metric(_piq("fsim"), True, "", True, "FSIM with colour (FSIMc), by piq"),
+    "lpips": Metric(_load_lpips, False, "", True, "LPIPS 0.1 with AlexNet, full image, by torchmetrics"),
+    "dists": Metric(_load_dists, False, "", True, "DISTS, full image, by torchmetrics"),
+    "niqe": Metric(_load_niqe, False, "", False, "NIQE of the restored image"),
+    "sharpness_kept": Metric(
+        _batched(sharpness_kept), None, "", True, "gradient energy relative to the sharp image; 1 is as sharp"
+    ),
+    "psnr_ecc": Metric(_load_realblur_ecc, True, "dB", True, "PSNR of RGB after RealBlur's alignment"),
+    "ssim_ecc": Metric(_load_realblur_ecc, True, "", True, "SSIM, Gaussian window of 11 px, by RealBlur's alignment"),
+    "ecc_failed": Metric(
+        _load_realblur_ecc, False, "", True, "1 where RealBlur's alignment did not converge: measured as it is"
+    ),
+}
+
+GROUPS: dict[str, tuple[str, ...]] = {"realblur_ecc": ("psnr_ecc", "ssim_ecc", "ecc_failed")}

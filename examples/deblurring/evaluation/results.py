@@ -1,0 +1,100 @@
+"""A finished evaluation: what it was of, and what came out."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from examples.deblurring.data.opening import open_pairs
+from examples.deblurring.data.pairs import PairDataset
+from examples.deblurring.evaluation.rows import ROWS_FILE, ImageRows, read_rows
+from examples.deblurring.evaluation.settings import Settings, read_settings
+from examples.deblurring.evaluation.summary import Summary, as_json
+from tafm_loss._files import write_atomically
+from tafm_loss._strict_json import read_object
+
+__all__ = ["SUMMARY_FILE", "Result", "describe", "open_data", "read_result", "write_summary"]
+
+SUMMARY_FILE = "summary.json"
+HASH_DIGITS = 12
+
+
+class Result(NamedTuple):
+    """What lies in the folder of an evaluation that has come to its end.
+
+    Args:
+        folder: it.
+        settings: what was evaluated.
+        rows: the values of all images.
+        missing: {metric: reason} of those that could not be had.
+        images_in_set: how many images the data set has, of which a limit may have taken the first.
+    """
+
+    folder: Path
+    settings: Settings
+    rows: ImageRows
+    missing: dict[str, str]
+    images_in_set: int
+
+
+def open_data(settings: Settings) -> PairDataset:
+    """Return the images that are evaluated, and those beyond the limit."""
+    return open_pairs(settings.dataset, Path(settings.root), settings.split, **settings.dataset_options)
+
+
+def write_summary(result: Result, summary: Summary, **more: Any) -> None:
+    """Write `summary.json`: the settings (`settings.json` again), means and intervals, and `more`."""
+    content = {
+        "settings": json.loads((result.folder / "settings.json").read_bytes()),
+        "images_in_set": result.images_in_set,
+        "missing": result.missing,
+        **more,
+        **as_json(summary),
+    }
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_atomically(result.folder / SUMMARY_FILE, text.encode())
+
+
+def read_result(folder: Path) -> Result:
+    """Return the result in a folder.
+
+    Raises:
+        FileNotFoundError: if there is none, or the evaluation has not come to its end.
+        ValueError: if a file cannot be read.
+    """
+    settings = read_settings(folder)
+    path = folder / SUMMARY_FILE
+    try:
+        summary = read_object(path.read_bytes())
+        missing, images_in_set = dict(summary["missing"]), int(summary["images_in_set"])
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"the evaluation in {folder} has not come to its end, for there is no {path.name}: give its command again"
+        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read ({error!r}): give the command of the evaluation again") from error
+    return Result(folder, settings, read_rows(folder / ROWS_FILE), missing, images_in_set)
+
+
+def describe(result: Result) -> str:
+    """Say in one sentence what was evaluated, and how."""
+    settings = result.settings
+    data = f"{settings.dataset}, {settings.split}{_options(settings.dataset_options)}"
+    if len(result.rows.names) < result.images_in_set:
+        data += f", only the first {len(result.rows.names)} of {result.images_in_set} images"
+    network = settings.network
+    if network is None:
+        return f"The blurred images of {data}."
+    how = [
+        f"{network.name}{_options(network.options)}",
+        f"weights {Path(network.weights).name}, sha256 {network.sha256[:HASH_DIGITS]}",
+        *(["local statistics (TLC)"] if network.tlc else []),
+        *([f"self-ensemble of {network.ensemble}"] if network.ensemble > 1 else []),
+        *([f"tiles of {network.tile} px, {network.overlap} px overlap"] if network.tile else []),
+        *([f"grid of {network.grid} px"] if network.grid else []),
+        *(["full image"] if not network.tile and not network.grid else []),
+    ]
+    return f"{data}: {', '.join(how)}."
+
+
+def _options(options: dict[str, Any]) -> str:
+    return f" ({', '.join(f'{name} {json.dumps(value)}' for name, value in options.items())})" if options else ""

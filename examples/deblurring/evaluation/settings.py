@@ -1,0 +1,124 @@
+"""All that decides the values of an evaluation, and the file that an interrupted one is known by."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from tafm_loss._files import write_atomically
+from tafm_loss._strict_json import read_object
+from tafm_loss._version import __version__
+
+__all__ = ["INPUT", "SETTINGS_FILE", "Network", "Settings", "claim", "read_settings"]
+
+SETTINGS_FILE = "settings.json"
+# In place of weights: the blurred images themselves, the row that every table needs.
+INPUT = "input"
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network and where its weights are.
+
+    Args:
+        name: as `list_networks()` has it.
+        options: of `create_network`.
+        weights: the file.
+        sha256: of the file.
+        tlc: whether pooling is local, see `use_local_statistics`.
+        ensemble: as `restore` takes it, and so are the others.
+        tile: px.
+        overlap: px.
+        grid: px.
+    """
+
+    name: str
+    options: dict[str, Any]
+    weights: str
+    sha256: str
+    tlc: bool = False
+    ensemble: int = 1
+    tile: int | None = None
+    overlap: int = 64
+    grid: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is evaluated, on what, by what.
+
+    Args:
+        network: None for the blurred images themselves.
+        dataset: as `open_pairs` knows it.
+        root: its folder.
+        split: of the data set.
+        dataset_options: of `open_pairs`.
+        metrics: as `Measurement` knows them.
+        niqe_parameters: the file that NIQE needs.
+        limit: how many images, the first ones; None for all.
+        save_images: whether every restored image is written.
+        version: of this package.
+    """
+
+    network: Network | None
+    dataset: str
+    root: str
+    split: str
+    dataset_options: dict[str, Any]
+    metrics: list[str]
+    niqe_parameters: str | None = None
+    limit: int | None = None
+    save_images: bool = False
+    version: str = __version__
+
+
+def claim(folder: Path, settings: Settings) -> None:
+    """Write the settings into a folder that is new, empty, or of the same settings.
+
+    Raises:
+        FileExistsError: if the folder holds something else.
+        ValueError: if it is of other settings, which are named.
+    """
+    path = folder / SETTINGS_FILE
+    if path.exists():
+        there, now = (_flat(dataclasses.asdict(found)) for found in (read_settings(folder), settings))
+        differences = [
+            f"{name} is {json.dumps(there.get(name))} there and {json.dumps(now.get(name))} now"
+            for name in {**there, **now}
+            if there.get(name) != now.get(name)
+        ]
+        if differences:
+            raise ValueError(
+                f"{folder} holds an evaluation with other settings: {'; '.join(differences)}; "
+                "name another folder, or delete this one"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} holds other files and no {SETTINGS_FILE}: name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(dataclasses.asdict(settings), indent=1) + "\n").encode())
+
+
+def read_settings(folder: Path) -> Settings:
+    """Return the settings of the evaluation in a folder.
+
+    Raises:
+        FileNotFoundError: if there are none.
+        ValueError: if they cannot be read.
+    """
+    path = folder / SETTINGS_FILE
+    try:
+        fields = read_object(path.read_bytes())
+        network = fields.pop("network")
+        return Settings(network=None if network is None else Network(**network), **fields)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{folder} holds no evaluation, for there is no {SETTINGS_FILE}: make one by "
+            "python -m examples.deblurring.evaluate"
+        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is not the settings of an evaluation ({error}): name another folder") from error
+
+
+def _flat(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings with those of the network beside the others."""
+    return {**{f"network {name}": value for name, value in (fields.pop("network") or {}).items()}, **fields}

@@ -1,0 +1,188 @@
+"""What the values of images say about others: scenes are drawn or flipped as a whole, images stay with their scene.
+
+Images of one video are no independent observations: an interval from resampled images would be far too narrow.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from examples.deblurring.evaluation.rows import ImageRows
+
+__all__ = [
+    "CONFIDENCE",
+    "EXACT_SCENES",
+    "RESAMPLES",
+    "Difference",
+    "adjusted",
+    "bootstrap_interval",
+    "holm",
+    "paired_difference",
+    "scene_means",
+    "sign_flip_test",
+]
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+# All 2^15 patterns of signs are tried; of more scenes, as many are drawn as the bootstrap draws samples.
+EXACT_SCENES = 15
+DRAWN_AT_ONCE = 1000
+
+
+class Difference(NamedTuple):
+    """How a second method differs from a first one in one metric, on the same images.
+
+    Args:
+        mean: over images, second minus first.
+        interval: of the mean, from a bootstrap over scenes; None for one scene or values that are not finite.
+        p: of the sign-flip test over scenes, two-sided; None as the interval.
+        exact: whether all patterns of signs were tried.
+        scenes_above: in how many scenes the mean difference is above 0.
+        scenes: how many there are.
+        p_holm: `p`, adjusted for the number of methods that are compared; None before that.
+    """
+
+    mean: float
+    interval: tuple[float, float] | None
+    p: float | None
+    exact: bool
+    scenes_above: int
+    scenes: int
+    p_holm: float | None = None
+
+
+def scene_means(rows: ImageRows) -> dict[str, Tensor]:
+    """Return the means (M,) over the images of each scene, in the order in which scenes come first."""
+    names, sums, counts = _scene_sums(rows.values, rows.scenes)
+    return dict(zip(names, sums / counts[:, None], strict=True))
+
+
+def bootstrap_interval(
+    values: Tensor, scenes: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0
+) -> Tensor | None:
+    """Return the ends (2, M) of a 95 % interval of the mean over images, by a cluster bootstrap over scenes.
+
+    As many scenes as there are get drawn with replacement, with all their images; the interval goes between the 2.5 %
+    and the 97.5 % quantile of the means over those images (percentile bootstrap). With few scenes, such as the eleven
+    of GoPro, such intervals are somewhat too narrow. A column with a value that is not finite has the ends NaN.
+
+    Args:
+        values: (N, M).
+        scenes: the scene of each image, N.
+        resamples: how often scenes are drawn.
+        seed: of the draws.
+
+    Returns:
+        The ends, or None for a single scene, whose mean says nothing about another one's.
+    """
+    names, sums, counts = _scene_sums(values, scenes)
+    if len(names) < 2:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    means = [times @ sums / (times @ counts)[:, None] for times in _times_drawn(len(names), resamples, generator)]
+    tail = (1 - CONFIDENCE) / 2
+    ends = torch.cat(means).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    return ends.masked_fill(~values.isfinite().all(0), torch.nan)
+
+
+def paired_difference(
+    first: ImageRows, second: ImageRows, *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Difference]:
+    """Compare two methods on the same images, in each column that both have.
+
+    Args:
+        first: the method to compare with.
+        second: the method whose gain is asked for; its images may be in another order.
+        resamples: of the bootstrap, and the patterns of signs where there are too many to try all.
+        seed: of both.
+
+    Raises:
+        ValueError: if the two have not the same images, of the same scenes, or no column in common.
+    """
+    second = second.ordered_as(first)
+    shared = [column for column in first.columns if column in second.columns]
+    if not shared:
+        raise ValueError(
+            f"the two have no metric in common: {', '.join(first.columns)} and {', '.join(second.columns)}"
+        )
+    values = torch.stack([second.column(column) - first.column(column) for column in shared], 1)
+    ends = bootstrap_interval(values, first.scenes, resamples=resamples, seed=seed)
+    names, sums, counts = _scene_sums(values, first.scenes)
+    differences = {}
+    for index, column in enumerate(shared):
+        usable = ends is not None and bool(values[:, index].isfinite().all())
+        differences[column] = Difference(
+            mean=float(values[:, index].mean()),
+            interval=(float(ends[0, index]), float(ends[1, index])) if ends is not None and usable else None,
+            p=sign_flip_test(sums[:, index], patterns=resamples, seed=seed) if usable else None,
+            exact=len(names) <= EXACT_SCENES,
+            scenes_above=int((sums[:, index] / counts > 0).sum()),
+            scenes=len(names),
+        )
+    return differences
+
+
+def sign_flip_test(sums: Tensor, *, patterns: int = RESAMPLES, seed: int = 0) -> float:
+    """Return the two-sided p of "the difference of a scene is as likely to be of one sign as of the other".
+
+    The share of all patterns of signs under which the absolute sum is no less than the one that was found. For S
+    scenes of one sign it is 2 / 2^S. For more than 15 scenes patterns are drawn, and p is (1 + those) / (1 + all).
+
+    Args:
+        sums: (S,), the difference of each scene, summed over its images so that larger scenes count more.
+        patterns: how many are drawn, if not all are tried.
+        seed: of the draws.
+    """
+    count = len(sums)
+    exact = count <= EXACT_SCENES
+    if exact:
+        signs = 1.0 - 2.0 * (torch.arange(2**count)[:, None] >> torch.arange(count) & 1)
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        signs = 1.0 - 2.0 * torch.randint(2, (patterns, count), generator=generator)
+    # Sums of the same terms in another order differ in their last digits.
+    least = sums.sum().abs() - 1e-9 * sums.abs().sum()
+    reached = int(((signs.to(sums) @ sums).abs() >= least).sum())
+    return reached / len(signs) if exact else (1 + reached) / (1 + len(signs))
+
+
+def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return p-values adjusted for their number, by the step-down method of Holm (1979); None stays None."""
+    known = sorted((p, name) for name, p in p_values.items() if p is not None)
+    adjusted: dict[str, float | None] = dict.fromkeys(p_values)
+    highest = 0.0
+    for index, (p, name) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - index) * p))
+        adjusted[name] = highest
+    return adjusted
+
+
+def adjusted(differences: Mapping[str, Mapping[str, Difference]]) -> dict[str, dict[str, Difference]]:
+    """Return {method: {column: difference}} with the p-values of each column adjusted over its methods by `holm`."""
+    columns = dict.fromkeys(column for found in differences.values() for column in found)
+    p_holm = {
+        column: holm({label: found[column].p for label, found in differences.items() if column in found})
+        for column in columns
+    }
+    return {
+        label: {column: difference._replace(p_holm=p_holm[column][label]) for column, difference in found.items()}
+        for label, found in differences.items()
+    }
+
+
+def _scene_sums(values: Tensor, scenes: Sequence[str]) -> tuple[list[str], Tensor, Tensor]:
+    """Return the S scenes, the sums (S, M) of their images' values and their numbers of images (S,)."""
+    numbers: dict[str, int] = {}
+    index = torch.tensor([numbers.setdefault(scene, len(numbers)) for scene in scenes])
+    sums = values.new_zeros(len(numbers), values.shape[1]).index_add_(0, index, values)
+    return list(numbers), sums, index.bincount(minlength=len(numbers)).to(values)
+
+
+def _times_drawn(scenes: int, resamples: int, generator: torch.Generator) -> Iterable[Tensor]:
+    """Yield how often each scene is drawn in each resample, (at most 1000, S)."""
+    for start in range(0, resamples, DRAWN_AT_ONCE):
+        size = (min(DRAWN_AT_ONCE, resamples - start), scenes)
+        drawn = torch.randint(scenes, size, generator=generator)
+        yield torch.zeros(size, dtype=torch.float64).scatter_add_(1, drawn, torch.ones(size, dtype=torch.float64))

@@ -1,0 +1,229 @@
+"""Weights of deblurring networks: reading published files and ours, and writing ours."""
+
+import hashlib
+import io
+import os
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from tafm_loss._files import open_regular, write_atomically
+from tafm_loss.backbones.weight_errors import WeightsError, WeightsFormatError, WeightsNotFoundError
+from tafm_loss.backbones.weight_files import WeightFile, check_digest, check_finite, fill_network, read_weights
+
+__all__ = ["OFFICIAL", "OfficialFile", "load_weights", "save_weights"]
+
+SAFETENSORS = ".safetensors"
+PICKLED = (".pth", ".pkl", ".ckpt", ".pt", ".bin")
+# Files of BasicSR may hold both of the first two; the average of the weights is what it evaluates.
+WRAPPERS = ("params_ema", "params", "state_dict", "model")
+PARALLEL = "module."
+
+UNKNOWN = "the network"
+# A tensor that no other kind of network has.
+TELLTALES = {
+    "mimo-unet": "context_half.merge.weight",
+    "hinet": "down_path_1.0.identity.weight",
+    "mprnet": "stage3_orsnet.conv_enc1.weight",
+    "nafnet": "intro.weight",
+    "residual-unet": "network.stem.weight",
+    "bdirnet": "network.distill.enter.0.weight",
+}
+
+MIMO_BLOCK = re.compile(r"(En|De)coder\.(\d)\.layers\.(\d+)\.main\.([01])\.main\.0\.(weight|bias)")
+MIMO_MODULE = re.compile(r"(.+)\.main\.0\.(weight|bias)")
+MIMO_MODULES = {
+    "feat_extract.0": "stem",
+    "feat_extract.1": "down_half",
+    "feat_extract.2": "down_quarter",
+    "feat_extract.3": "up_half",
+    "feat_extract.4": "up_full",
+    "feat_extract.5": "out_full",
+    "AFFs.0.conv.0": "fuse_full.convs.0",
+    "AFFs.0.conv.1": "fuse_full.convs.1",
+    "AFFs.1.conv.0": "fuse_half.convs.0",
+    "AFFs.1.conv.1": "fuse_half.convs.1",
+    "Convs.0": "reduce_half",
+    "Convs.1": "reduce_full",
+    "ConvsOut.0": "out_quarter",
+    "ConvsOut.1": "out_half",
+    "FAM1.merge": "attention_quarter.merge",
+    "FAM2.merge": "attention_half.merge",
+    "SCM1.conv": "context_quarter.merge",
+    "SCM2.conv": "context_half.merge",
+    **{f"SCM1.main.{index}": f"context_quarter.convs.{index}" for index in range(4)},
+    **{f"SCM2.main.{index}": f"context_half.convs.{index}" for index in range(4)},
+}
+
+
+class OfficialFile(NamedTuple):
+    """A file of weights that the authors of a network have published.
+
+    Args:
+        data: what it was trained on.
+        drive_id: of the file on Google Drive, if known.
+        mirrors: repositories on the Hugging Face Hub that have a copy.
+        sha256: of the file, if known, for `load_weights`.
+        licence: of the code and weights.
+    """
+
+    data: str
+    drive_id: str | None
+    mirrors: tuple[str, ...]
+    sha256: str | None
+    licence: str
+
+
+NAFNET_MIRRORS = ("nyanko7/nafnet-models", "mikestealth/nafnet-models")
+OFFICIAL: Mapping[str, OfficialFile] = {
+    "mimo-unet": OfficialFile("GoPro", "1EQJoQj3YMLFfzrbgzWMD3Xj96RqLdIlx", (), None, "none given"),
+    "mimo-unet-plus": OfficialFile("GoPro", "166sufeHcdDTgXHNbCRzTC4T6DzuflB5m", (), None, "none given"),
+    "hinet": OfficialFile("GoPro", "1dw8PKVkLfISzNtUu3gqGh83NBO83ZQ5n", (), None, "MIT"),
+    "mprnet": OfficialFile("GoPro", "1QwQUVbk6YVOJViCsOKYNykCsdJSVGRtb", (), None, "non-commercial"),
+    "nafnet-32": OfficialFile(
+        "GoPro",
+        "1Fr2QadtDCEXg6iwWX8OzeZLbHOx2t5Bj",
+        NAFNET_MIRRORS,
+        "19394e6155d12ef6371d1d57496f87f0ec88f92bdffa27c0792690722d5d1a5c",
+        "MIT",
+    ),
+    "nafnet-64": OfficialFile(
+        "GoPro", None, NAFNET_MIRRORS, "329d3ab4077b8d6b7ff61de376e483714667960bf85be027bf4335cda701196f", "MIT"
+    ),
+}
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike[str], *, sha256: str | None = None) -> None:
+    """Fill `network` with the weights of a file: all of them, or none if there is an error.
+
+    Published files are read as they are: the state dict may lie under "params_ema", "params", "state_dict" or "model",
+    of which the first that is there is taken; names may begin with "module."; MIMO-UNet's become ours; and MPRNet's
+    one PReLU, of which a file has a copy for each block, must have one value. No code in a file is run.
+
+    Args:
+        network: of `create_network`, on any device.
+        path: a .safetensors file, or one that torch.save wrote (.pth, .pkl, .ckpt, .pt, .bin).
+        sha256: the SHA-256 that the file must have, if known, in hexadecimal digits.
+
+    Raises:
+        WeightsError: of the kind that says what is wrong: `WeightsNotFoundError`, `WeightsCorruptError` for another
+            SHA-256, `WeightsFormatError` for a file without weights, or with weights that are missing, unexpected, of
+            another shape or not finite.
+    """
+    path = Path(path)
+    if path.suffix == SAFETENSORS:
+        file = read_weights(path, sha256=sha256)
+    elif path.suffix in PICKLED:
+        file = _read_pickled(path, sha256)
+    else:
+        raise WeightsFormatError(f"weights must be a {', '.join((SAFETENSORS, *PICKLED))} file, got {path}")
+    file = file._replace(tensors={_our_name(name): tensor for name, tensor in file.tensors.items()})
+    _check_shared(network, file)
+    kind = _kind(network.state_dict())
+    try:
+        fill_network(network, file, kind)
+    except WeightsFormatError as error:
+        found = _kind(file.tensors)
+        if found in (kind, UNKNOWN):
+            raise
+        raise WeightsFormatError(f"{error}; it looks like weights of {found}") from None
+
+
+def save_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write the weights of `network` to a .safetensors file, whose metadata say what kind of network it is.
+
+    Args:
+        network: of `create_network`.
+        path: ends in .safetensors; its folder is made if there is none.
+
+    Raises:
+        ValueError: if `path` ends otherwise.
+        WeightsFormatError: if weights are not finite; nothing is written.
+        OSError: if the file cannot be written; what was there is still there.
+    """
+    path = Path(path)
+    if path.suffix != SAFETENSORS:
+        raise ValueError(f"weights are saved as {SAFETENSORS}, got {path}")
+    # Copies, because the format has no tensors that share memory.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
+    check_finite(WeightFile("the network", "", tensors))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, safetensors.torch.save(tensors, {"network": _kind(tensors)}))
+
+
+def _kind(names: Iterable[str]) -> str:
+    names = set(names)
+    return next((kind for kind, telltale in TELLTALES.items() if telltale in names), UNKNOWN)
+
+
+def _read_pickled(path: Path, sha256: str | None) -> WeightFile:
+    try:
+        with open_regular(path) as file:
+            data = file.read()
+    except FileNotFoundError as error:
+        raise WeightsNotFoundError(f"cannot read the weights {path}: {error.strerror}") from None
+    except OSError as error:
+        raise WeightsError(f"cannot read the weights {path}: {error.strerror}") from error
+    digest = hashlib.sha256(data).hexdigest()
+    if sha256 is not None:
+        check_digest(digest, sha256, str(path))
+    return WeightFile(path.name, digest, _state_dict(_unpickle(data, path), path))
+
+
+def _unpickle(data: bytes, path: Path) -> Any:
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsFormatError(
+            f"{path} cannot be read without running code that is in it, or is damaged, and is left alone; "
+            "where you trust it, load it yourself and save its state dict"
+        ) from error
+    except Exception as error:  # a damaged archive makes torch.load raise almost anything
+        raise WeightsFormatError(f"{path} was not written by torch.save, or is damaged: {error}") from error
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    """Return the tensors by name, out of whatever they were wrapped in."""
+    if isinstance(content, dict):
+        content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), content)
+    if not isinstance(content, dict) or not content or not all(_is_weight(*item) for item in content.items()):
+        raise WeightsFormatError(
+            f"{path} must hold a state dict {{name: tensor}}, or one under {', '.join(map(repr, WRAPPERS))}"
+        )
+    if all(name.startswith(PARALLEL) for name in content):
+        return {name.removeprefix(PARALLEL): tensor for name, tensor in content.items()}
+    return dict(content)
+
+
+def _is_weight(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)
+
+
+def _our_name(name: str) -> str:
+    """Return our name for a tensor in a published file of MIMO-UNet; any other stays."""
+    if block := MIMO_BLOCK.fullmatch(name):
+        path, stage, index, conv, tensor = block.groups()
+        return f"{path.lower()}coders.{stage}.{index}.{('first', 'second')[int(conv)]}.{tensor}"
+    module = MIMO_MODULE.fullmatch(name)
+    return f"{MIMO_MODULES[module[1]]}.{module[2]}" if module and module[1] in MIMO_MODULES else name
+
+
+def _check_shared(network: nn.Module, file: WeightFile) -> None:
+    """Raise a WeightsFormatError if the file has several values for one parameter of the network."""
+    first: dict[int, str] = {}
+    for name, parameter in network.state_dict(keep_vars=True).items():
+        other = first.setdefault(id(parameter), name)
+        if name in file.tensors and other in file.tensors and not _same(file.tensors[name], file.tensors[other]):
+            raise WeightsFormatError(
+                f"{file.name} has two values, {other} and {name}, for what is one parameter of the network"
+            )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())

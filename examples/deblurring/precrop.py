@@ -1,0 +1,125 @@
+"""Cuts the images of a data set into overlapping crops, from which networks are trained faster.
+
+    python -m examples.deblurring.precrop gopro datasets/GOPRO_Large datasets/GOPRO_Large_crops
+
+A training crop of 256 px then takes the decoding of 512 x 512 px, not of 1280 x 720. HINet and NAFNet were trained so:
+512 px each 256 px, the last ones flush with the right and the bottom border, which makes 8 crops of an image and 16,824
+of GOPRO_Large. They are written to OUT/train/{input,target}/SCENE-NNNNNN_s001.png, which the data set "flat" reads. The
+same command takes up an interrupted run.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from examples.deblurring.data.files import encode_png
+from examples.deblurring.data.opening import list_datasets, open_pairs, options_of
+from examples.deblurring.data.pairs import PairedImages
+from tafm_loss._files import write_atomically
+from tafm_loss._images import read_header
+
+__all__ = ["crop_starts", "main", "write_crops"]
+
+SETTINGS_FILE = "precrop.json"
+USER_ERROR = 2
+
+
+def crop_starts(length: int, size: int, step: int) -> list[int]:
+    """Return where crops begin along an axis: every `step` px, and a last one that ends with the axis.
+
+    >>> crop_starts(1280, 512, 256), crop_starts(720, 512, 256)
+    ([0, 256, 512, 768], [0, 208])
+    """
+    starts = list(range(0, length - size + 1, step))
+    return starts if not starts or starts[-1] + size == length else [*starts, length - size]
+
+
+def write_crops(pairs: PairedImages, out: Path, *, size: int = 512, step: int = 256, progress: bool = True) -> int:
+    """Write the crops of all pairs to `out/{input,target}/NAME_sNNN.png`; crops that are there are kept.
+
+    Args:
+        pairs: what to cut.
+        out: a new folder, or one that the same call has begun.
+        size: px.
+        step: px from one crop to the next.
+        progress: whether to show a progress bar.
+
+    Returns:
+        How many pairs of crops there are.
+
+    Raises:
+        ValueError: if size or step make no sense, an image is smaller than a crop, or `out` holds crops of another
+            size, step or data set.
+    """
+    if not 1 <= step <= size:
+        raise ValueError(f"the step must be from 1 px to the {size} px of a crop, or the image has gaps; got {step}")
+    _check_settings(out, {"size": size, "step": step, "pairs": [pair.name for pair in pairs.pairs]})
+    written = 0
+    for index, pair in enumerate(tqdm(pairs.pairs, disable=not progress, desc="crop", unit="pair")):
+        (width, height), _ = read_header(pair.sharp)
+        corners = list(_corners(height, width, size, step))
+        if not corners:
+            raise ValueError(f"crops of {size} px do not fit into {pair.sharp} of {width} x {height} px")
+        files = [
+            tuple(out / half / f"{pair.name}_s{number:03}.png" for half in ("input", "target"))
+            for number in range(1, len(corners) + 1)
+        ]
+        if not all(path.exists() for both in files for path in both):
+            sample = pairs[index]
+            for both, (top, left) in zip(files, corners, strict=True):
+                for path, image in zip(both, sample, strict=True):
+                    write_atomically(path, encode_png(image[:, top : top + size, left : left + size]))
+        written += len(files)
+    return written
+
+
+def _corners(height: int, width: int, size: int, step: int) -> Iterator[tuple[int, int]]:
+    for top in crop_starts(height, size, step):
+        for left in crop_starts(width, size, step):
+            yield top, left
+
+
+def _check_settings(out: Path, settings: dict[str, object]) -> None:
+    """Raise ValueError if `out` holds other crops; make it otherwise."""
+    path, text = out / SETTINGS_FILE, json.dumps(settings, indent=1).encode()
+    if path.exists() and path.read_bytes() != text:
+        raise ValueError(
+            f"{out} holds crops of another size, step or data set: name another folder, or delete this one"
+        )
+    for half in ("input", "target"):
+        (out / half).mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        write_atomically(path, text)
+
+
+def main() -> int:
+    """Run the command and return its exit code: 0, or 2 for a mistake of the user."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="precrop"
+    )
+    parser.add_argument("dataset", choices=[name for name in list_datasets() if name not in {"gopro_all", "synthetic"}])
+    parser.add_argument("root", type=Path, help="its folder")
+    parser.add_argument("out", type=Path, help="folder of the crops, new or begun by this command")
+    parser.add_argument("--split", default="train", help="which part (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=512, metavar="PX", help="default: %(default)s")
+    parser.add_argument("--step", type=int, default=256, metavar="PX", help="default: %(default)s")
+    parser.add_argument("--incomplete", action="store_true", help="take what is there of a published data set")
+    options = parser.parse_args()
+    given = {"complete": False} if options.incomplete and "complete" in options_of(options.dataset) else {}
+    try:
+        pairs = open_pairs(options.dataset, options.root, options.split, **given)
+        assert isinstance(pairs, PairedImages)
+        count = write_crops(pairs, options.out / options.split, size=options.size, step=options.step)
+    except (OSError, ValueError) as error:
+        print(f"precrop: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    print(f"{count} crops of {len(pairs)} images in {options.out / options.split}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Train a deblurring network as an experiment describes it.
+
+    python -m examples.deblurring.train examples/deblurring/configs/unet_synthetic.yaml
+    accelerate launch -m examples.deblurring.train examples/deblurring/configs/hinet_gopro.yaml
+    python -m examples.deblurring.train --smoke
+
+Run it from the root of the repository. README.md beside this file lists the experiments.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from examples.deblurring.training.config import load_experiment
+from examples.deblurring.training.run import train
+from examples.deblurring.training.smoke import smoke
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, and return 0; 1 for what went wrong, told in one line; 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _smoke(options) if options.smoke else _train(options)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.deblurring.train", description="Trains a deblurring network. Ctrl-C saves it."
+    )
+    parser.add_argument("config", nargs="*", type=Path, metavar="CONFIG", help="a YAML file of configs/")
+    parser.add_argument("--datasets", type=Path, default=Path("datasets"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/NAME_OF_CONFIG")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the experiment: training.steps=1000"
+    )
+    parser.add_argument(
+        "--smoke", action="store_true", help="two steps and an evaluation of each CONFIG (all) on generated images"
+    )
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    if len(options.config) != 1:
+        raise ValueError(f"name one experiment, got {len(options.config)}; there are {_listed()}")
+    (config,) = options.config
+    experiment = load_experiment(config, options.set)
+    out = options.out or Path("runs") / config.stem
+    if train(experiment, options.datasets, out, resume=options.resume):
+        print(f"trained: {out}")
+        return 0
+    print(f"interrupted: {out} holds the network so far, and --resume goes on", file=sys.stderr)
+    return 130
+
+
+def _smoke(options: argparse.Namespace) -> int:
+    for config in options.config or sorted(CONFIGS.glob("*.yaml")):
+        print(f"{config.stem}: {smoke(config, options.set)}", flush=True)
+    return 0
+
+
+def _listed() -> str:
+    return ", ".join(str(path) for path in sorted(CONFIGS.glob("*.yaml")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

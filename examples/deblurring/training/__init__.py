@@ -1,0 +1,1 @@
+"""Training a network as an experiment describes it."""

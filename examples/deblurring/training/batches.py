@@ -1,0 +1,79 @@
+"""Random crops of pairs, each decided by the seed and its number in the run."""
+
+import functools
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from examples.deblurring.data.augmentation import random_crop
+from examples.deblurring.data.pairs import PairSample
+from examples.deblurring.data.synthetic import SyntheticPairs
+
+__all__ = ["Batches", "seeded"]
+
+
+class Batches:
+    """What every step is trained on.
+
+    The pairs come in a new random order at every pass, as from a shuffling loader; a batch may hold the end of one
+    pass and the beginning of the next. Order, crops and augmentation follow from the seed and the number of the crop,
+    so that a run can be taken up anywhere, and runs of one seed with other losses see the same.
+
+    Args:
+        pairs: a set of pairs, as `open_pairs` returns it.
+        crop_size: px.
+        augmentation: as `random_crop` knows it.
+        batch_size: over all processes.
+        share: which places of a batch are this process's.
+        seed: of all that is random.
+
+    Raises:
+        ValueError: if there are no pairs.
+    """
+
+    def __init__(
+        self, pairs: Any, *, crop_size: int, augmentation: str, batch_size: int, share: slice, seed: int
+    ) -> None:
+        if not len(pairs):
+            raise ValueError("there is nothing to train on: the set of pairs is empty")
+        self.pairs = pairs
+        self.crop_size = crop_size
+        self.augmentation = augmentation
+        self.batch_size = batch_size
+        self.share = share
+        self.seed = seed
+        self._order = functools.lru_cache(maxsize=2)(self._draw_order)
+
+    def draw(self, step: int) -> PairSample:
+        """Return this process's crops of a step: uint8 (n, 3, H, W) each, on the CPU."""
+        crops = [self._crop(step * self.batch_size + place) for place in range(self.batch_size)[self.share]]
+        return PairSample(*(torch.stack(images) for images in zip(*crops, strict=True)))
+
+    def on_device(self, drawn: PairSample, step: int, device: torch.device) -> PairSample:
+        """Return crops (n, 3, crop_size, crop_size) in [0, 1] on a device, blurred there if they are synthetic."""
+        blurred, sharp = (images.to(device, non_blocking=True).float() / 255 for images in drawn)
+        if isinstance(self.pairs, SyntheticPairs):
+            # Other seeds than those of the crops.
+            return self.pairs.blur(sharp, generator=seeded(self.seed, 2, step, self.share.start))
+        return PairSample(blurred, sharp)
+
+    def _crop(self, number: int) -> PairSample:
+        passes, place = divmod(number, len(self.pairs))
+        index = int(self._order(passes)[place])
+        generator = seeded(self.seed, 1, number)
+        if isinstance(self.pairs, SyntheticPairs):
+            sharp = self.pairs.sharp(index)
+            size = self.crop_size + self.pairs.margin
+            return random_crop(PairSample(sharp, sharp), size, generator, self.augmentation)
+        return random_crop(self.pairs[index], self.crop_size, generator, self.augmentation)
+
+    def _draw_order(self, passes: int) -> Tensor:
+        return torch.randperm(len(self.pairs), generator=seeded(self.seed, 0, passes))
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """Return a generator on the CPU whose draws follow from all the numbers."""
+    digest = hashlib.sha256(repr(numbers).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -1,0 +1,228 @@
+"""What an experiment is: one YAML file, checked against these classes."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+__all__ = [
+    "Data",
+    "Experiment",
+    "Network",
+    "Optimizer",
+    "Schedule",
+    "Term",
+    "Training",
+    "as_dict",
+    "load_experiment",
+]
+
+EXTENDS = "extends"
+
+
+@dataclasses.dataclass
+class Network:
+    """Which network.
+
+    Args:
+        name: as `list_networks()` has it.
+        options: of `create_network`.
+        weights: a checkpoint to start from; None for random weights.
+    """
+
+    name: str
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    weights: str | None = None
+
+
+@dataclasses.dataclass
+class Data:
+    """What it is trained on.
+
+    Args:
+        dataset: as `open_pairs` knows it.
+        root: its folder, below the folder of data sets that the command line names.
+        split: the part that is trained on.
+        options: of `open_pairs`.
+        crop_size: px.
+        augmentation: as `random_crop` knows it.
+        samples: another part, of which pictures are made on the way; None for no pictures.
+    """
+
+    dataset: str
+    root: str
+    split: str = "train"
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    crop_size: int = 256
+    augmentation: str = "flips_and_turns"
+    samples: str | None = "test"
+
+
+@dataclasses.dataclass
+class Term:
+    """One term of what is minimised, summed over the outputs of the network.
+
+    Args:
+        loss: as `LOSSES` has it.
+        weight: a factor.
+        gradient_ratio: in place of a weight: how strong the gradient of this term is at the first step, relative to
+            that of all terms with weights.
+        options: of the loss.
+    """
+
+    loss: str
+    weight: float | None = None
+    gradient_ratio: float | None = None
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Optimizer:
+    """Adam or AdamW.
+
+    Args:
+        name: "adam" or "adamw".
+        learning_rate: the highest.
+        betas: of the moments.
+        weight_decay: 0 for none.
+    """
+
+    name: str = "adam"
+    learning_rate: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+
+
+@dataclasses.dataclass
+class Schedule:
+    """How the learning rate falls.
+
+    Args:
+        name: "constant", "cosine" or "halving".
+        final: the rate at the end of the cosine.
+        every: steps between two halvings.
+        warm_up: steps of a linear rise at the start.
+    """
+
+    name: str = "cosine"
+    final: float = 0.0
+    every: int | None = None
+    warm_up: int = 0
+
+
+@dataclasses.dataclass
+class Training:
+    """How it is trained.
+
+    Args:
+        steps: of the optimizer.
+        batch_size: crops in a step, over all processes and parts.
+        accumulation: in how many parts a process's share goes through the network, to spare memory.
+        clip: the largest norm of the gradient; None for no bound.
+        ema: the decay of an exponential moving average of the weights; None for none.
+        mixed_precision: "no", "fp16" or "bf16". Losses are computed in float32 all the same.
+        seed: of first weights, order, crops, augmentation and blur.
+        workers: threads that read images.
+        log_every: steps between two rows of the log.
+        checkpoint_every: steps.
+        samples_every: steps between two pictures.
+    """
+
+    steps: int
+    batch_size: int
+    accumulation: int = 1
+    clip: float | None = None
+    ema: float | None = None
+    mixed_precision: str = "no"
+    seed: int = 0
+    workers: int = 8
+    log_every: int = 100
+    checkpoint_every: int = 1000
+    samples_every: int = 5000
+
+
+@dataclasses.dataclass
+class Experiment:
+    """One row of a table.
+
+    Args:
+        about: what it reproduces, and where it differs.
+        network: what is trained.
+        data: on what.
+        objective: what is minimised.
+        optimizer: by what.
+        schedule: of its rate.
+        training: how long, and so on.
+    """
+
+    network: Network
+    data: Data
+    objective: list[Term]
+    training: Training
+    about: str = ""
+    optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
+    schedule: Schedule = dataclasses.field(default_factory=Schedule)
+
+
+def load_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
+    """Read a YAML file; its key `extends` names another one beside it, of which it changes some keys.
+
+    A list replaces the one below it as a whole; options are merged.
+
+    Args:
+        path: the file.
+        changes: such as "training.steps=100", made last.
+
+    Raises:
+        OSError: if a file cannot be read.
+        ValueError: for keys that are not known or missing, values of another type, or numbers that make no sense.
+    """
+    try:
+        merged = OmegaConf.merge(
+            OmegaConf.structured(Experiment), *_layers(path, ()), OmegaConf.from_dotlist([*changes])
+        )
+        experiment = OmegaConf.to_object(merged)
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+    assert isinstance(experiment, Experiment)
+    _check(experiment, path)
+    return experiment
+
+
+def as_dict(experiment: Experiment) -> dict[str, Any]:
+    """Return the experiment as nested dicts and lists that JSON can hold."""
+    return dataclasses.asdict(experiment)
+
+
+def _layers(path: Path, above: tuple[Path, ...]) -> list[Any]:
+    """Return the contents of a file and of those it extends, the remotest first."""
+    if path in above:
+        raise ValueError(f"{path} extends itself")
+    layer = OmegaConf.load(path)
+    if not OmegaConf.is_dict(layer):
+        raise ValueError(f"{path} must hold keys and values, got {type(layer).__name__}")
+    base = layer.pop(EXTENDS, None)
+    return [*([] if base is None else _layers(path.parent / base, (*above, path))), layer]
+
+
+def _check(experiment: Experiment, path: Path) -> None:
+    for term in experiment.objective:
+        if (term.weight is None) == (term.gradient_ratio is None):
+            raise ValueError(f"{path}: the term {term.loss} needs either a weight or a gradient_ratio")
+    if not any(term.weight for term in experiment.objective):
+        raise ValueError(f"{path}: the objective needs at least one term with a weight above 0")
+    training = experiment.training
+    counts = {name: getattr(training, name) for name in ("steps", "batch_size", "accumulation", "workers")}
+    counts |= {name: getattr(training, name) for name in ("log_every", "checkpoint_every", "samples_every")}
+    counts["data.crop_size"] = experiment.data.crop_size
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{path}: {name} must be 1 or more, got {value}")
+    if training.ema is not None and not 0 < training.ema < 1:
+        raise ValueError(f"{path}: training.ema must be between 0 and 1, got {training.ema}")
+    if training.clip is not None and not training.clip > 0:
+        raise ValueError(f"{path}: training.clip must be above 0, got {training.clip}; leave it out for no bound")

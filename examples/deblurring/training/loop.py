@@ -1,0 +1,245 @@
+"""The training loop: batches through the objective into the weights, with a log, checkpoints and pictures."""
+
+import contextlib
+import resource
+import time
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from examples.deblurring.data.pairs import PairSample
+from examples.deblurring.training.batches import Batches, seeded
+from examples.deblurring.training.config import Experiment, Optimizer
+from examples.deblurring.training.objective import Objective
+from examples.deblurring.training.samples import Samples
+from examples.deblurring.training.schedule import learning_rate
+from tafm_loss.finetune.checkpoint import Checkpoint, Progress
+from tafm_loss.finetune.interrupts import interrupts
+from tafm_loss.finetune.prefetch import prefetch
+
+__all__ = ["Loop"]
+
+
+class Loop:
+    """Trains a network, in place.
+
+    Args:
+        experiment: what is to be done.
+        network: with its first weights.
+        batches: what it sees.
+        samples: what pictures are made of, or None.
+        checkpoint: where the state is kept.
+        accelerator: accelerate's.
+        progress: whether to show a bar.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        network: nn.Module,
+        batches: Batches,
+        samples: Samples | None,
+        checkpoint: Checkpoint,
+        accelerator: Accelerator,
+        *,
+        progress: bool,
+    ) -> None:
+        self.experiment = experiment
+        self.plan = experiment.training
+        self.batches = batches
+        self.samples = samples
+        self.checkpoint = checkpoint
+        self.accelerator = accelerator
+        self.bar = progress and accelerator.is_main_process
+        self.objective = Objective(experiment.objective, accelerator.device)
+        # Before accelerate wraps the network: checkpoints and averages are of the bare one.
+        self.network = network.to(accelerator.device).train()
+        self.average = None if self.plan.ema is None else _moving_average(self.network, self.plan.ema)
+        self.model, self.optimizer = accelerator.prepare(self.network, _optimizer(self.network, experiment.optimizer))
+        self.parts: dict[str, Any] = {
+            "network": self.network,
+            "optimizer": self.optimizer.optimizer,
+            "objective": self.objective,
+        }
+        if self.average is not None:
+            self.parts["average"] = self.average
+        if accelerator.scaler is not None:
+            self.parts["scaler"] = accelerator.scaler
+        self.state = Progress()
+        if checkpoint.resumes:
+            self.state = checkpoint.load(self.parts)
+        if accelerator.is_main_process:
+            checkpoint.begin(self.state.history)
+        self.meter = _Meter(accelerator.device)
+
+    @property
+    def restorer(self) -> nn.Module:
+        """The network as it is to be used: the moving average of its weights, if there is one."""
+        return self.network if self.average is None else self.average.module
+
+    def run(self) -> bool:
+        """Train to the end, and return whether it was reached, or an interrupt came first.
+
+        Raises:
+            FloatingPointError: if a loss stops being finite; the last checkpoint is kept.
+        """
+        steps = range(self.state.step, self.plan.steps)
+        # Twice the workers: as many as are read are waiting.
+        batches = prefetch(self.batches.draw, steps, ahead=2 * self.plan.workers, workers=self.plan.workers)
+        with interrupts() as interrupted, contextlib.closing(batches):
+            bar = tqdm(total=self.plan.steps, initial=self.state.step, disable=not self.bar, unit="step")
+            for step in steps:
+                self.meter.waiting()
+                drawn = next(batches)
+                self.meter.training(drawn.sharp.shape[0] * self.accelerator.num_processes)
+                self._step(drawn, step)
+                bar.update()
+                self._after(step + 1, bar, stop := self._agreed(interrupted.is_set()))
+                if stop:
+                    break
+            bar.close()
+        return self.state.step == self.plan.steps
+
+    # ---- a step ----
+
+    def _step(self, drawn: PairSample, step: int) -> None:
+        blurred, sharp = self.batches.on_device(drawn, step, self.accelerator.device)
+        # Dropout follows from the step, so that a run taken up goes on as an unbroken one.
+        torch.manual_seed(seeded(self.plan.seed, 3, step, self.accelerator.process_index).initial_seed())
+        if not self.objective.calibrated:
+            self._calibrate(blurred, sharp)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(step)
+        parts = zip(blurred.chunk(self.plan.accumulation), sharp.chunk(self.plan.accumulation), strict=True)
+        for blurred_part, sharp_part in parts:
+            with self.accelerator.accumulate(self.model):
+                terms = self.objective(self.model(blurred_part), sharp_part)
+                self.accelerator.backward(torch.stack([*terms.values()]).sum())
+                self.meter.add({name: value.detach() / self.plan.accumulation for name, value in terms.items()})
+                if self.accelerator.sync_gradients:
+                    self._clip()
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        self.state.step = step + 1
+
+    def _clip(self) -> None:
+        # A bound of infinity measures the norm, and clips nothing.
+        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.plan.clip or float("inf"))
+        self.meter.add({"gradient_norm": torch.as_tensor(norm).detach()})
+
+    def _rate(self, step: int) -> float:
+        return learning_rate(step, self.plan.steps, self.experiment.optimizer, self.experiment.schedule)
+
+    def _calibrate(self, blurred: Tensor, sharp: Tensor) -> None:
+        """Give every term its weight: the mean over the processes, each of its share of the first batch."""
+        with torch.no_grad():
+            outputs = self.network(blurred)
+        self.objective.calibrate(outputs, sharp)
+        weights = torch.tensor(self.objective.weights, device=self.accelerator.device, dtype=torch.float64)
+        self.objective.weights = self.accelerator.reduce(weights, "mean").tolist()
+
+    def _agreed(self, interrupted: bool) -> bool:
+        """Return whether any process was interrupted; all get the same answer."""
+        if self.accelerator.num_processes == 1:
+            return interrupted
+        flag = torch.tensor(float(interrupted), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum") > 0)
+
+    # ---- what is kept ----
+
+    def _after(self, step: int, bar: "tqdm[Any]", stop: bool) -> None:
+        """Log, show and save, where it is time."""
+        last = stop or step == self.plan.steps
+        saved = last or step % self.plan.checkpoint_every == 0
+        if saved or step % self.plan.log_every == 0:
+            row = self._log(step)
+            bar.set_postfix(
+                {"loss": f"{row['loss']:.4g}", "images/s": f"{row['images_per_second']:.3g}"}, refresh=False
+            )
+        if not self.accelerator.is_main_process:
+            return
+        if self.samples is not None and (last or step % self.plan.samples_every == 0):
+            self._record({"step": step, "sample_gain_db": self.samples.show(self.restorer, step)})
+        if saved:
+            self.checkpoint.save(self.parts, self.state)
+
+    def _log(self, step: int) -> dict[str, float]:
+        """Record the means since the last row; nothing is saved before they are known to be finite."""
+        means = {name: float(self.accelerator.reduce(mean, "mean")) for name, mean in self.meter.means().items()}
+        row = {"step": step, "loss": sum(means[name] for name in self.objective.names), **means}
+        wrong = [name for name in self.objective.names if not abs(row[name]) < float("inf")]
+        if wrong:
+            raise FloatingPointError(
+                f"{', '.join(wrong)} stopped being finite before step {step}; the last checkpoint is kept in "
+                f"{self.checkpoint.path}; try a lower rate, or a bound on the gradient (training.clip)"
+            )
+        row |= {"learning_rate": self._rate(step - 1), **self.meter.costs()}
+        self.meter = _Meter(self.accelerator.device)
+        self._record(row)
+        return row
+
+    def _record(self, row: dict[str, float]) -> None:
+        self.state.history.append(row)
+        if self.accelerator.is_main_process:
+            self.checkpoint.record(row)
+            self.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=int(row["step"]))
+
+
+class _Meter:
+    """Sums over steps, kept on the device so that no step waits for them, and what the steps cost."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.sums: dict[str, Tensor] = {}
+        self.steps = self.images = 0
+        self.wait = 0.0
+        self.start = self.mark = time.perf_counter()
+
+    def waiting(self) -> None:
+        self.mark = time.perf_counter()
+
+    def training(self, images: int) -> None:
+        self.wait += time.perf_counter() - self.mark
+        self.steps += 1
+        self.images += images
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def means(self) -> dict[str, Tensor]:
+        return {name: total / self.steps for name, total in self.sums.items()}
+
+    def costs(self) -> dict[str, float]:
+        """Return images a second, the share of the time that was spent waiting for them, and the peak memory, MiB."""
+        passed = time.perf_counter() - self.start
+        return {
+            "images_per_second": self.images / passed,
+            "data_wait": self.wait / passed,
+            "peak_memory_mib": _peak_memory(self.device) / 2**20,
+        }
+
+
+def _peak_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def _moving_average(network: nn.Module, decay: float) -> AveragedModel:
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+def _optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    if settings.name not in kinds:
+        raise ValueError(f"optimizer.name must be adam or adamw, got {settings.name!r}")
+    return kinds[settings.name](
+        network.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+    )

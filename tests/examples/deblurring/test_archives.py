@@ -1,0 +1,109 @@
+"""Archives of data sets: unpacked whole, or refused."""
+
+import io
+import shutil
+import stat
+import tarfile
+import zipfile
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from examples.deblurring.data.archives import unpack
+from examples.deblurring.data.trees import make_tree
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def zipped(folder: Path) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                file.write(path, path.relative_to(folder).as_posix())
+    return buffer.getvalue()
+
+
+def tarred(folder: Path) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as file:
+        file.add(folder, "tree")
+    return buffer.getvalue()
+
+
+def hostile_zip(path: Path, name: str, *, link: bool = False) -> Path:
+    member = zipfile.ZipInfo(name)
+    if link:
+        member.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("harmless.txt", "")
+        file.writestr(member, "../outside")
+    return path
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "a/../../outside.txt", "/outside.txt", "..\\outside.txt"])
+def test_a_zip_file_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: str) -> None:
+    archive = hostile_zip(tmp_path / "a.zip", name)
+    with pytest.raises(ValueError, match="may lead out of the folder"):
+        unpack(archive, tmp_path / "sets" / "A", progress=False)
+    assert {path.name for path in tmp_path.rglob("*")} == {"a.zip", "sets"}
+
+
+def test_a_link_in_a_zip_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="may lead out of the folder"):
+        unpack(hostile_zip(tmp_path / "a.zip", "link", link=True), tmp_path / "A", progress=False)
+
+
+@pytest.mark.parametrize(("name", "target"), [("../outside.txt", None), ("link", "../../outside"), ("pipe", "")])
+def test_a_tar_file_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: str, target: str | None) -> None:
+    member = tarfile.TarInfo(name)
+    if target is not None:
+        member.type, member.linkname = (tarfile.SYMTYPE if target else tarfile.FIFOTYPE), target
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as file:
+        file.addfile(member)
+    with pytest.raises(ValueError, match="may lead out of the folder"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "sets" / "A", progress=False)
+    assert {path.name for path in tmp_path.rglob("*")} == {"a.tar.gz", "sets"}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_a_damaged_archive_is_told_and_leaves_nothing(tmp_path: Path, kind: str) -> None:
+    make_tree("flat", tmp_path / "tree", "train")
+    content = zipped(tmp_path / "tree") if kind == "zip" else tarred(tmp_path / "tree")
+    archive = tmp_path / f"a.{kind}"
+    for damaged in (content[: len(content) // 2], b"", b"no archive"):
+        archive.write_bytes(damaged)
+        with pytest.raises(ValueError, match="is damaged"):
+            unpack(archive, tmp_path / "sets" / "A", progress=False)
+        assert not list((tmp_path / "sets").iterdir())
+    flipped = bytearray(content)
+    flipped[len(content) // 3] ^= 0xFF
+    archive.write_bytes(flipped)
+    with pytest.raises(ValueError, match="is damaged"):
+        unpack(archive, tmp_path / "sets" / "A", progress=False)
+
+
+def test_what_an_interruption_left_is_cleared_away_and_what_is_there_is_kept(tmp_path: Path) -> None:
+    make_tree("flat", tmp_path / "tree", "train")
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(zipped(tmp_path / "tree"))
+    left = tmp_path / ".A.unpacking"
+    left.mkdir()
+    (left / "half").touch()
+    unpack(archive, tmp_path / "A", progress=False)
+    assert [path.name for path in (tmp_path / "A").iterdir()] == ["train"]
+    assert not left.exists()
+    with pytest.raises(FileExistsError, match="is there already"):
+        unpack(archive, tmp_path / "A", progress=False)
+
+
+def test_an_archive_larger_than_the_disk_is_found_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tree("flat", tmp_path / "tree", "train")
+    (tmp_path / "a.zip").write_bytes(zipped(tmp_path / "tree"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, 10))
+    with pytest.raises(ValueError, match="unpacks to"):
+        unpack(tmp_path / "a.zip", tmp_path / "A", progress=False)
+    assert not (tmp_path / "A").exists()

@@ -1,0 +1,288 @@
+"""Pairs of images, crops of them, and data sets by name."""
+
+import pickle
+import sys
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from examples.deblurring import precrop
+from examples.deblurring.data.augmentation import AUGMENTATIONS, random_crop
+from examples.deblurring.data.files import encode_png, named, natural_key
+from examples.deblurring.data.opening import list_datasets, open_pairs, options_of
+from examples.deblurring.data.pairs import Pair, PairedImages, PairSample
+from examples.deblurring.data.trees import make_tree
+from examples.deblurring.precrop import crop_starts, write_crops
+from tafm_loss._images import read_pixels
+
+SPLITS = {"reds": ("train", "val"), **dict.fromkeys(("flat", "synthetic"), ("train", "anything"))}
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(height: int = 12, width: int = 16, seed: int = 0) -> Tensor:
+    return torch.randint(256, (3, height, width), generator=seeded(seed), dtype=torch.uint8)
+
+
+def write(path: Path, image: Tensor) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_png(image))
+    return path
+
+
+def pair_of(folder: Path, blurred: Tensor, sharp: Tensor, name: str = "scene-1") -> Pair:
+    files = (write(folder / half / f"{name}.png", image) for half, image in (("input", blurred), ("target", sharp)))
+    return Pair(*files, scene="scene", name=name)
+
+
+# ---- names and pairs ----
+
+
+def test_frame_10_comes_after_frame_9_and_scene_10_after_scene_9() -> None:
+    names = ["scene10_1", "scene9_10", "scene9_9", "scene9_010"]
+    assert sorted(names, key=natural_key) == ["scene9_9", "scene9_10", "scene9_010", "scene10_1"]
+
+
+def test_a_long_list_of_names_is_cut_and_counted() -> None:
+    assert named("abc") == "a, b, c"
+    assert named("abcdefg") == "a, b, c and 4 more"
+
+
+def test_an_image_is_read_as_it_was_written(tmp_path: Path) -> None:
+    blurred, sharp = noise(seed=1), noise(seed=2)
+    sample = PairedImages([pair_of(tmp_path, blurred, sharp)])[0]
+    assert torch.equal(sample.blurred, blurred)
+    assert torch.equal(sample.sharp, sharp)
+
+
+def test_a_pair_whose_sizes_differ_is_an_error_that_names_both_files(tmp_path: Path) -> None:
+    pair = pair_of(tmp_path, noise(12, 16), noise(12, 18))
+    with pytest.raises(ValueError, match=r"input.scene-1\.png is 16 x 12 px and .*target.scene-1\.png 18 x 12 px"):
+        PairedImages([pair])[0]
+
+
+def test_two_pairs_of_one_name_and_no_pairs_are_errors(tmp_path: Path) -> None:
+    pair = pair_of(tmp_path, noise(), noise())
+    with pytest.raises(ValueError, match="more than one pair: scene-1"):
+        PairedImages([pair, pair])
+    with pytest.raises(ValueError, match="there is no pair"):
+        PairedImages([])
+
+
+# ---- crops ----
+
+
+def test_both_images_of_a_pair_are_cropped_turned_and_saturated_alike() -> None:
+    image = noise()
+    for augmentation in AUGMENTATIONS:
+        for seed in range(20):
+            crop = random_crop(PairSample(image, image), 8, seeded(seed), augmentation)
+            assert crop.blurred.shape == (3, 8, 8)
+            assert torch.equal(crop.blurred, crop.sharp)
+
+
+def test_the_blurred_image_is_the_first_one_of_a_crop() -> None:
+    crop = random_crop(PairSample(noise(seed=1), noise(seed=2)), 12, seeded())
+    assert all(
+        any(torch.equal(image, noise(seed=seed)[:, :, left : left + 12]) for left in range(5))
+        for image, seed in zip(crop, (1, 2), strict=True)
+    )
+
+
+def test_a_crop_may_lie_anywhere_in_the_image_and_does_so_evenly() -> None:
+    places = torch.arange(4 * 5, dtype=torch.uint8).view(1, 4, 5).expand(3, 4, 5)
+    generator = seeded()
+    crops = [random_crop(PairSample(places, places), 3, generator).sharp for _ in range(1200)]
+    counts = Counter(int(crop[0, 0, 0]) for crop in crops)
+    assert set(counts) == {0, 1, 2, 5, 6, 7}
+    assert min(counts.values()) > 150
+
+
+def turns_of(square: Tensor) -> dict[bytes, str]:
+    """The eight flips and turns of a square, by their bytes, written out independently."""
+    flat, t = square, square.transpose(-1, -2)
+    turned = {
+        "identity": flat,
+        "left-right": flat.flip(-1),
+        "top-bottom": flat.flip(-2),
+        "half turn": flat.flip(-1, -2),
+        "transposed": t,
+        "quarter turn": t.flip(-2),
+        "other quarter turn": t.flip(-1),
+        "anti-transposed": t.flip(-1, -2),
+    }
+    return {image.contiguous().numpy().tobytes(): name for name, image in turned.items()}
+
+
+def drawn_turns(augmentation: str, draws: int) -> Counter[str]:
+    # Grey, whose saturation changes nothing.
+    square = torch.arange(9, dtype=torch.uint8).view(1, 3, 3).expand(3, 3, 3).contiguous()
+    names, generator, sample = turns_of(square), seeded(), PairSample(square, square)
+    return Counter(names[random_crop(sample, 3, generator, augmentation).sharp.numpy().tobytes()] for _ in range(draws))
+
+
+def test_each_augmentation_draws_its_flips_and_turns_as_often_as_it_says() -> None:
+    assert drawn_turns("none", 50) == {"identity": 50}
+    hflip = drawn_turns("hflip", 1000)
+    assert set(hflip) == {"identity", "left-right"}
+    assert 430 < hflip["identity"] < 570
+    uniform = drawn_turns("flips_and_turns", 1600)
+    assert len(uniform) == 8
+    assert all(140 < count < 260 for count in uniform.values())
+    mprnet = drawn_turns("mprnet", 1800)
+    assert len(mprnet) == 8
+    assert 330 < mprnet.pop("identity") < 470
+    assert all(140 < count < 260 for count in mprnet.values())
+
+
+def test_saturation_is_changed_in_a_third_of_the_samples_and_within_its_bounds() -> None:
+    red = torch.tensor([200, 100, 100], dtype=torch.uint8).view(3, 1, 1)
+    generator, sample = seeded(), PairSample(red, red)
+    crops = torch.stack([random_crop(sample, 1, generator, "mprnet").sharp for _ in range(900)]).float().flatten(1)
+    changed = crops[(crops != red.flatten()).any(1)]
+    assert 240 < len(changed) < 360
+    factors = (changed[:, 0] - changed[:, 1]) / 100
+    assert 0.79 <= factors.min() < 0.83
+    assert 1.17 < factors.max() <= 1.21
+    # The lightness of BT.601 stays.
+    assert torch.allclose(changed @ torch.tensor([0.299, 0.587, 0.114]), torch.tensor(129.9), atol=0.6)
+
+
+def test_an_image_smaller_than_the_crop_is_an_error_that_names_it() -> None:
+    with pytest.raises(ValueError, match="crops of 13 px do not fit into scene-7 of 16 x 12 px"):
+        random_crop(PairSample(noise(), noise()), 13, seeded(), name="scene-7")
+
+
+def test_an_unknown_augmentation_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="one of none, hflip, flips_and_turns, mprnet, got 'flip'"):
+        random_crop(PairSample(noise(), noise()), 4, seeded(), "flip")
+
+
+def test_crops_leave_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    random_crop(PairSample(noise(), noise()), 4, seeded(), "mprnet")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# ---- data sets by name ----
+
+
+@pytest.mark.parametrize("dataset", list_datasets())
+def test_every_data_set_is_read_back_from_a_generated_tree(dataset: str, tmp_path: Path) -> None:
+    parts = {}
+    for split in SPLITS.get(dataset, ("train", "test")):
+        options = make_tree(dataset, tmp_path, split, size=(40, 56))
+        pairs = open_pairs(dataset, str(tmp_path), split, **options)
+        assert len(pairs) == len(pairs.pairs) == 4
+        keys = [(natural_key(pair.scene), natural_key(pair.name)) for pair in pairs.pairs]
+        assert keys == sorted(keys)
+        for sample in map(pairs.__getitem__, range(4)):
+            assert sample.blurred.shape == sample.sharp.shape == (3, 40, 56)
+            assert sample.blurred.dtype == sample.sharp.dtype == torch.uint8
+            assert 0 < (sample.blurred.float() - sample.sharp.float()).abs().mean() < 60
+        parts[split] = {pairs[index].sharp.numpy().tobytes() for index in range(4)}
+        assert torch.equal(pickle.loads(pickle.dumps(pairs))[3].blurred, pairs[3].blurred)
+    first, second = parts.values()
+    assert not first & second
+
+
+def test_a_tree_is_the_same_when_it_is_made_again_and_another_with_another_seed(tmp_path: Path) -> None:
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        make_tree("flat", tmp_path / folder, "train", seed=seed)
+    a, b, c = (open_pairs("flat", tmp_path / folder, "train")[0] for folder in "abc")
+    assert torch.equal(a.blurred, b.blurred)
+    assert not torch.equal(a.sharp, c.sharp)
+
+
+def test_a_tree_of_more_scenes_than_there_are_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="test has 11 scenes, 12 were asked for"):
+        make_tree("gopro", tmp_path, "test", scenes=12)
+
+
+def test_an_unknown_data_set_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no data set 'goprp'; choose from flat, gopro, gopro_all, hide, realblur_j"):
+        open_pairs("goprp", tmp_path, "train")
+    with pytest.raises(ValueError, match="no data set"):
+        make_tree("goprp", tmp_path, "train")
+
+
+def test_an_unknown_option_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="gopro has no option bulr; it has blur, complete"):
+        open_pairs("gopro", tmp_path, "train", bulr="blur_gamma")
+    with pytest.raises(ValueError, match="flat has no option complete; it has none"):
+        open_pairs("flat", tmp_path, "train", complete=False)
+    assert options_of("realblur_r") == ["complete"]
+
+
+# ---- crops on disk ----
+
+
+def test_crops_cover_an_image_and_the_last_ones_are_flush() -> None:
+    for length, size, step in ((1280, 512, 256), (720, 512, 256), (512, 512, 256), (1025, 512, 256), (7, 3, 2)):
+        starts = crop_starts(length, size, step)
+        assert starts[0] == 0
+        assert starts[-1] + size == length
+        assert starts == sorted(set(starts))
+        assert all(after - before <= step for before, after in pairwise(starts))
+    assert crop_starts(511, 512, 256) == []
+    # The published 16,824 crops of GOPRO_Large.
+    assert 2103 * len(crop_starts(1280, 512, 256)) * len(crop_starts(720, 512, 256)) == 16824
+
+
+def test_precropping_writes_the_crops_of_an_image_in_the_layout_of_the_flat_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_tree("gopro", tmp_path / "gopro", "train", scenes=1, size=(40, 56))
+    arguments = ["gopro", str(tmp_path / "gopro"), str(tmp_path / "out"), "--size", "32", "--step", "16"]
+    monkeypatch.setattr(sys, "argv", ["precrop", *arguments, "--incomplete"])
+    assert precrop.main() == 0
+    assert "12 crops of 2 images" in capsys.readouterr().out
+    crops = open_pairs("flat", tmp_path / "out", "train")
+    assert [pair.name for pair in crops.pairs][:7] == [
+        *(f"GOPR0372_07_00-000001_s00{number}" for number in range(1, 7)),
+        "GOPR0372_07_00-000002_s001",
+    ]
+    assert {pair.scene for pair in crops.pairs} == {"GOPR0372_07_00"}
+    whole = open_pairs("gopro", tmp_path / "gopro", "train", complete=False)[0]
+    # The last of two rows and three columns: flush with the right and the bottom border.
+    assert torch.equal(crops[5].blurred, whole.blurred[:, 8:, 24:])
+    assert torch.equal(crops[2].sharp, whole.sharp[:, :32, 24:])
+
+    monkeypatch.setattr(sys, "argv", ["precrop", *arguments])
+    assert precrop.main() == 2
+    assert "precrop: error: GOPRO_Large train" in capsys.readouterr().err
+
+
+def test_precropping_is_taken_up_where_it_was_interrupted(tmp_path: Path) -> None:
+    make_tree("flat", tmp_path / "flat", "train", size=(40, 56))
+    pairs = open_pairs("flat", tmp_path / "flat", "train")
+    assert isinstance(pairs, PairedImages)
+    out = tmp_path / "out"
+    assert write_crops(pairs, out, size=32, step=16, progress=False) == 24
+    kept, lost = out / "input" / "scene1-000001_s001.png", out / "target" / "scene2-000002_s006.png"
+    image = read_pixels(lost)
+    kept.write_bytes(b"kept")
+    lost.unlink()
+    assert write_crops(pairs, out, size=32, step=16, progress=False) == 24
+    assert kept.read_bytes() == b"kept"
+    assert torch.equal(read_pixels(lost), image)
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_precropping_refuses_other_crops_small_images_and_gaps(tmp_path: Path) -> None:
+    make_tree("flat", tmp_path / "flat", "train", size=(40, 56))
+    pairs = open_pairs("flat", tmp_path / "flat", "train")
+    assert isinstance(pairs, PairedImages)
+    write_crops(pairs, tmp_path / "out", size=40, step=16, progress=False)
+    with pytest.raises(ValueError, match="holds crops of another size, step or data set"):
+        write_crops(pairs, tmp_path / "out", size=32, step=16, progress=False)
+    with pytest.raises(ValueError, match=r"crops of 41 px do not fit into .*scene1-000001.png of 56 x 40 px"):
+        write_crops(pairs, tmp_path / "small", size=41, step=16, progress=False)
+    with pytest.raises(ValueError, match="or the image has gaps; got 33"):
+        write_crops(pairs, tmp_path / "gaps", size=32, step=33, progress=False)

@@ -1,0 +1,233 @@
+"""The layouts of RealBlur, HIDE, REDS and flat folders, with what is known to go wrong in them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from examples.deblurring.data import hide, realblur, reds
+from examples.deblurring.data.files import encode_png
+from examples.deblurring.data.flat import flat_pairs, scene_of
+from examples.deblurring.data.hide import hide_pairs
+from examples.deblurring.data.pairs import PairedImages
+from examples.deblurring.data.realblur import realblur_pairs
+from examples.deblurring.data.reds import reds_pairs
+from examples.deblurring.data.trees import make_tree
+from tafm_loss import BlurSynthesizer
+from tafm_loss.blur import write_pairs
+
+J = realblur.FOLDERS["J"]
+
+
+def touch(path: Path) -> Path:
+    """A file that is found and not read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+# ---- RealBlur ----
+
+
+def test_the_list_files_of_realblur_are_read_with_their_trailing_spaces_and_without_a_last_line_feed(
+    tmp_path: Path,
+) -> None:
+    make_tree("realblur_j", tmp_path, "train")
+    text = (tmp_path / "RealBlur_J_train_list.txt").read_text()
+    assert text.count("\n") == 3
+    assert all(line.endswith(".png ") for line in text.split("\n"))
+    pairs = realblur_pairs("J", tmp_path, "train", complete=False)
+    assert [pair.name for pair in pairs] == [f"scene00{s}_blur_{m}" for s in (1, 2) for m in (1, 2)]
+    assert pairs[0].sharp == tmp_path / J / "scene001" / "gt" / "gt_1.png"
+    assert pairs[0].blurred == tmp_path / J / "scene001" / "blur" / "blur_1.png"
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", " \n\n"])
+def test_other_ends_of_lines_make_no_difference(tmp_path: Path, ending: str) -> None:
+    make_tree("realblur_j", tmp_path, "train")
+    list_file = tmp_path / "RealBlur_J_train_list.txt"
+    list_file.write_bytes(ending.join(list_file.read_text().split("\n")).encode() + ending.encode())
+    assert len(realblur_pairs("J", tmp_path, "train", complete=False)) == 4
+
+
+def test_image_10_of_a_realblur_scene_comes_after_image_9(tmp_path: Path) -> None:
+    make_tree("realblur_r", tmp_path, "test", scenes=1, frames=10, size=(32, 32))
+    names = [pair.name for pair in realblur_pairs("R", tmp_path, "test", complete=False)]
+    assert names[-2:] == ["scene183_blur_9", "scene183_blur_10"]
+
+
+def test_the_lists_may_lie_above_and_the_root_may_be_the_folder_of_images(tmp_path: Path) -> None:
+    root = tmp_path / "RealBlur"
+    make_tree("realblur_j", root, "train")
+    expected = realblur_pairs("J", root, "train", complete=False)
+    assert realblur_pairs("J", root / J, "train", complete=False) == expected
+    (root / "RealBlur_J_train_list.txt").rename(tmp_path / "RealBlur_J_train_list.txt")
+    assert realblur_pairs("J", root, "train", complete=False) == expected
+    with pytest.raises(NotADirectoryError, match=r"did you mean .*RealBlur as root\?"):
+        realblur_pairs("J", tmp_path, "train", complete=False)
+    (tmp_path / "RealBlur_J_train_list.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no RealBlur_J_train_list.txt in .* or above it"):
+        realblur_pairs("J", root, "train", complete=False)
+
+
+def test_names_in_the_list_that_are_not_on_disk_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(realblur.COUNTS, "train", (4, 2))
+    make_tree("realblur_j", tmp_path, "train")
+    assert len(realblur_pairs("J", tmp_path, "train")) == 4
+    for half in ("gt/gt_2.png", "blur/blur_2.png"):
+        (tmp_path / J / "scene001" / half).unlink()
+    with pytest.raises(ValueError, match=r"2 files that .* names are missing: .*blur_2.png, .*gt_2.png; restore them"):
+        realblur_pairs("J", tmp_path, "train")
+    assert len(realblur_pairs("J", tmp_path, "train", complete=False)) == 3
+    (tmp_path / J / "scene002" / "gt" / "gt_1.png").unlink()
+    with pytest.raises(ValueError, match=r"1 files that .* missing: .*gt_1.png; .* or remove their counterparts"):
+        realblur_pairs("J", tmp_path, "train", complete=False)
+    shutil.rmtree(tmp_path / J / "scene001")
+    shutil.rmtree(tmp_path / J / "scene002")
+    with pytest.raises(ValueError, match="none of the 4 pairs"):
+        realblur_pairs("J", tmp_path, "train", complete=False)
+
+
+def test_a_list_of_another_length_is_not_the_official_one(tmp_path: Path) -> None:
+    make_tree("realblur_j", tmp_path, "test")
+    with pytest.raises(ValueError, match="lists 4 pairs of 2 scenes, expected 980 of 50"):
+        realblur_pairs("J", tmp_path, "test")
+
+
+def test_a_scene_in_both_parts_and_a_broken_line_are_errors(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        make_tree("realblur_j", tmp_path, split)
+    train, test = (tmp_path / f"RealBlur_J_{split}_list.txt" for split in ("train", "test"))
+    test.write_text(test.read_text() + "\n" + train.read_text().split("\n")[0])
+    with pytest.raises(ValueError, match=r"1 scenes are in both the train and the test list in .*: scene001"):
+        realblur_pairs("J", tmp_path, "train", complete=False)
+    train.write_text("one two three")
+    with pytest.raises(ValueError, match="line 1: expected the sharp and the blurred file, got 'one two three'"):
+        realblur_pairs("J", tmp_path, "train", complete=False)
+
+
+# ---- HIDE ----
+
+
+def test_hide_takes_both_test_folders_and_scenes_are_recordings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tree("hide", tmp_path, "test", scenes=2, frames=3)
+    make_tree("hide", tmp_path, "train")
+    pairs = hide_pairs(tmp_path, "test", complete=False)
+    assert [pair.name for pair in pairs] == [f"{n}fromGOPR{r}.MP4" for r in (1096, 1097) for n in (1, 2, 3)]
+    assert [pair.scene for pair in pairs] == ["GOPR1096"] * 3 + ["GOPR1097"] * 3
+    assert {pair.blurred.parent.name for pair in pairs} == {"test-close-ups", "test-long-shot"}
+    assert {pair.sharp.parent for pair in pairs} == {tmp_path / "GT"}
+    assert hide_pairs(tmp_path, "train", complete=False)[0].scene == "GOPR0950"
+    with pytest.raises(ValueError, match="6 pairs, expected 2025"):
+        hide_pairs(tmp_path, "test")
+    monkeypatch.setitem(hide.COUNTS, "test", 6)
+    assert hide_pairs(tmp_path, "test") == pairs
+
+
+def test_a_sharp_image_of_hide_may_lack_the_mp4_in_its_name_but_not_be_missing(tmp_path: Path) -> None:
+    make_tree("hide", tmp_path, "test")
+    first = tmp_path / "GT" / "1fromGOPR1096.MP4.png"
+    first.rename(tmp_path / "GT" / "1fromGOPR1096.png")
+    assert hide_pairs(tmp_path, "test", complete=False)[0].sharp.name == "1fromGOPR1096.png"
+    (tmp_path / "GT" / "1fromGOPR1096.png").unlink()
+    with pytest.raises(ValueError, match=r"1 of 4 images have no counterpart in .*GT: .*1fromGOPR1096.MP4.png"):
+        hide_pairs(tmp_path, "test", complete=False)
+
+
+def test_a_name_of_hide_without_its_recording_is_an_error(tmp_path: Path) -> None:
+    for folder in ("train", "GT"):
+        touch(tmp_path / folder / "7.png")
+    with pytest.raises(ValueError, match="does not say its recording"):
+        hide_pairs(tmp_path, "train", complete=False)
+
+
+# ---- REDS ----
+
+
+def test_reds_has_its_kinds_of_blur_and_every_tenth_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_tree("reds", tmp_path, "val", frames=12, size=(16, 24))
+    pairs = reds_pairs(tmp_path, "val", complete=False)
+    assert [pair.name for pair in pairs][9:13] == ["000-00000009", "000-00000010", "000-00000011", "001-00000000"]
+    assert pairs[0].sharp == tmp_path / "val" / "val_sharp" / "000" / "00000000.png"
+    compressed = reds_pairs(tmp_path, "val300", blur="blur_jpeg", complete=False)
+    assert [pair.name for pair in compressed] == ["000-00000009", "001-00000009"]
+    assert compressed[0].blurred == tmp_path / "val" / "val_blur_jpeg" / "000" / "00000009.jpg"
+    with pytest.raises(NotADirectoryError, match=r"val_blur_comp; .*val holds val_blur, val_blur_jpeg, val_sharp"):
+        reds_pairs(tmp_path, "val", blur="blur_comp")
+    with pytest.raises(ValueError, match=r"scene 002 is missing, .* and 27 more; restore it"):
+        reds_pairs(tmp_path, "val")
+    monkeypatch.setitem(reds.SCENES, "val", {"000": 12, "001": 100})
+    with pytest.raises(ValueError, match="scene 001 has 12 pairs and not 100"):
+        reds_pairs(tmp_path, "val")
+    monkeypatch.setitem(reds.SCENES, "val", {"000": 12, "001": 12})
+    assert len(reds_pairs(tmp_path, "val")) == 24
+
+
+def test_the_tables_of_reds_have_the_published_totals() -> None:
+    assert {split: sum(scenes.values()) for split, scenes in reds.SCENES.items()} == {
+        "train": 24000,
+        "val": 3000,
+        "val300": 300,
+    }
+
+
+# ---- flat ----
+
+
+def test_a_scene_is_read_from_names_of_all_kinds() -> None:
+    for name in ("GOPR0384_11_00-000001", "GOPR0384_11_00_000001", "GOPR0384_11_00-000001_s003"):
+        assert scene_of(name) == "GOPR0384_11_00"
+    assert scene_of("100007") == "100007"
+    assert scene_of("street_10px") == "street"
+
+
+@pytest.mark.parametrize("form", [("input", "target"), ("blur", "sharp")])
+def test_flat_folders_are_found_in_a_part_and_in_the_root(tmp_path: Path, form: tuple[str, str]) -> None:
+    for name in ("a_9.png", "a_10.png"):
+        for half in form:
+            touch(tmp_path / "set" / "train" / half / name)
+    pairs = flat_pairs(tmp_path / "set", "train")
+    assert [(pair.scene, pair.name) for pair in pairs] == [("a", "a_9"), ("a", "a_10")]
+    assert pairs[0].blurred.parent.name == form[0]
+    assert flat_pairs(tmp_path / "set" / "train", "all") == pairs
+    with pytest.raises(ValueError, match=r'itself holds .* pass split="all"'):
+        flat_pairs(tmp_path / "set" / "train", "train")
+    with pytest.raises(NotADirectoryError, match=r"did you mean .*set as root\?"):
+        flat_pairs(tmp_path, "train")
+    with pytest.raises(ValueError, match="must hold the folders input and target or blur and sharp, and holds train"):
+        flat_pairs(tmp_path / "set", "all")
+
+
+def test_flat_halves_may_differ_in_suffix_but_two_of_a_name_may_not(tmp_path: Path) -> None:
+    touch(tmp_path / "input" / "a.jpg")
+    touch(tmp_path / "target" / "a.png")
+    assert len(flat_pairs(tmp_path, "all")) == 1
+    touch(tmp_path / "input" / "a.bmp")
+    with pytest.raises(ValueError, match="differ in their suffix alone"):
+        flat_pairs(tmp_path, "all")
+
+
+def test_flat_reads_what_the_package_writes(tmp_path: Path) -> None:
+    for name in ("b/1", "a"):
+        path = tmp_path / "sharp" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(torch.zeros(3, 40, 40, dtype=torch.uint8)))
+    write_pairs(tmp_path / "sharp", tmp_path / "pairs", BlurSynthesizer((2.0, 4.0)), progress=False)
+    pairs = flat_pairs(tmp_path / "pairs", "all")
+    assert [(pair.scene, pair.name) for pair in pairs] == [
+        ("a", "a_2px"),
+        ("a", "a_4px"),
+        ("b-1", "b-1_2px"),
+        ("b-1", "b-1_4px"),
+    ]
+    assert PairedImages(pairs)[0].sharp.shape == (3, 40, 40)
+
+
+def test_an_empty_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
+    for half in ("input", "target"):
+        (tmp_path / half).mkdir()
+    with pytest.raises(ValueError, match=r"there is no image in .*input"):
+        flat_pairs(tmp_path, "all")

@@ -1,0 +1,278 @@
+"""The metrics against the reference packages, and what becomes of those that cannot be had."""
+
+import copy
+import math
+import sys
+import types
+import urllib.error
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from examples.deblurring.evaluation import metrics
+from examples.deblurring.evaluation.metrics import GROUPS, METRICS, Measurement
+from examples.deblurring.evaluation.ssim import ssim_3d
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def draw_pair(noise: float = 0.1, height: int = 53, width: int = 62) -> tuple[Tensor, Tensor]:
+    """Return (restored, sharp); the restored image reaches both ends of the range."""
+    sharp = torch.rand(3, height, width, generator=seeded(3))
+    return (sharp + noise * torch.randn(sharp.shape, generator=seeded(4))).clamp(0, 1), sharp
+
+
+def measured(name: str, restored: Tensor, sharp: Tensor) -> float:
+    return Measurement([name])(restored, sharp)[name]
+
+
+def to_array(image: Tensor) -> np.ndarray:
+    return image.double().permute(1, 2, 0).numpy()
+
+
+def to_bytes(image: Tensor) -> np.ndarray:
+    return np.round(to_array(image) * 255).astype(np.uint8)
+
+
+def unreachable(*arguments: object, **options: object) -> NoReturn:
+    raise urllib.error.URLError("no route to host")
+
+
+def test_psnr_matches_scikit_image() -> None:
+    reference = pytest.importorskip("skimage.metrics").peak_signal_noise_ratio
+    restored, sharp = draw_pair()
+    expected = reference(to_array(sharp), to_array(restored), data_range=1.0)
+    assert measured("psnr", restored, sharp) == pytest.approx(expected, abs=1e-4)
+    expected = reference(to_bytes(sharp), to_bytes(restored))
+    assert measured("psnr_uint8", restored, sharp) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ssim", {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}),
+        ("ssim_uniform", {}),
+    ],
+)
+def test_ssim_per_channel_matches_scikit_image(name: str, options: dict[str, object]) -> None:
+    reference = pytest.importorskip("skimage.metrics").structural_similarity
+    restored, sharp = draw_pair()
+    expected = reference(to_array(sharp), to_array(restored), channel_axis=2, data_range=1.0, **options)
+    assert measured(name, restored, sharp) == pytest.approx(expected, abs=1e-6)
+
+
+def test_ssim_of_the_luma_matches_scikit_image() -> None:
+    pytest.importorskip("skimage")
+    from skimage.color import rgb2ycbcr
+    from skimage.metrics import structural_similarity
+
+    restored, sharp = draw_pair()
+    luma = [rgb2ycbcr(to_array(image))[..., 0] for image in (sharp, restored)]
+    expected = structural_similarity(
+        *luma, data_range=255.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert measured("ssim_y", restored, sharp) == pytest.approx(expected, abs=1e-6)
+
+
+def test_ssim_in_three_dimensions_matches_a_filtered_volume() -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    restored, sharp = draw_pair()
+    offsets = np.arange(-5, 6)
+    squares = sum(np.meshgrid(offsets**2, offsets**2, offsets**2))
+    window = np.exp(-squares / (2 * 1.5**2))
+    window /= window.sum()
+
+    def mean(volume: np.ndarray) -> np.ndarray:
+        return ndimage.correlate(volume, window, mode="nearest")
+
+    x, y = (to_bytes(image).astype(np.float64) for image in (restored, sharp))
+    mean_x, mean_y = mean(x), mean(y)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    similarity = (2 * mean_x * mean_y + c1) * (2 * (mean(x * y) - mean_x * mean_y) + c2)
+    similarity /= (mean_x**2 + mean_y**2 + c1) * (mean(x**2) - mean_x**2 + mean(y**2) - mean_y**2 + c2)
+    assert measured("ssim_3d", restored, sharp) == pytest.approx(similarity.mean(), abs=1e-9)
+
+
+def test_ssim_in_three_dimensions_of_a_batch_is_that_of_each_image() -> None:
+    pairs = [draw_pair(noise) for noise in (0.02, 0.2)]
+    together = ssim_3d(*(torch.stack(images) for images in zip(*pairs, strict=True)))
+    torch.testing.assert_close(together, torch.cat([ssim_3d(x[None], y[None]) for x, y in pairs]))
+
+
+@pytest.mark.parametrize("name", ["mdsi", "haarpsi", "fsim", "gmsd"])
+def test_gradient_metrics_match_piq_on_8_bit_values(name: str) -> None:
+    piq = pytest.importorskip("piq")
+    restored, sharp = draw_pair(height=54)
+    expected = float(getattr(piq, name)(255 * restored[None], 255 * sharp[None], data_range=255.0))
+    # The luma weights of piq's GMSD are rounded otherwise in the fourth digit.
+    assert measured(name, restored, sharp) == pytest.approx(expected, abs=1e-4)
+
+
+def test_lpips_matches_the_lpips_package_on_one_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    lpips = pytest.importorskip("lpips")
+    pytest.importorskip("torchmetrics")
+    import torchvision
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        trunk = torchvision.models.alexnet(weights=None)
+    monkeypatch.setattr(torchvision.models, "alexnet", lambda **options: trunk)
+    theirs = lpips.LPIPS(net="alex", verbose=False).eval()
+    restored, sharp = draw_pair(height=80, width=96)
+    expected = float(theirs(restored[None], sharp[None], normalize=True).detach())
+    assert expected > 1e-3
+    measure = Measurement(["lpips"])
+    assert [measure(restored, sharp)["lpips"] for _ in range(2)] == pytest.approx([expected] * 2, abs=1e-6)
+
+
+def test_dists_matches_piq_on_one_trunk_and_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    piq = pytest.importorskip("piq")
+    dists = pytest.importorskip("torchmetrics.functional.image.dists")
+    import torchvision
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
+    for layer in features:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=seeded())
+    built = []
+
+    def vgg16(**options: object) -> types.SimpleNamespace:
+        built.append(options)
+        return types.SimpleNamespace(features=copy.deepcopy(features))
+
+    monkeypatch.setattr(dists, "vgg16", vgg16)
+    monkeypatch.setattr(piq.perceptual, "vgg16", vgg16)
+    weights = torch.load(dists._PATH_WEIGHT_DISTS, weights_only=True)
+    total = weights["alpha"].sum() + weights["beta"].sum()
+    shares = {name: (value / total).detach() for name, value in weights.items()}
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *arguments, **options: shares)
+
+    restored, sharp = draw_pair(height=64, width=80)
+    expected = float(piq.DISTS()(restored[None], sharp[None]))
+    built.clear()
+    measure = Measurement(["dists"])
+    assert expected > 1e-3
+    assert [measure(restored, sharp)["dists"] for _ in range(2)] == pytest.approx([expected] * 2, abs=1e-5)
+    assert measure(sharp, sharp)["dists"] == pytest.approx(0, abs=1e-5)
+    assert len(built) == 1
+
+
+OFFLINE = [name for name in METRICS if name not in ("lpips", "dists", "niqe")]
+
+
+def test_every_metric_is_better_for_less_noise_if_either_is() -> None:
+    pytest.importorskip("piq")
+    pytest.importorskip("cv2")
+    measure = Measurement(OFFLINE)
+    less, more = (measure(*draw_pair(noise)) for noise in (0.02, 0.1))
+    assert list(less) == measure.columns == OFFLINE and not measure.missing
+    for name, value in less.items():
+        if METRICS[name].higher_is_better is not None and name != "ecc_failed":
+            assert (value > more[name]) == METRICS[name].higher_is_better, name
+        assert math.isfinite(value) and isinstance(value, float)
+
+
+def test_values_are_of_each_pair_alone() -> None:
+    measure = Measurement(["psnr", "ssim_3d", "gmsd"])
+    first = measure(*draw_pair(0.1))
+    measure(*draw_pair(0.3))
+    assert measure(*draw_pair(0.1)) == first
+
+
+def test_columns_are_in_the_order_of_the_table_and_none_twice() -> None:
+    assert Measurement(["ssim", "psnr", "ssim"]).columns == ["psnr", "ssim"]
+
+
+@pytest.mark.parametrize("name", ["realblur_ecc", *GROUPS["realblur_ecc"]])
+def test_the_alignment_is_done_once_and_says_whether_it_failed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cv2")
+    calls = []
+
+    def counted(restored: Tensor, sharp: Tensor) -> object:
+        calls.append(restored)
+        return align(restored, sharp)
+
+    align = metrics.align
+    monkeypatch.setattr(metrics, "align", counted)
+    measure = Measurement(["psnr", name])
+    assert measure.columns == ["psnr", "psnr_ecc", "ssim_ecc", "ecc_failed"]
+    sharp = draw_pair()[1]
+    values = measure(torch.full_like(sharp, 0.5), sharp)
+    assert values["ecc_failed"] == 1 and values["psnr_ecc"] == pytest.approx(values["psnr"], abs=1e-9)
+    assert measure(sharp, sharp)["ecc_failed"] == 0
+    assert len(calls) == 2
+
+
+def test_metrics_without_their_weights_are_named_and_the_others_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchmetrics")
+    import torchvision
+
+    monkeypatch.setattr(torchvision.models, "alexnet", unreachable)
+    measure = Measurement(["psnr", "lpips", "niqe"])
+    assert measure.columns == ["psnr"] and list(measure(*draw_pair())) == ["psnr"]
+    assert list(measure.missing) == ["lpips", "niqe"]
+    assert "no route to host" in measure.missing["lpips"] and "fetched once" in measure.missing["lpips"]
+    assert "niqe_pris_params.npz" in measure.missing["niqe"]
+
+
+@pytest.mark.parametrize(
+    ("package", "called", "names"),
+    [("piq", "piq", ["mdsi"]), ("torchmetrics", "torchmetrics", ["lpips"]), ("cv2", "OpenCV", GROUPS["realblur_ecc"])],
+)
+def test_a_metric_whose_package_is_absent_is_missing(
+    package: str, called: str, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [module for module in sys.modules if module.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    measure = Measurement(["psnr", *names])
+    assert measure.columns == ["psnr"] and list(measure.missing) == [*names]
+    assert all(called in reason for reason in measure.missing.values())
+
+
+def test_niqe_needs_no_reference_and_is_measured_with_its_file(shared_path: Callable[[str], Path]) -> None:
+    measure = Measurement(["niqe"], niqe_parameters=shared_path("weights/niqe_pris_params.npz"))
+    restored, sharp = draw_pair(height=192, width=192)
+    assert not METRICS["niqe"].needs_reference
+    assert measure(restored, sharp) == measure(restored, 1 - sharp)
+    with pytest.raises(ValueError, match="at least 192 px"):
+        measure(restored[:, :190], sharp[:, :190])
+
+
+def test_a_parameter_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Measurement(["niqe"], niqe_parameters=tmp_path / "none.npz")
+
+
+def test_an_unknown_name_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"one of psnr, .*realblur_ecc, got 'pnsr'"):
+        Measurement(["psnr", "pnsr"])
+
+
+def test_images_that_cannot_be_measured_are_refused() -> None:
+    measure = Measurement(["psnr"])
+    restored, sharp = draw_pair()
+    with pytest.raises(ValueError, match=r"restored must have shape \(3, H, W\), got \(1, 3, 53, 62\)"):
+        measure(restored[None], sharp)
+    with pytest.raises(ValueError, match="one shape"):
+        measure(restored[:, 1:], sharp)
+    with pytest.raises(ValueError, match=r"restored must have values in \[0, 1\]"):
+        measure(torch.full_like(sharp, math.nan), sharp)
+    with pytest.raises(ValueError, match="divide 8-bit values by 255"):
+        measure(restored, 255 * sharp)
+    with pytest.raises(TypeError, match="sharp must be a floating-point tensor"):
+        measure(restored, sharp.mul(255).to(torch.uint8))
+
+
+def test_an_overshoot_is_clamped() -> None:
+    sharp = torch.ones(3, 16, 16)
+    assert measured("psnr", sharp + 0.04, sharp) == math.inf

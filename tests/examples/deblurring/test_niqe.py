@@ -1,0 +1,145 @@
+"""NIQE: its parts against closed forms and scipy, its values against those of BasicSR's code."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from examples.deblurring.evaluation.niqe import (
+    NIQE,
+    fit_asymmetric,
+    halved,
+    luma_features,
+    normalised,
+    read_pristine_model,
+)
+from tafm_loss._images import read_image
+
+SharedPath = Callable[[str], Path]
+
+
+@pytest.fixture
+def niqe(shared_path: SharedPath) -> NIQE:
+    return NIQE(read_pristine_model(shared_path("weights/niqe_pris_params.npz")))
+
+
+@pytest.fixture
+def photograph(shared_path: SharedPath) -> Tensor:
+    return read_image(shared_path("data/bsds500/test/100007.jpg"))[None]
+
+
+def texture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(16, 236, (height, width)).astype(np.float64)
+
+
+@pytest.mark.parametrize("shape", [0.7, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize(("left", "right"), [(1.0, 1.0), (0.5, 2.0)])
+def test_the_parameters_of_a_generalised_gaussian_are_found_again(shape: float, left: float, right: float) -> None:
+    generator = np.random.default_rng(1)
+    magnitudes = generator.gamma(1 / shape, size=400_000) ** (1 / shape)
+    negative = generator.random(magnitudes.size) < left / (left + right)
+    fit = fit_asymmetric(np.where(negative, -left, right) * magnitudes)
+    assert float(fit.shape) == pytest.approx(shape, rel=0.02)
+    assert float(fit.left) == pytest.approx(left, rel=0.02)
+    assert float(fit.right) == pytest.approx(right, rel=0.02)
+
+
+def test_a_ramp_is_its_own_local_mean() -> None:
+    ramp = np.add.outer(2.0 * np.arange(20), 3.0 * np.arange(30))
+    local = normalised(ramp)
+    assert (local[3:-3, 3:-3] == 0).all()
+    assert (np.abs(local[0]) > 0.1).all()
+
+
+def test_local_normalisation_matches_scipy() -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    luma = texture(40, 50)
+    offsets = np.arange(-3, 4)
+    window = np.exp(-np.add.outer(offsets**2, offsets**2) / (2 * (7 / 6) ** 2))
+    window /= window.sum()
+    mean = ndimage.correlate(luma, window, mode="nearest")
+    deviation = np.sqrt(ndimage.correlate((luma - 100) ** 2, window, mode="nearest") - (mean - 100) ** 2)
+    np.testing.assert_allclose(normalised(luma), (luma - mean) / (deviation + 1), atol=1e-9)
+
+
+def test_halving_matches_an_antialiased_bicubic_resize_away_from_the_border() -> None:
+    image = texture(24, 36)
+    theirs = F.interpolate(torch.from_numpy(image)[None, None], (12, 18), mode="bicubic", antialias=True)[0, 0].numpy()
+    np.testing.assert_allclose(halved(image)[2:-2, 2:-2], theirs[2:-2, 2:-2], atol=1e-9)
+
+
+def test_halving_mirrors_the_image_at_its_border() -> None:
+    image = texture(8, 12)
+    np.testing.assert_allclose(halved(np.pad(image, 8, mode="symmetric"))[4:-4, 4:-4], halved(image), atol=1e-9)
+
+
+def test_blocks_are_of_96_px_at_both_scales_and_what_fills_none_is_left_out() -> None:
+    luma = texture(2 * 96 + 50, 3 * 96 + 95)
+    features = luma_features(luma)
+    assert features.shape == (6, 36)
+    np.testing.assert_array_equal(features, luma_features(luma[: 2 * 96, : 3 * 96]))
+    assert not np.allclose(features[:, :18], features[:, 18:])
+
+
+@pytest.mark.parametrize(
+    ("picture", "value"),
+    [("bsds500/test/100007.jpg", 4.429506), ("real-blur/gopro-GOPR0384_11_00-000001-blurred.png", 7.563918)],
+)
+def test_values_are_those_of_basicsr(niqe: NIQE, shared_path: SharedPath, picture: str, value: float) -> None:
+    assert niqe(read_image(shared_path(f"data/{picture}"))[None]) == pytest.approx(value, abs=1e-3)
+
+
+def test_the_value_of_the_baboon_is_the_published_one(niqe: NIQE, shared_path: SharedPath) -> None:
+    assert niqe(read_image(shared_path("data/baboon.png"))[None]) == pytest.approx(5.7296, abs=1e-3)
+
+
+def test_blur_and_noise_are_unnatural(niqe: NIQE, photograph: Tensor) -> None:
+    noise = torch.randn(photograph.shape, generator=torch.Generator().manual_seed(0))
+    noisy = (photograph + 0.1 * noise).clamp(0, 1)
+    blurred = F.avg_pool2d(photograph, 7, stride=1)
+    assert niqe(noisy) > niqe(photograph) + 1
+    assert niqe(blurred) > niqe(photograph) + 1
+
+
+def test_rounding_to_8_bits_comes_first(niqe: NIQE, photograph: Tensor) -> None:
+    assert niqe(photograph + 0.4 / 255) == niqe(photograph)
+
+
+def test_an_image_without_texture_has_no_value(niqe: NIQE) -> None:
+    assert np.isnan(niqe(torch.full((1, 3, 200, 200), 0.3)))
+
+
+def test_a_flat_part_does_not_make_the_value_depend_on_rounding(niqe: NIQE, photograph: Tensor) -> None:
+    # The same image in another dtype: a flat luma has no sign to be counted either way.
+    part = photograph.clone()
+    part[..., :150, :250] = 1.0
+    assert niqe(part) == pytest.approx(niqe(part.double()), abs=1e-9)
+    assert np.isfinite(niqe(part))
+
+
+def test_images_that_are_too_small_are_refused(niqe: NIQE) -> None:
+    with pytest.raises(ValueError, match="at least 192 px high and wide, got 191 x 300"):
+        niqe(torch.rand(1, 3, 191, 300))
+    with pytest.raises(ValueError, match="must be one image, got 2"):
+        niqe(torch.rand(2, 3, 200, 200))
+
+
+def test_a_file_that_holds_no_parameters_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "parameters.npz"
+    with pytest.raises(FileNotFoundError):
+        read_pristine_model(path)
+    for arrays in ({"other": np.zeros(3)}, {"mu_pris_param": np.zeros((1, 18)), "cov_pris_param": np.eye(18)}):
+        np.savez(path, **arrays)
+        with pytest.raises(ValueError, match=r"parameters\.npz"):
+            read_pristine_model(path)
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(3))
+    for content in (b"", b"PK\x03\x04 cut", b"text", stream.getvalue()):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"parameters\.npz"):
+            read_pristine_model(path)

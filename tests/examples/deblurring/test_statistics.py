@@ -1,0 +1,151 @@
+"""Means, intervals and tests over scenes have the values that can be worked out by hand."""
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from examples.deblurring.evaluation.rows import ImageRows
+from examples.deblurring.evaluation.statistics import (
+    adjusted,
+    bootstrap_interval,
+    holm,
+    paired_difference,
+    scene_means,
+    sign_flip_test,
+)
+from examples.deblurring.evaluation.summary import as_json, summarise
+
+
+def rows(scenes: Sequence[str], **columns: Sequence[float]) -> ImageRows:
+    values = torch.tensor(list(columns.values()), dtype=torch.float64).T
+    names = tuple(f"{scene}-{index}" for index, scene in enumerate(scenes))
+    return ImageRows(names, tuple(scenes), tuple(columns), values)
+
+
+def test_a_large_scene_counts_more_in_the_mean_over_images_than_in_the_mean_of_scenes() -> None:
+    summary = summarise(rows("abbb", psnr=[30, 20, 21, 22]))
+    assert {scene: means.tolist() for scene, means in summary.scenes.items()} == {"a": [30], "b": [21]}
+    assert summary.mean.tolist() == [23.25] and summary.mean_of_scenes.tolist() == [25.5]
+
+
+def test_scenes_keep_the_order_in_which_they_come() -> None:
+    assert list(scene_means(rows("cabac", psnr=range(5)))) == ["c", "a", "b"]
+
+
+def test_the_interval_of_values_of_two_kinds_has_the_quantiles_of_the_binomial_distribution() -> None:
+    # Of 20 draws, 5 or fewer ones come in 2.1 % of the cases and 6 or fewer in 5.8 %.
+    values = torch.tensor([0.0, 1.0] * 10, dtype=torch.float64)[:, None]
+    interval = bootstrap_interval(values, [str(scene) for scene in range(20)])
+    assert interval is not None and interval.flatten().tolist() == pytest.approx([0.3, 0.7])
+
+
+def test_more_images_of_the_same_scenes_do_not_narrow_the_interval() -> None:
+    values = torch.rand(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    once = bootstrap_interval(values, "aabbccdd")
+    often = bootstrap_interval(values.repeat(50, 1), "aabbccdd" * 50)
+    assert once is not None and often is not None
+    torch.testing.assert_close(once, often)
+
+
+def test_a_resample_weighs_a_scene_by_its_images() -> None:
+    # Drawn are both scenes, or one of them twice: the means are 0, 1/4 and 1.
+    values = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)[:, None]
+    generator = torch.Generator().manual_seed(5)
+    means = [
+        values[[image for scene in drawn for image in {0: [0], 1: [1, 2, 3]}[scene]]].mean()
+        for drawn in torch.randint(2, (2000, 2), generator=generator).tolist()
+    ]
+    reference = torch.stack(means).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+    interval = bootstrap_interval(values, "abbb", resamples=2000, seed=5)
+    assert interval is not None
+    torch.testing.assert_close(interval[:, 0], reference)
+
+
+def test_the_interval_follows_from_the_seed_and_leaves_the_global_state_alone() -> None:
+    values = torch.rand(30, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scenes = [str(scene) for scene in range(30)]
+    state = torch.random.get_rng_state()
+    first, again, other = (bootstrap_interval(values, scenes, resamples=1500, seed=seed) for seed in (1, 1, 2))
+    assert first is not None and again is not None and other is not None
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_one_scene_has_no_interval_and_no_p() -> None:
+    one = rows("aaa", psnr=[1, 2, 3])
+    assert bootstrap_interval(one.values, one.scenes) is None
+    assert as_json(summarise(one))["interval"] is None
+    difference = paired_difference(one, rows("aaa", psnr=[2, 3, 4]))["psnr"]
+    assert difference.mean == 1 and difference.interval is None and difference.p is None
+
+
+def test_an_infinite_value_has_no_interval_and_spoils_no_other_column() -> None:
+    summary = summarise(rows("abc", psnr=[torch.inf, 1, 2], ssim=[0.1, 0.2, 0.3]))
+    content = as_json(summary)
+    assert content["mean_over_images"] == {"psnr": "inf", "ssim": pytest.approx(0.2)}
+    assert content["interval"]["psnr"] == ["nan", "nan"]
+    assert content["interval"]["ssim"][0] < 0.2 < content["interval"]["ssim"][1]
+
+
+@pytest.mark.parametrize("scenes", [2, 5, 11, 15])
+def test_the_sign_flip_test_of_scenes_of_one_sign_is_2_of_all_patterns(scenes: int) -> None:
+    assert sign_flip_test(torch.arange(1.0, scenes + 1, dtype=torch.float64)) == 2 / 2**scenes
+    assert sign_flip_test(-torch.arange(1.0, scenes + 1, dtype=torch.float64)) == 2 / 2**scenes
+
+
+def test_the_sign_flip_test_counts_what_a_loop_counts() -> None:
+    sums = torch.randn(9, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    reached = [
+        abs(sum(sign * value for sign, value in zip(signs, sums.tolist(), strict=True)))
+        >= abs(float(sums.sum())) - 1e-12
+        for signs in itertools.product((-1, 1), repeat=9)
+    ]
+    assert sign_flip_test(sums) == sum(reached) / 2**9
+
+
+def test_no_difference_has_a_p_of_1() -> None:
+    assert sign_flip_test(torch.zeros(11, dtype=torch.float64)) == 1.0
+
+
+def test_of_many_scenes_patterns_are_drawn_and_p_is_never_0() -> None:
+    assert sign_flip_test(torch.ones(50, dtype=torch.float64)) == 1 / 10_001
+    noise = torch.randn(50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert sign_flip_test(noise - noise.mean()) == pytest.approx(1.0)
+
+
+def test_a_difference_is_paired_by_image_whatever_the_order() -> None:
+    first = rows("aabb", psnr=[20, 30, 25, 35], ssim=[0.5] * 4)
+    names = first.names[::-1]
+    second = ImageRows(
+        names, first.scenes[::-1], ("psnr", "gmsd"), torch.tensor([[36.0, 0], [27, 0], [30, 0], [21, 0]]).double()
+    )
+    found = paired_difference(first, second)
+    assert set(found) == {"psnr"}
+    difference = found["psnr"]
+    assert difference.mean == 1.0 and difference.interval == (0.5, 1.5)
+    assert (difference.p, difference.exact, difference.scenes_above, difference.scenes) == (0.5, True, 2, 2)
+
+
+def test_methods_on_other_images_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="1 images are in one of the two results alone, the first b-2 of scene b"):
+        paired_difference(rows("aab", psnr=[1, 2, 3]), rows("aa", psnr=[1, 2]))
+    with pytest.raises(ValueError, match="no metric in common: psnr and ssim"):
+        paired_difference(rows("ab", psnr=[1, 2]), rows("ab", ssim=[1, 2]))
+
+
+def test_holm_adjusts_stepwise_and_never_lowers_a_larger_p() -> None:
+    found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005, "e": None})
+    assert found == {"a": pytest.approx(0.03), "b": 0.06, "c": 0.06, "d": 0.02, "e": None}
+    assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    assert holm({"a": 0.02}) == {"a": 0.02} and holm({}) == {}
+
+
+def test_p_values_are_adjusted_over_methods_within_a_metric() -> None:
+    scenes = "abcdefgh"
+    base = rows(scenes, psnr=[0] * 8, ssim=[0] * 8)
+    near, far = (rows(scenes, psnr=range(1, 9), ssim=ssim) for ssim in ([-1, 1] * 4, range(1, 9)))
+    found = adjusted({"near": paired_difference(base, near), "far": paired_difference(base, far)})
+    assert {name: columns["psnr"].p_holm for name, columns in found.items()} == {"near": 4 / 2**8, "far": 4 / 2**8}
+    assert found["far"]["ssim"].p_holm == 4 / 2**8 and found["near"]["ssim"].p_holm == 1.0
