@@ -1,10 +1,10 @@
-"""Puts the tables of benchmarks/results/*.json into README.md, between their markers.
+"""Puts the tables of benchmarks/results/*.json into the READMEs, between their markers.
 
 Each result file NAME.json holds {"table": {"columns": [...], "rows": [[...]], "caption": ...}, "metadata": {"machine",
-"commit", "command", ...}}; its block in README.md is <!-- table:NAME --> ... <!-- /table -->. Run it after a benchmark:
+"commit", "command", ...}}; its block in a README is <!-- table:NAME --> ... <!-- /table -->. Run it after a benchmark:
 
     python benchmarks/tables.py            # rewrites the blocks
-    python benchmarks/tables.py --check    # fails if README.md says anything else than the result files
+    python benchmarks/tables.py --check    # fails if a README says anything else than the result files
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = ("README.md", "examples/deblurring/README.md")
 BLOCK = re.compile(r"(?P<head><!-- table:(?P<name>[\w-]+) -->\n).*?(?P<tail><!-- /table -->)", re.DOTALL)
 MARKER = re.compile(r"<!-- table:([\w-]+) -->")
 NO_RESULT = "*Not measured yet.*\n"
@@ -27,8 +28,6 @@ def fill(text: str, results: Path) -> str:
     blocks = [match["name"] for match in BLOCK.finditer(text)]
     if names != blocks:
         raise ValueError(f"README blocks must open and close one after the other; opened {names}, complete {blocks}")
-    if unplaced := sorted(path.stem for path in results.glob("*.json") if path.stem not in names):
-        raise ValueError(f"README has no block for the result files {', '.join(unplaced)}: <!-- table:NAME -->")
     return BLOCK.sub(lambda match: match["head"] + render(results / f"{match['name']}.json") + match["tail"], text)
 
 
@@ -52,25 +51,33 @@ def _row(cells: list[Any]) -> str:
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
+def check_placed(texts: list[str], results: Path) -> None:
+    """Raise ValueError for a result file that none of the texts has a block for."""
+    names = {name for text in texts for name in MARKER.findall(text)}
+    if unplaced := sorted(path.stem for path in results.glob("*.json") if path.stem not in names):
+        raise ValueError(f"no README has a block for the result files {', '.join(unplaced)}: <!-- table:NAME -->")
+
+
 def main() -> int:
-    """Fill or check README.md."""
+    """Fill or check the READMEs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing; fail if README.md is out of date")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a README is out of date")
     check = parser.parse_args().check
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    filled = fill(text, ROOT / "benchmarks" / "results")
-    if check and NO_RESULT in filled:
-        print("README.md has a table that is not measured yet: run its benchmark", file=sys.stderr)
-        return 1
-    if filled == text:
-        return 0
-    if check:
-        print("README.md differs from benchmarks/results: run python benchmarks/tables.py", file=sys.stderr)
-        return 1
-    temporary = readme.with_name(f".{readme.name}.{os.getpid()}.tmp")
-    temporary.write_text(filled)
-    temporary.replace(readme)
+    results = ROOT / "benchmarks" / "results"
+    texts = {path: path.read_text() for name in DOCUMENTS if (path := ROOT / name).exists()}
+    check_placed([*texts.values()], results)
+    filled = {path: fill(text, results) for path, text in texts.items()}
+    for path, text in filled.items():
+        if check and NO_RESULT in text:
+            print(f"{path} has a table that is not measured yet: run its benchmark", file=sys.stderr)
+            return 1
+        if check and text != texts[path]:
+            print(f"{path} differs from benchmarks/results: run python benchmarks/tables.py", file=sys.stderr)
+            return 1
+        if text != texts[path]:
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            temporary.write_text(text)
+            temporary.replace(path)
     return 0
 
 

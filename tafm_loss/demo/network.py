@@ -1,6 +1,7 @@
 """A small deblurring network: large enough to deblur, small enough to train while one waits."""
 
 import itertools
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -17,16 +18,19 @@ class ResidualUNet(nn.Module):
     Args:
         width: channels of the first level; each further level has `width` more.
         generator: draws the first weights, so that equal seeds give equal networks.
+        activation: between the two convolutions of each block.
     """
 
-    def __init__(self, width: int = 16, *, generator: torch.Generator) -> None:
+    def __init__(
+        self, width: int = 16, *, generator: torch.Generator, activation: Callable[[Tensor], Tensor] = F.gelu
+    ) -> None:
         super().__init__()
         widths = [width * level for level in (1, 2, 3, 4)]
         # Layers draw weights as they are made; the global random state must not notice.
         with torch.random.fork_rng(devices=[]):
             self.stem = nn.Conv2d(12, width, 3, padding=1)
-            self.encoders = nn.ModuleList(_Block(channels) for channels in widths)
-            self.decoders = nn.ModuleList(_Block(channels) for channels in widths[:-1])
+            self.encoders = nn.ModuleList(_Block(channels, activation) for channels in widths)
+            self.decoders = nn.ModuleList(_Block(channels, activation) for channels in widths[:-1])
             pairs = list(itertools.pairwise(widths))
             self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
             self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
@@ -61,11 +65,12 @@ class ResidualUNet(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
+        self.activation = activation
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        update: Tensor = self.second(F.gelu(self.first(x)))
+        update: Tensor = self.second(self.activation(self.first(x)))
         return x + update

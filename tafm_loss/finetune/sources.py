@@ -12,11 +12,11 @@ from torch.utils.data import Dataset, IterableDataset
 
 from tafm_loss._images import IMAGE_SUFFIXES, check_images, check_unit_range, find_images, read_header, read_pixels
 from tafm_loss.blur.frames import FrameExposures
+from tafm_loss.finetune.kept import MEMORY_BYTES, Kept
 
 __all__ = ["Graded", "Images", "Source", "UnusableImageError", "none_usable", "open_source"]
 
 # What is decoded stays in memory up to this size, over all items of a source.
-MEMORY_BYTES = 1 << 30
 # Messages name this many images and count the others.
 NAMED = 3
 
@@ -158,7 +158,7 @@ def _open_folder(folder: Path, minimum_size: int) -> Source:
         except (OSError, ValueError) as error:
             raise UnusableImageError(str(error)) from error
 
-    kept = _Kept(read)
+    kept = _kept(read)
 
     def read_in_unit_range(index: int) -> Graded:
         pixels, extents = kept(index)
@@ -198,7 +198,7 @@ def _open_frames(exposures: FrameExposures, minimum_size: int) -> Source:
         return Graded(exposure.levels, exposure.extents)
 
     scenes = exposures.scenes
-    return Source(_Kept(read), scenes, f"{len(set(scenes))} scenes of frames")
+    return Source(_kept(read), scenes, f"{len(set(scenes))} scenes of frames")
 
 
 def _open_tensors(items: Sequence[Any], minimum_size: int) -> Source:
@@ -247,29 +247,8 @@ def _open_dataset(dataset: Any, minimum_size: int) -> Source:
     return Source(read, range(count), f"{count} images of {type(dataset).__name__}")
 
 
-class _Kept:
-    """A reader whose items stay in memory: the first that are asked for, up to MEMORY_BYTES."""
-
-    def __init__(self, read: Reader) -> None:
-        self._read = read
-        self._items: dict[int, Graded] = {}
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def __call__(self, index: int) -> Graded:
-        item = self._items.get(index)
-        if item is None:
-            # Without the lock: reading is what there are several threads for.
-            item = self._read(index)
-            self._keep(index, item)
-        return item
-
-    def _keep(self, index: int, item: Graded) -> None:
-        size = item.levels.numel() * item.levels.element_size()
-        with self._lock:
-            if index not in self._items and self._bytes + size <= MEMORY_BYTES:
-                self._items[index] = item
-                self._bytes += size
+def _kept(read: Reader) -> Reader:
+    return Kept(read, lambda item: item.levels.numel() * item.levels.element_size(), MEMORY_BYTES)
 
 
 def _checked(item: Any, name: str) -> Tensor:

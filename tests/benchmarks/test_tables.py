@@ -74,10 +74,20 @@ def test_faults_are_refused(tables: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="open and close"):
         tables.fill("<!-- table:a -->\n<!-- table:b -->\n<!-- /table -->", results)
     write_result(tmp_path, "cost", [["ours"]])
-    with pytest.raises(ValueError, match="no block for the result files cost"):
-        tables.fill("nothing", results)
+    with pytest.raises(ValueError, match="no README has a block for the result files cost"):
+        tables.check_placed(["nothing", "<!-- table:other -->"], results)
     with pytest.raises(ValueError, match="a row must have 2 cells"):
         tables.fill("<!-- table:cost -->\n<!-- /table -->", results)
+
+
+def test_every_document_is_filled_and_a_table_may_be_in_any(tables: ModuleType, tmp_path: Path) -> None:
+    write_result(tmp_path, "cost", [["ours", 3.5]])
+    (tmp_path / "README.md").write_text("nothing\n")
+    other = tmp_path / "examples" / "deblurring" / "README.md"
+    other.parent.mkdir(parents=True)
+    other.write_text("<!-- table:cost -->\n<!-- /table -->\n")
+    assert tables.main() == 0
+    assert "| ours | 3.5 |" in other.read_text() and (tmp_path / "README.md").read_text() == "nothing\n"
 
 
 def test_what_was_not_measured_says_so(tables: ModuleType, tmp_path: Path) -> None:

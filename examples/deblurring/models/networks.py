@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from examples.deblurring.models.bdirnet import BDIRNet
@@ -71,8 +72,14 @@ def list_networks() -> list[str]:
     return list(NETWORKS)
 
 
-def _residual_unet(width: int = 16) -> ResidualUNet:
-    return ResidualUNet(width, generator=torch.default_generator)
+def _residual_unet(width: int = 32) -> ResidualUNet:
+    network = ResidualUNet(width, generator=torch.default_generator, activation=F.relu)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.reset_parameters()
+    nn.init.zeros_(network.head.weight)
+    nn.init.zeros_(network.head.bias)
+    return network
 
 
 NETWORKS: Mapping[str, Callable[..., nn.Module]] = {

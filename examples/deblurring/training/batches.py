@@ -2,14 +2,14 @@
 
 import functools
 import hashlib
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from examples.deblurring.data.augmentation import random_crop
-from examples.deblurring.data.pairs import PairSample
+from examples.deblurring.data.pairs import PairDataset, PairSample
 from examples.deblurring.data.synthetic import SyntheticPairs
+from tafm_loss.finetune.kept import Kept
 
 __all__ = ["Batches", "seeded"]
 
@@ -29,15 +29,12 @@ class Batches:
         share: which places of a batch are this process's.
         seed: of all that is random.
 
-    Raises:
-        ValueError: if there are no pairs.
+    Images stay in memory, as far as they fit into 1 GiB.
     """
 
     def __init__(
-        self, pairs: Any, *, crop_size: int, augmentation: str, batch_size: int, share: slice, seed: int
+        self, pairs: PairDataset, *, crop_size: int, augmentation: str, batch_size: int, share: slice, seed: int
     ) -> None:
-        if not len(pairs):
-            raise ValueError("there is nothing to train on: the set of pairs is empty")
         self.pairs = pairs
         self.crop_size = crop_size
         self.augmentation = augmentation
@@ -45,6 +42,7 @@ class Batches:
         self.share = share
         self.seed = seed
         self._order = functools.lru_cache(maxsize=2)(self._draw_order)
+        self._images = Kept(self._read, lambda sample: sum(image.nbytes for image in sample))
 
     def draw(self, step: int) -> PairSample:
         """Return this process's crops of a step: uint8 (n, 3, H, W) each, on the CPU."""
@@ -62,12 +60,14 @@ class Batches:
     def _crop(self, number: int) -> PairSample:
         passes, place = divmod(number, len(self.pairs))
         index = int(self._order(passes)[place])
-        generator = seeded(self.seed, 1, number)
+        size = self.crop_size + (self.pairs.margin if isinstance(self.pairs, SyntheticPairs) else 0)
+        name = self.pairs.pairs[index].name
+        return random_crop(self._images(index), size, seeded(self.seed, 1, number), self.augmentation, name=name)
+
+    def _read(self, index: int) -> PairSample:
         if isinstance(self.pairs, SyntheticPairs):
-            sharp = self.pairs.sharp(index)
-            size = self.crop_size + self.pairs.margin
-            return random_crop(PairSample(sharp, sharp), size, generator, self.augmentation)
-        return random_crop(self.pairs[index], self.crop_size, generator, self.augmentation)
+            return PairSample(*[self.pairs.sharp(index)] * 2)  # it is blurred later, on the device
+        return self.pairs[index]
 
     def _draw_order(self, passes: int) -> Tensor:
         return torch.randperm(len(self.pairs), generator=seeded(self.seed, 0, passes))

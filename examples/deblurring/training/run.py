@@ -4,11 +4,11 @@ import hashlib
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 
 from examples.deblurring.data.opening import open_pairs
+from examples.deblurring.data.pairs import PairDataset
 from examples.deblurring.models.checkpoints import load_weights, save_weights
 from examples.deblurring.models.networks import create_network
 from examples.deblurring.training.batches import Batches
@@ -100,7 +100,7 @@ def _share(batch_size: int, accumulation: int, processes: int) -> int:
     return batch_size // processes
 
 
-def _settings(experiment: Experiment, pairs: Any) -> str:
+def _settings(experiment: Experiment, pairs: PairDataset) -> str:
     """Return all that decides the result, for a checkpoint that must not go on with something else."""
     settings = as_dict(experiment)
     del settings["about"], settings["data"]["root"], settings["data"]["samples"]

@@ -1,12 +1,12 @@
 """Pictures of what a network makes of the same pairs as it learns."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from examples.deblurring.data.files import encode_png
+from examples.deblurring.data.pairs import PairDataset
 from examples.deblurring.evaluation.inference import restore
 from examples.deblurring.evaluation.pictures import as_pixels
 from tafm_loss._files import write_atomically
@@ -29,7 +29,7 @@ class Samples:
         device: of the network.
     """
 
-    def __init__(self, pairs: Any, folder: Path, device: torch.device) -> None:
+    def __init__(self, pairs: PairDataset, folder: Path, device: torch.device) -> None:
         chosen = torch.linspace(0, len(pairs) - 1, min(COUNT, len(pairs))).long().tolist()
         self.pairs = [
             [_centre(image).to(device).float()[None] / 255 for image in pairs[index]] for index in dict.fromkeys(chosen)
