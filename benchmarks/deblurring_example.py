@@ -36,10 +36,10 @@ DIGITS = {"psnr": 2, "sharpness_kept": 3}
 TITLES = {"sharpness_kept": "gradient energy kept"}
 NAMES = {
     "input": "blurred photographs",
-    START: "24,000 steps of L1",
-    ARMS[0]: "and 2,000 more: L1 alone",
-    ARMS[1]: "and 2,000 more: L1 and random features",
-    ARMS[2]: "and 2,000 more: L1 and tafm-compact",
+    START: "20,000 steps of L1",
+    ARMS[0]: "and 1,500 more: L1 alone",
+    ARMS[1]: "and 1,500 more: L1 and random features",
+    ARMS[2]: "and 1,500 more: L1 and tafm-compact",
 }
 
 

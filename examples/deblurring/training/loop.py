@@ -57,7 +57,7 @@ class Loop:
         self.bar = progress and accelerator.is_main_process
         self.objective = Objective(experiment.objective, accelerator.device)
         # Before accelerate wraps the network: checkpoints and averages are of the bare one.
-        self.network = network.to(accelerator.device).train()
+        self.network = network.to(accelerator.device, memory_format=torch.channels_last).train()
         self.average = None if self.plan.ema is None else _moving_average(self.network, self.plan.ema)
         self.model, self.optimizer = accelerator.prepare(self.network, _optimizer(self.network, experiment.optimizer))
         self.parts: dict[str, Any] = {
@@ -107,7 +107,9 @@ class Loop:
     # ---- a step ----
 
     def _step(self, drawn: PairSample, step: int) -> None:
-        blurred, sharp = self.batches.on_device(drawn, step, self.accelerator.device)
+        images = self.batches.on_device(drawn, step, self.accelerator.device)
+        # In the layout of the weights, convolutions take a fraction of the time.
+        blurred, sharp = (image.contiguous(memory_format=torch.channels_last) for image in images)
         # Dropout follows from the step, so that a run taken up goes on as an unbroken one.
         torch.manual_seed(seeded(self.plan.seed, 3, step, self.accelerator.process_index).initial_seed())
         if not self.objective.calibrated:
