@@ -11,7 +11,7 @@ same command takes up an interrupted run.
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -96,7 +96,7 @@ def _check_settings(out: Path, settings: dict[str, object]) -> None:
         write_atomically(path, text)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 for a mistake of the user."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="precrop"
@@ -108,7 +108,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=512, metavar="PX", help="default: %(default)s")
     parser.add_argument("--step", type=int, default=256, metavar="PX", help="default: %(default)s")
     parser.add_argument("--incomplete", action="store_true", help="take what is there of a published data set")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     given = {"complete": False} if options.incomplete and "complete" in options_of(options.dataset) else {}
     try:
         pairs = open_pairs(options.dataset, options.root, options.split, **given)

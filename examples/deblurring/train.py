@@ -16,17 +16,21 @@ from examples.deblurring.training.config import load_experiment
 from examples.deblurring.training.run import train
 from examples.deblurring.training.smoke import smoke
 
+__all__ = ["main"]
+
 CONFIGS = Path(__file__).parent / "configs"
+USER_ERROR = 2
+INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, and return 0; 1 for what went wrong, told in one line; 130 after Ctrl-C."""
+    """Train, and return 0, 2 for what went wrong, or 130 if interrupted."""
     options = _parser().parse_args(arguments)
     try:
         return _smoke(options) if options.smoke else _train(options)
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 1
+        print(f"train: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,7 +60,7 @@ def _train(options: argparse.Namespace) -> int:
         print(f"trained: {out}")
         return 0
     print(f"interrupted: {out} holds the network so far, and --resume goes on", file=sys.stderr)
-    return 130
+    return INTERRUPTED
 
 
 def _smoke(options: argparse.Namespace) -> int:

@@ -212,6 +212,6 @@ def test_the_program_tells_faults_in_a_line(tmp_path: Path, datasets: Path, caps
         ([config, "--datasets", str(tmp_path / "nowhere"), "--out", str(tmp_path / "other")], "nowhere"),
         ([config, *place], "holds a run already"),
     ):
-        assert program.main(wrong) == 1
+        assert program.main(wrong) == 2
         error = capsys.readouterr().err
-        assert told in error and error.startswith("train: ") and error.count("\n") == 1
+        assert told in error and error.startswith("train: error: ") and error.count("\n") == 1
