@@ -37,9 +37,9 @@ TITLES = {"sharpness_kept": "gradient energy kept"}
 NAMES = {
     "input": "blurred photographs",
     START: "20,000 steps of L1",
-    ARMS[0]: "and 1,500 more: L1 alone",
-    ARMS[1]: "and 1,500 more: L1 and random features",
-    ARMS[2]: "and 1,500 more: L1 and tafm-compact",
+    ARMS[0]: "and 1,000 more: L1 alone",
+    ARMS[1]: "and 1,000 more: L1 and random features",
+    ARMS[2]: "and 1,000 more: L1 and tafm-compact",
 }
 
 
@@ -69,8 +69,9 @@ def train(name: str, datasets: Path, runs: Path, mixed_precision: str) -> None:
     changes = [f"training.mixed_precision={mixed_precision}"]
     if name != START:
         changes.append(f"network.weights={runs / START / 'network.safetensors'}")
-    command = [str(CONFIGS / f"{name}.yaml"), "--datasets", str(datasets), "--out", str(out), "--resume"]
-    tell(training.main([*command, "--set", *changes]))
+    command = [str(CONFIGS / f"{name}.yaml"), "--datasets", str(datasets), "--out", str(out)]
+    resume = ["--resume"] if (out / "checkpoint.pt").exists() else []
+    tell(training.main([*command, *resume, "--set", *changes]))
 
 
 def finished(out: Path) -> bool:

@@ -1,9 +1,10 @@
 """Text for people: tables for the terminal, and names for recipes."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["align", "stable_name"]
+__all__ = ["align", "differences", "stable_name"]
 
 
 def align(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -30,3 +31,16 @@ def stable_name(thing: Any) -> str:
     if " at 0x" not in text:
         return text
     return str(getattr(thing, "__qualname__", type(thing).__qualname__))
+
+
+def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return in words which settings in a file are others than those of now; values as in JSON.
+
+    >>> differences({"seed": 0, "kind": "shake"}, {"seed": 1, "kind": "shake"})
+    ['seed is 0 there and 1 now']
+    """
+    return [
+        f"{name} is {json.dumps(there.get(name))} there and {json.dumps(now.get(name))} now"
+        for name in {**there, **now}
+        if there.get(name) != now.get(name)
+    ]

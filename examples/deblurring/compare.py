@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 
 from examples.deblurring.evaluation.comparison import compare
+from examples.deblurring.evaluation.device import open_device
 from examples.deblurring.evaluation.tables import as_text
+from tafm_loss._commands.arguments import warnings_in_lines
 
 __all__ = ["main"]
 
@@ -32,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        tables = compare(options.results, options.out, device=torch.device(options.device))
+        with warnings_in_lines():
+            tables = compare(options.results, options.out, device=open_device(options.device))
     except (ValueError, OSError, ImportError) as error:
         print(f"compare: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR

@@ -10,19 +10,16 @@ side by side.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from examples.deblurring.evaluation.inference import ENSEMBLES
-from examples.deblurring.evaluation.methods import describe_network
+from examples.deblurring.data.options import key_values
+from examples.deblurring.evaluation.device import open_device
 from examples.deblurring.evaluation.metrics import GROUPS, METRICS
+from examples.deblurring.evaluation.network_options import OF_A_NETWORK, add_network_options, network_of
 from examples.deblurring.evaluation.run import evaluate
-from examples.deblurring.evaluation.settings import INPUT, Network, Settings
+from examples.deblurring.evaluation.settings import INPUT, Network, Settings, with_defaults
 from examples.deblurring.evaluation.tables import as_text
 from tafm_loss._commands.arguments import warnings_in_lines
 
@@ -32,7 +29,6 @@ USER_ERROR = 2
 INTERRUPTED = 130
 USUAL_METRICS = "psnr,ssim,ssim_3d,gmsd"
 ALIGNED = "realblur_ecc"
-INFERENCE = ("tlc", "ensemble", "tile", "overlap", "grid")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         with warnings_in_lines():
-            table = evaluate(_settings(options), options.out, device=torch.device(options.device))
+            table = evaluate(_settings(options), options.out, device=open_device(options.device))
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"evaluate: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
@@ -60,9 +56,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WEIGHTS",
         help=f"a file of weights, the folder of a training run, or `{INPUT}` for the blurred images themselves",
     )
-    parser.add_argument("--network", metavar="NAME", help="of the weights; a training run says its own")
-    parser.add_argument("--network-options", nargs="+", default=[], metavar="KEY=VALUE", help="such as width=32")
-    parser.add_argument("--ema", action="store_true", help="take the averaged weights of a training run")
     parser.add_argument("--dataset", required=True, metavar="NAME", help="such as gopro, realblur_j, hide, flat")
     parser.add_argument("--root", required=True, metavar="DIR", help="the folder of the data set")
     parser.add_argument("--split", default="test", help="default: %(default)s")
@@ -76,18 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--align", action="store_true", help="also after RealBlur's alignment by ECC")
     parser.add_argument("--niqe-parameters", metavar="FILE", help="niqe_pris_params.npz, for NIQE")
-    parser.add_argument("--tlc", action="store_true", help="take pooled statistics from around each pixel")
-    parser.add_argument(
-        "--ensemble", type=int, choices=ENSEMBLES, default=Network.ensemble, help="mean over so many flips and turns"
-    )
-    parser.add_argument("--tile", type=int, metavar="PX", help="cut images into tiles of this size")
-    parser.add_argument(
-        "--overlap", type=int, default=Network.overlap, metavar="PX", help="context of a tile (default: %(default)s)"
-    )
-    parser.add_argument("--grid", type=int, metavar="PX", help="average crops of this size; HINet's own tests take 256")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
     parser.add_argument("--save-images", action="store_true", help="write all restored images")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    add_network_options(parser)
     return parser
 
 
@@ -97,45 +81,29 @@ def _settings(options: argparse.Namespace) -> Settings:
     metrics = [name.strip() for name in options.metrics.split(",")]
     if options.align and ALIGNED not in metrics:
         metrics.append(ALIGNED)
+    if options.niqe_parameters is not None and "niqe" not in metrics:
+        raise ValueError("--niqe-parameters is for the metric niqe: add that to --metrics, or leave it out")
     return Settings(
         network=_network(options),
         dataset=options.dataset,
-        root=options.root,
+        root=str(Path(options.root).resolve()),
         split=options.split,
-        dataset_options=_key_values(options.dataset_options, "--dataset-options"),
+        dataset_options=with_defaults(options.dataset, key_values(options.dataset_options, "--dataset-options")),
         metrics=metrics,
-        niqe_parameters=options.niqe_parameters,
+        niqe_parameters=options.niqe_parameters and str(Path(options.niqe_parameters).resolve()),
         limit=options.limit,
         save_images=options.save_images,
     )
 
 
 def _network(options: argparse.Namespace) -> Network | None:
-    network_options = _key_values(options.network_options, "--network-options")
-    inference = {name: getattr(options, name) for name in INFERENCE}
-    if options.weights != INPUT:
-        return describe_network(Path(options.weights), options.network, network_options, ema=options.ema, **inference)
-    changed = [f"--{name}" for name, value in inference.items() if value != getattr(Network, name, None)]
-    given = [name for name in ("network", "network_options", "ema") if getattr(options, name)]
-    if said := [*(f"--{name.replace('_', '-')}" for name in given), *changed]:
-        raise ValueError(f"`{INPUT}` has no network, which {', '.join(said)} would change: leave that out")
-    return None
-
-
-def _key_values(texts: Sequence[str], option: str) -> dict[str, Any]:
-    """Turn "width=32" and "blur=blur_gamma" into values: numbers, booleans and lists as in JSON, else text."""
-    values: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not key or not equals:
-            raise ValueError(f"{option} takes KEY=VALUE, got {text}")
-        if key in values:
-            raise ValueError(f"{option} names {key} twice")
-        try:
-            values[key] = json.loads(value)
-        except ValueError:
-            values[key] = value
-    return values
+    if options.weights == INPUT:
+        default = _parser().get_default
+        if said := [name for name in OF_A_NETWORK if getattr(options, name) != default(name)]:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in said)
+            raise ValueError(f"`{INPUT}` has no network, which {flags} would change: leave that out")
+        return None
+    return network_of(options)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from examples.deblurring.data.archives import unpack
+from examples.deblurring.data.archives import is_empty, unpack
+from examples.deblurring.data.files import named
 from examples.deblurring.data.hub import download, file_sizes, online
 from examples.deblurring.data.opening import open_pairs
 from examples.deblurring.data.pairs import count_scenes
@@ -120,13 +121,18 @@ def fetch(name: str, folder: Path, agrees: Callable[[], bool], *, progress: bool
     Raises:
         OSError: if the Hub cannot be reached or does not have the files, or the disk is too small.
         ValueError: for another name, if an archive is damaged or not to be trusted, or if pairs are missing.
+        NotADirectoryError: if there is a file in place of a folder.
     """
     if name in ELSEWHERE:
         raise ValueError(ELSEWHERE[name])
     if name not in SOURCES:
         raise ValueError(f"there is no source for {name!r}; choose from {', '.join(sorted(SOURCES | ELSEWHERE))}")
     source = SOURCES[name]
-    missing = [archive for archive in source.archives if not (folder / archive.folder).exists()]
+    folders = [folder / archive.folder for archive in source.archives]
+    _check_folders([folder, folder / ARCHIVES, *folders])
+    missing = [
+        archive for archive, path in zip(source.archives, folders, strict=True) if not path.exists() or is_empty(path)
+    ]
     if missing:
         _tell_sizes(source, missing, folder)
         if not agrees():
@@ -135,9 +141,20 @@ def fetch(name: str, folder: Path, agrees: Callable[[], bool], *, progress: bool
             unpack(_archive(source, archive, folder / ARCHIVES), folder / archive.folder, progress=progress)
         print(f"{folder / ARCHIVES} can be deleted")
     for dataset, split in source.opens:
-        scenes = count_scenes(open_pairs(dataset, folder / source.root, split).pairs)
+        try:
+            scenes = count_scenes(open_pairs(dataset, folder / source.root, split).pairs)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{error}. To fetch it anew, remove what is not whole of {named(folders)}, and run the same command"
+            ) from error
         print(f"{dataset} {split}: {sum(scenes.values())} pairs of {len(scenes)} scenes in {folder / source.root}")
     return True
+
+
+def _check_folders(paths: Sequence[Path]) -> None:
+    """Raise NotADirectoryError if there is something else than a folder at one of the paths."""
+    if file := next((path for path in paths if path.exists() and not path.is_dir()), None):
+        raise NotADirectoryError(f"{file} is no folder: remove it, or name another folder of data sets")
 
 
 def _tell_sizes(source: Source, archives: Sequence[Archive], folder: Path) -> None:
@@ -151,7 +168,8 @@ def _tell_sizes(source: Source, archives: Sequence[Archive], folder: Path) -> No
     copies = {name: 1 if (folder / ARCHIVES / name).exists() else 2 for name in sizes}
     needed = sum(copies[name] * (size or 0) for name, size in sizes.items())
     free = shutil.disk_usage(existing).free
-    print(f"takes about {needed / GB:.1f} GB, the archives included; {free / GB:.1f} GB are free in {existing}")
+    bound = "at least" if None in sizes.values() else "about"
+    print(f"takes {bound} {needed / GB:.1f} GB, the archives included; {free / GB:.1f} GB are free in {existing}")
     if needed > free:
         raise OSError(f"{existing} has too little room: {free / GB:.1f} of {needed / GB:.1f} GB; name another folder")
 

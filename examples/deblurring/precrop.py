@@ -1,6 +1,6 @@
 """Cuts the images of a data set into overlapping crops, from which networks are trained faster.
 
-    python -m examples.deblurring.precrop gopro datasets/GOPRO_Large datasets/GOPRO_Large_crops
+    python -m examples.deblurring.precrop gopro datasets/GOPRO_Large datasets/GOPRO_crops
 
 A training crop of 256 px then takes the decoding of 512 x 512 px, not of 1280 x 720. HINet and NAFNet were trained so:
 512 px each 256 px, the last ones flush with the right and the bottom border, which makes 8 crops of an image and 16,824
@@ -9,23 +9,28 @@ same command takes up an interrupted run.
 """
 
 import argparse
+import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from examples.deblurring.data.files import encode_png
-from examples.deblurring.data.opening import list_datasets, open_pairs, options_of
+from examples.deblurring.data.opening import list_datasets, open_pairs
+from examples.deblurring.data.options import key_values
 from examples.deblurring.data.pairs import PairedImages
 from tafm_loss._files import write_atomically
 from tafm_loss._images import read_header
+from tafm_loss._strict_json import read_object
+from tafm_loss._text import differences
 
 __all__ = ["crop_starts", "main", "write_crops"]
 
 SETTINGS_FILE = "precrop.json"
-USER_ERROR = 2
+USER_ERROR, INTERRUPTED = 2, 130
 
 
 def crop_starts(length: int, size: int, step: int) -> list[int]:
@@ -38,12 +43,21 @@ def crop_starts(length: int, size: int, step: int) -> list[int]:
     return starts if not starts or starts[-1] + size == length else [*starts, length - size]
 
 
-def write_crops(pairs: PairedImages, out: Path, *, size: int = 512, step: int = 256, progress: bool = True) -> int:
+def write_crops(
+    pairs: PairedImages,
+    out: Path,
+    source: Mapping[str, Any],
+    *,
+    size: int = 512,
+    step: int = 256,
+    progress: bool = True,
+) -> int:
     """Write the crops of all pairs to `out/{input,target}/NAME_sNNN.png`; crops that are there are kept.
 
     Args:
         pairs: what to cut.
         out: a new folder, or one that the same call has begun.
+        source: where the pairs come from, as JSON can hold it; crops of two sources are not mixed.
         size: px.
         step: px from one crop to the next.
         progress: whether to show a progress bar.
@@ -52,24 +66,30 @@ def write_crops(pairs: PairedImages, out: Path, *, size: int = 512, step: int = 
         How many pairs of crops there are.
 
     Raises:
+        FileExistsError: if `out` holds other files than crops.
         ValueError: if size or step make no sense, an image is smaller than a crop, or `out` holds crops of another
-            size, step or data set.
+            size, step, source or other pairs.
     """
     if not 1 <= step <= size:
         raise ValueError(f"the step must be from 1 px to the {size} px of a crop, or the image has gaps; got {step}")
-    _check_settings(out, {"size": size, "step": step, "pairs": [pair.name for pair in pairs.pairs]})
+    names = "\n".join(pair.name for pair in pairs.pairs)
+    numbers = {"size": size, "step": step, "pairs": len(pairs)}
+    _check_settings(out, {**source, **numbers, "names_sha256": hashlib.sha256(names.encode()).hexdigest()})
     written = 0
     for index, pair in enumerate(tqdm(pairs.pairs, disable=not progress, desc="crop", unit="pair")):
         (width, height), _ = read_header(pair.sharp)
-        corners = list(_corners(height, width, size, step))
-        if not corners:
+        # As the file holds it: an image that EXIF data turn has as many crops, elsewhere.
+        count = len(_corners(height, width, size, step))
+        if not count:
             raise ValueError(f"crops of {size} px do not fit into {pair.sharp} of {width} x {height} px")
         files = [
             tuple(out / half / f"{pair.name}_s{number:03}.png" for half in ("input", "target"))
-            for number in range(1, len(corners) + 1)
+            for number in range(1, count + 1)
         ]
         if not all(path.exists() for both in files for path in both):
             sample = pairs[index]
+            height, width = sample.sharp.shape[1:]
+            corners = _corners(height, width, size, step)
             for both, (top, left) in zip(files, corners, strict=True):
                 for path, image in zip(both, sample, strict=True):
                     write_atomically(path, encode_png(image[:, top : top + size, left : left + size]))
@@ -77,27 +97,34 @@ def write_crops(pairs: PairedImages, out: Path, *, size: int = 512, step: int = 
     return written
 
 
-def _corners(height: int, width: int, size: int, step: int) -> Iterator[tuple[int, int]]:
-    for top in crop_starts(height, size, step):
-        for left in crop_starts(width, size, step):
-            yield top, left
+def _corners(height: int, width: int, size: int, step: int) -> list[tuple[int, int]]:
+    return [(top, left) for top in crop_starts(height, size, step) for left in crop_starts(width, size, step)]
 
 
-def _check_settings(out: Path, settings: dict[str, object]) -> None:
-    """Raise ValueError if `out` holds other crops; make it otherwise."""
-    path, text = out / SETTINGS_FILE, json.dumps(settings, indent=1).encode()
-    if path.exists() and path.read_bytes() != text:
-        raise ValueError(
-            f"{out} holds crops of another size, step or data set: name another folder, or delete this one"
-        )
+def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
+    """Raise an error if `out` holds other crops, or what are no crops; make it otherwise."""
+    path, text = out / SETTINGS_FILE, json.dumps(settings, indent=1)
+    if path.exists():
+        try:
+            there = read_object(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read ({error}): name another folder, or delete this one") from error
+        if changed := differences(there, read_object(text)):
+            raise ValueError(
+                f"{out} holds crops made with other settings: {'; '.join(changed)}; name another folder, or delete "
+                "this one"
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} holds other files and no {SETTINGS_FILE}: name a new folder")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text.encode())
     for half in ("input", "target"):
-        (out / half).mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        write_atomically(path, text)
+        (out / half).mkdir(exist_ok=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, or 2 for a mistake of the user."""
+    """Run the command and return its exit code: 0, 2 for a mistake of the user, 130 if interrupted."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="precrop"
     )
@@ -107,17 +134,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", default="train", help="which part (default: %(default)s)")
     parser.add_argument("--size", type=int, default=512, metavar="PX", help="default: %(default)s")
     parser.add_argument("--step", type=int, default=256, metavar="PX", help="default: %(default)s")
-    parser.add_argument("--incomplete", action="store_true", help="take what is there of a published data set")
+    parser.add_argument(
+        "--dataset-options", nargs="+", default=[], metavar="KEY=VALUE", help="such as blur=blur_jpeg for reds"
+    )
+    parser.add_argument("--incomplete", action="store_true", help="the same as --dataset-options complete=False")
     options = parser.parse_args(arguments)
-    given = {"complete": False} if options.incomplete and "complete" in options_of(options.dataset) else {}
+    out = options.out / options.split
     try:
+        given = key_values([*options.dataset_options, *["complete=False"] * options.incomplete], "--dataset-options")
         pairs = open_pairs(options.dataset, options.root, options.split, **given)
         assert isinstance(pairs, PairedImages)
-        count = write_crops(pairs, options.out / options.split, size=options.size, step=options.step)
+        source = {
+            "dataset": options.dataset,
+            "root": str(options.root.resolve()),
+            "split": options.split,
+            "options": given,
+        }
+        count = write_crops(pairs, out, source, size=options.size, step=options.step)
     except (OSError, ValueError) as error:
         print(f"precrop: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
-    print(f"{count} crops of {len(pairs)} images in {options.out / options.split}")
+    except KeyboardInterrupt:
+        print("precrop: interrupted; the same command takes it up", file=sys.stderr)
+        return INTERRUPTED
+    print(f"{count} crops of {len(pairs)} images in {out}")
     return 0
 
 

@@ -8,6 +8,7 @@ Run it from the root of the repository. README.md beside this file lists the exp
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return _smoke(options) if options.smoke else _train(options)
+    except KeyboardInterrupt:
+        print("train: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"train: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
@@ -42,7 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/NAME_OF_CONFIG")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the experiment: training.steps=1000"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the experiment: training.steps=1000; after CONFIG",
     )
     parser.add_argument(
         "--smoke", action="store_true", help="two steps and an evaluation of each CONFIG (all) on generated images"
@@ -56,14 +65,16 @@ def _train(options: argparse.Namespace) -> int:
     (config,) = options.config
     experiment = load_experiment(config, options.set)
     out = options.out or Path("runs") / config.stem
-    if train(experiment, options.datasets, out, resume=options.resume):
-        print(f"trained: {out}")
-        return 0
-    print(f"interrupted: {out} holds the network so far, and --resume goes on", file=sys.stderr)
-    return INTERRUPTED
+    finished = train(experiment, options.datasets, out, resume=options.resume)
+    if os.environ.get("RANK", "0") == "0":  # the first of several processes speaks for all
+        told = f"trained: {out}" if finished else f"interrupted: {out} holds the network so far, and --resume goes on"
+        print(told, file=sys.stdout if finished else sys.stderr)
+    return 0 if finished else INTERRUPTED
 
 
 def _smoke(options: argparse.Namespace) -> int:
+    if options.out is not None or options.resume:
+        raise ValueError("--smoke keeps nothing: leave --out and --resume out")
     for config in options.config or sorted(CONFIGS.glob("*.yaml")):
         print(f"{config.stem}: {smoke(config, options.set)}", flush=True)
     return 0

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tafm_loss._files import write_atomically
 from tafm_loss._images import IMAGE_SUFFIXES, find_images, read_image
+from tafm_loss._text import differences
 from tafm_loss._version import __version__
 from tafm_loss.blur.kernels import KINDS, BlurKernels, blur_extent
 from tafm_loss.blur.noise import add_sensor_noise, check_noise
@@ -308,15 +309,9 @@ class _PairFolder:
             if self.path.exists() and any(self.path.iterdir()):
                 raise FileExistsError(f"{self.path} holds other files and no {SETTINGS_FILE}: name a new folder")
             return
-        there, now = _read_object(path), json.loads(self.made_with)
-        differences = [
-            f"{name} is {json.dumps(there.get(name))} there and {json.dumps(now.get(name))} now"
-            for name in {**there, **now}
-            if there.get(name) != now.get(name)
-        ]
-        if differences:
+        if changed := differences(_read_object(path), json.loads(self.made_with)):
             raise ValueError(
-                f"{self.path} holds pairs made with other settings: {'; '.join(differences)}; "
+                f"{self.path} holds pairs made with other settings: {'; '.join(changed)}; "
                 "name another folder, or delete this one"
             )
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tafm_loss._files import TEMPORARY_FILES, replacing, write_atomically
 
-__all__ = ["CHECKPOINT_FILE", "Checkpoint", "Progress"]
+__all__ = ["CHECKPOINT_FILE", "Checkpoint", "Progress", "warned"]
 
 CHECKPOINT_FILE = "checkpoint.pt"
 HISTORY_FILE = "history.jsonl"
@@ -68,14 +68,14 @@ class Checkpoint:
 
     def record(self, row: Mapping[str, float]) -> None:
         """Add a row to the history on disk."""
-        with _warned("the history", self.history_path), open(self.history_path, "a") as file:
+        with warned("the history", self.history_path), open(self.history_path, "a") as file:
             file.write(_line(row))
 
     def save(self, parts: Mapping[str, Any], progress: Progress) -> None:
         """Replace the checkpoint; where that fails it is warned about, and the one before is kept."""
         content = {name: part.state_dict() for name, part in parts.items()}
         content |= {"settings": self.settings, **vars(progress)}
-        with _warned(f"the checkpoint of step {progress.step}", self.path), replacing(self.path) as temporary:
+        with warned(f"the checkpoint of step {progress.step}", self.path), replacing(self.path) as temporary:
             torch.save(content, temporary)
 
     def load(self, parts: Mapping[str, Any], device: torch.device | str = "cpu") -> Progress:
@@ -107,7 +107,7 @@ class Checkpoint:
 
 
 @contextlib.contextmanager
-def _warned(what: str, path: Path) -> Iterator[None]:
+def warned(what: str, path: Path) -> Iterator[None]:
     """Turn a failed writing into a warning: a full disk must not end a long run."""
     try:
         yield

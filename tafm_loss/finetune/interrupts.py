@@ -11,7 +11,7 @@ __all__ = ["interrupts"]
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[threading.Event]:
-    """Give an event that the first Ctrl-C sets, so that a step is never torn; the second one interrupts as usual."""
+    """Give an event that the first Ctrl-C or SIGTERM sets, so that a step is never torn; the second acts as usual."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -19,10 +19,14 @@ def interrupts() -> Iterator[threading.Event]:
 
     def note(number: int, frame: Any) -> None:
         event.set()
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    before = signal.signal(signal.SIGINT, note)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield event
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 
 from tqdm.auto import tqdm
 
-__all__ = ["unpack"]
+__all__ = ["is_empty", "unpack"]
 
-DAMAGE = (zipfile.BadZipFile, tarfile.ReadError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError)
+DAMAGE = (zipfile.BadZipFile, tarfile.ReadError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError, KeyError)
 BLOCK_BYTES = 1 << 20
 
 
@@ -24,17 +24,20 @@ def unpack(archive: Path, folder: Path, *, progress: bool = True) -> None:
     Folders that the archive puts around its contents are left out where they are called as one in the path of
     `folder`: train/train_sharp/000 becomes 000 in REDS/train/train_sharp.
 
+    An empty folder is taken as none.
+
     Args:
         archive: a ZIP file, or a TAR file with any compression.
-        folder: which must not exist.
+        folder: which must not exist, or be empty.
         progress: whether to show a progress bar.
 
     Raises:
         FileExistsError: if there is such a folder.
         OSError: if it cannot be written.
-        ValueError: if the archive is damaged, is larger than the free disk, or has a path that leads out of the folder.
+        ValueError: if the archive is damaged, encrypted, without a file or larger than the free disk, or has a path
+            that leads out of the folder.
     """
-    if folder.exists():
+    if folder.exists() and not is_empty(folder):
         raise FileExistsError(f"{folder} is there already: remove it, or name another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     # The same name each time, so that what an interruption leaves is cleared away by the next call.
@@ -48,9 +51,22 @@ def unpack(archive: Path, folder: Path, *, progress: bool = True) -> None:
                 pass
         except DAMAGE as error:
             raise ValueError(f"{archive} is damaged ({error}): remove it, and fetch it anew") from error
+        except RuntimeError as error:
+            raise ValueError(
+                f"{archive} cannot be unpacked here ({error}): unpack it to {folder} with another program"
+            ) from error
+        if not any(path.is_file() for path in temporary.rglob("*")):
+            raise ValueError(f"{archive} holds no file: remove it, and fetch it anew")
+        if folder.exists():
+            folder.rmdir()
         _content(temporary, folder.parts).rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_empty(path: Path) -> bool:
+    """Return whether a path is a folder that holds nothing."""
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _unzip(archive: Path, folder: Path) -> Iterator[str]:

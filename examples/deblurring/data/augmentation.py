@@ -6,7 +6,7 @@ from torch import Tensor
 from examples.deblurring.data.pairs import PairSample
 from tafm_loss._images import LUMA
 
-__all__ = ["AUGMENTATIONS", "random_crop"]
+__all__ = ["AUGMENTATIONS", "check_augmentation", "random_crop"]
 
 # What an image is turned by, each as likely as the others: quarter turns anticlockwise, and 4 more for a left-right
 # flip before. 0 leaves it as it is.
@@ -46,8 +46,7 @@ def random_crop(
     Raises:
         ValueError: if the images are smaller than the crop, or there is no such augmentation.
     """
-    if augmentation not in AUGMENTATIONS:
-        raise ValueError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {augmentation!r}")
+    check_augmentation(augmentation)
     height, width = sample.sharp.shape[-2:]
     if not 1 <= size <= min(height, width):
         raise ValueError(f"crops of {size} px do not fit into {name} of {width} x {height} px")
@@ -60,6 +59,12 @@ def random_crop(
         factor = LEAST_SATURATION + (MOST_SATURATION - LEAST_SATURATION) * share
         images = [_saturated(image, factor) for image in images]
     return PairSample(*(image.contiguous() for image in images))
+
+
+def check_augmentation(name: str) -> None:
+    """Raise ValueError for an augmentation that `random_crop` does not know."""
+    if name not in AUGMENTATIONS:
+        raise ValueError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {name!r}")
 
 
 def _draw(below: int, generator: torch.Generator) -> int:

@@ -52,12 +52,15 @@ def images_below(folder: Path) -> dict[str, Path]:
 
     Raises:
         NotADirectoryError: if there is no such folder.
-        ValueError: if it holds no image, or two that differ in their suffix alone.
+        ValueError: if it holds no image, two that differ in their suffix alone, or what is called so and is no file.
     """
     found: dict[str, Path] = {}
     for path in find_images(existing_folder(folder)):
         if path.name.startswith("."):
             continue
+        # To open a pipe would wait for ever.
+        if not path.is_file():
+            raise ValueError(f"{path} is called as an image, but it is no file, nor a link to one: remove it")
         key = path.relative_to(folder).with_suffix("").as_posix()
         if key in found:
             raise ValueError(f"{found[key]} and {path.name} differ in their suffix alone: remove one of them")

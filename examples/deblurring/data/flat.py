@@ -10,7 +10,7 @@ __all__ = ["flat_pairs", "scene_of"]
 
 FORMS = (("input", "target"), ("blur", "sharp"))
 # What `precrop` adds to the name of an image.
-CROP_NUMBER = re.compile(r"_s\d{3}$")
+CROP_NUMBER = re.compile(r"_s\d{3,}$")
 IMAGE_NUMBER = re.compile(r"[-_][^-_]*$")
 
 

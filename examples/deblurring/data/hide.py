@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from examples.deblurring.data.files import existing_folder, images_below, named, natural_key
-from examples.deblurring.data.pairs import Pair
+from examples.deblurring.data.pairs import INCOMPLETE, Pair
 
 __all__ = ["hide_pairs"]
 
@@ -27,14 +27,18 @@ def hide_pairs(root: Path, split: str, *, complete: bool = True) -> list[Pair]:
 
     Raises:
         NotADirectoryError: if a folder is missing.
-        ValueError: if sharp images or pairs are missing, or a name does not say its recording; for another split.
+        ValueError: if sharp images or pairs are missing, two blurred ones are called the same, or a name does not say
+            its recording; for another split.
     """
     if split not in FOLDERS:
         raise ValueError(f"split must be one of {', '.join(FOLDERS)}, got {split!r}")
     sharp = images_below(existing_folder(root, "GT"))
-    blurred = {
-        name: path for folder in FOLDERS[split] for name, path in images_below(existing_folder(root, folder)).items()
-    }
+    blurred: dict[str, Path] = {}
+    for folder in FOLDERS[split]:
+        for name, path in images_below(existing_folder(root, folder)).items():
+            if name in blurred:
+                raise ValueError(f"{blurred[name]} and {path} have one name, for which there is one sharp image only")
+            blurred[name] = path
     targets = {name: sharp.get(name, sharp.get(name.removesuffix(".MP4"))) for name in blurred}
     if single := [blurred[name] for name, target in targets.items() if target is None]:
         raise ValueError(
@@ -44,7 +48,7 @@ def hide_pairs(root: Path, split: str, *, complete: bool = True) -> list[Pair]:
     if complete and len(blurred) != COUNTS[split]:
         raise ValueError(
             f"HIDE {split} in {root}: {len(blurred)} pairs, expected {COUNTS[split]}; restore them, or take what is "
-            "there with complete=False"
+            f"there {INCOMPLETE}"
         )
     pairs = [Pair(blurred[name], target, _recording(blurred[name]), name) for name, target in targets.items() if target]
     return sorted(pairs, key=lambda pair: (natural_key(pair.scene), natural_key(pair.name)))

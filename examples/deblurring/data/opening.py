@@ -59,13 +59,15 @@ def open_pairs(dataset: str, root: str | Path, split: str, **options: Any) -> Pa
 
     Raises:
         OSError: if a folder or file is missing.
-        ValueError: for an unknown name or option, and for what the data set lacks.
+        ValueError: for an unknown name or option, for a `complete` that is no bool, and for what the data set lacks.
     """
     known = options_of(dataset)
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(
             f"the data set {dataset} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}"
         )
+    if not isinstance(options.get("complete", True), bool):
+        raise ValueError(f"complete must be True or False, got {options['complete']!r}")
     root = Path(root)
     if dataset == "synthetic":
         return SyntheticPairs(split_folder(root, split), **options)

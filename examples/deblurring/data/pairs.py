@@ -11,14 +11,26 @@ from torch.utils.data import Dataset
 from examples.deblurring.data.files import named
 from tafm_loss._images import read_pixels
 
-__all__ = ["Pair", "PairDataset", "PairName", "PairSample", "PairedImages", "check_counts", "count_scenes"]
+__all__ = [
+    "INCOMPLETE",
+    "Pair",
+    "PairDataset",
+    "PairName",
+    "PairSample",
+    "PairedImages",
+    "check_counts",
+    "count_scenes",
+]
+
+# The advice where a published set is not all there, as Python and the commands understand it.
+INCOMPLETE = "with complete=False (in a command: --dataset-options complete=False)"
 
 
 class PairName(Protocol):
     """How a pair is called in tables and on disk.
 
     `scene` is what it shares with other pairs, such as the video it comes from: splits and intervals go by scenes.
-    `name` is its own in the data set, and can be the name of a file.
+    `name` is its own in the data set, and can be the name of a file. `sharp` is the file of the sharp image.
     """
 
     @property
@@ -26,6 +38,9 @@ class PairName(Protocol):
 
     @property
     def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def sharp(self) -> Path: ...  # noqa: D102
 
 
 class Pair(NamedTuple):
@@ -119,6 +134,5 @@ def check_counts(title: str, found: Mapping[str, int], expected: Mapping[str, in
     differences += [f"scene {scene} is none of the published ones" for scene in found if scene not in expected]
     if differences:
         raise ValueError(
-            f"{title} is not the published set: {named(differences)}; restore it, or take what is there with "
-            "complete=False"
+            f"{title} is not the published set: {named(differences)}; restore it, or take what is there {INCOMPLETE}"
         )

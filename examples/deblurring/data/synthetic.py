@@ -1,6 +1,7 @@
 """Pairs made of sharp photographs, blurred by a camera's shake when they are asked for."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -143,7 +144,12 @@ class SyntheticPairs(PairDataset):
 
 def _middle_and_jitter(extents: Sequence[float]) -> tuple[float, float]:
     """Return what a `BlurSynthesizer` takes for extents that are uniform between two bounds."""
-    if isinstance(extents, str) or len(extents) != 2 or not 0 < extents[0] <= extents[1]:
-        raise ValueError(f"extents must be the least and the largest in px, above 0, got {extents!r}")
+    two_numbers = isinstance(extents, Sequence) and len(extents) == 2 and all(map(_is_number, extents))
+    if not two_numbers or not 0 < extents[0] <= extents[1]:
+        raise ValueError(f"extents must be the least and the largest in px, above 0, such as [3, 13]; got {extents!r}")
     low, high = extents
     return (low + high) / 2, (high - low) / (high + low)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

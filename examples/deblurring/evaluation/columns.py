@@ -4,11 +4,14 @@ from typing import NamedTuple
 
 from examples.deblurring.evaluation.metrics import METRICS
 
-__all__ = ["ECC_FAILED", "GAIN", "Column", "column_of"]
+__all__ = ["ECC_FAILED", "GAIN", "INPUT_PSNR", "UNSHOWN", "Column", "column_of"]
 
 ECC_FAILED = "ecc_failed"
-# Measured of every result, beside what is asked for: pictures are chosen by it.
+# Measured of every result, beside what is asked for: pictures are chosen by the one, the other tells images apart.
 GAIN = "psnr_gain"
+INPUT_PSNR = "psnr_input"
+# In no table: counted in words, and the same for all methods.
+UNSHOWN = (ECC_FAILED, INPUT_PSNR)
 
 # For SSIM with the variant: one pair of images has .96 by one and .98 by another.
 TITLES = {

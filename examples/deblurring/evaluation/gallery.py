@@ -20,22 +20,25 @@ PLACE = (
 )
 
 
-def make_gallery(results: Mapping[str, Result], gains: Tensor, device: torch.device) -> list[Example]:
-    """Return crops of the images with the greatest, the median and the least gain, of all methods.
+def make_gallery(
+    results: Mapping[str, Result], values: Tensor, device: torch.device, *, quantity: str = "gain"
+) -> list[Example]:
+    """Return crops of the images with the greatest, the median and the least of some values, of all methods.
 
     Restored images that were saved are read; others are restored once more.
 
     Args:
         results: by label, on the same images; those of the input are left out, for it is shown in any case.
-        gains: what the images are chosen by, in the order of the first result's rows.
+        values: what the images are chosen by, in the order of the first result's rows.
         device: where images are restored.
+        quantity: what the values are of, in a word.
 
     Raises:
         OSError: if data or weights are gone.
         ValueError: if they have changed.
     """
     first = next(iter(results.values()))
-    chosen = {first.rows.names[index]: which for index, which in choose(gains).items()}
+    chosen = {first.rows.names[index]: which for index, which in choose(values, quantity).items()}
     samples = _read(first, list(chosen))
     restored = {
         label: _restored(result, samples, device)

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from tafm_loss._images import check_images, check_unit_range
 
-__all__ = ["ENSEMBLES", "restore"]
+__all__ = ["ENSEMBLES", "check_protocol", "restore"]
 
 ENSEMBLES = (1, 4, 8)
 
@@ -54,7 +55,7 @@ def restore(
             `tile` by 16 or more.
         grid: the size in px of crops that are spread evenly over the image and overlap where they must; outputs are
             averaged. 256 is the protocol of HINet (Chen et al., CVPRW 2021): 3 x 5 crops of 720 x 1280 px, every 232
-            and 256 px. None for the full image.
+            and 256 px. None for the full image, which is also what an image no larger than a crop is (with a warning).
 
     Raises:
         TypeError: if the network has no `multiple`, or returns no list.
@@ -62,15 +63,16 @@ def restore(
     """
     check_images(images, "images")
     check_unit_range(images, "images")
-    _check_network(network)
-    if ensemble not in ENSEMBLES:
-        raise ValueError(f"ensemble must be one of {', '.join(map(str, ENSEMBLES))}, got {ensemble!r}")
+    check_protocol(network, ensemble=ensemble, tile=tile, overlap=overlap, grid=grid)
     forward = _chosen(network, tile, overlap, grid)
     turned = [_turn_back(forward(_turn(images, *turn)), *turn) for turn in TURNS[:ensemble]]
     return torch.stack(turned).mean(0).clamp(0, 1)
 
 
-def _check_network(network: nn.Module) -> None:
+def check_protocol(
+    network: nn.Module, *, ensemble: int = 1, tile: int | None = None, overlap: int = 64, grid: int | None = None
+) -> None:
+    """Raise what `restore` raises for a network and arguments, whatever the images."""
     if network.training:
         raise ValueError("the network is in training mode; call network.eval() first")
     multiple = getattr(network, "multiple", None)
@@ -79,23 +81,29 @@ def _check_network(network: nn.Module) -> None:
             f"{type(network).__name__} must have a positive integer attribute `multiple`, got {multiple!r}; "
             "it says what H and W must be multiples of"
         )
+    if ensemble not in ENSEMBLES:
+        raise ValueError(f"ensemble must be one of {', '.join(map(str, ENSEMBLES))}, got {ensemble!r}")
+    if tile is not None and grid is not None:
+        raise ValueError(f"give tile or grid, not both, got tile={tile} and grid={grid}")
+    if grid is not None and grid < 1:
+        raise ValueError(f"grid must be at least 1 px, got {grid}")
+    alignment = _alignment(network)
+    if tile is not None and (overlap < 0 or tile % alignment or tile < 2 * overlap + alignment):
+        raise ValueError(
+            f"tile must be a multiple of {alignment} px and at least 2 x overlap + {alignment}, "
+            f"got tile={tile} and overlap={overlap}"
+        )
+
+
+def _alignment(network: nn.Module) -> int:
+    return math.lcm(TILE_ALIGNMENT, network.multiple)  # type: ignore[arg-type]
 
 
 def _chosen(network: nn.Module, tile: int | None, overlap: int, grid: int | None) -> Callable[[Tensor], Tensor]:
-    if tile is not None and grid is not None:
-        raise ValueError(f"give tile or grid, not both, got tile={tile} and grid={grid}")
     if grid is not None:
-        if grid < 1:
-            raise ValueError(f"grid must be at least 1 px, got {grid}")
         return functools.partial(_gridded, network, grid=grid)
     if tile is not None:
-        alignment = math.lcm(TILE_ALIGNMENT, network.multiple)  # type: ignore[arg-type]
-        if overlap < 0 or tile % alignment or tile < 2 * overlap + alignment:
-            raise ValueError(
-                f"tile must be a multiple of {alignment} px and at least 2 x overlap + {alignment}, "
-                f"got tile={tile} and overlap={overlap}"
-            )
-        return functools.partial(_tiled, network, tile=tile, overlap=overlap, alignment=alignment)
+        return functools.partial(_tiled, network, tile=tile, overlap=overlap, alignment=_alignment(network))
     return functools.partial(_full, network)
 
 
@@ -158,6 +166,8 @@ def _spans(size: int, tile: int, overlap: int, alignment: int) -> list[tuple[int
 
 
 def _gridded(network: nn.Module, images: Tensor, *, grid: int) -> Tensor:
+    if grid >= max(images.shape[-2:]):
+        warnings.warn(f"images no larger than the grid's {grid} px are seen whole, as without a grid", stacklevel=2)
     total = torch.zeros_like(images)
     times = torch.zeros_like(images[:1, :1])
     for top, left in itertools.product(*(_grid_starts(size, grid) for size in images.shape[-2:])):

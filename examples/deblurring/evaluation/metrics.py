@@ -212,7 +212,9 @@ METRICS: dict[str, Metric] = {
     "psnr": Metric(_batched(psnr), True, "dB", True, "PSNR of RGB, not rounded"),
     "psnr_uint8": Metric(_batched(_psnr_8_bits), True, "dB", True, "PSNR of RGB, both images rounded to 8 bits"),
     "ssim": Metric(_batched(ssim), True, "", True, "SSIM, Gaussian window of 11 px, whole windows, mean of RGB"),
-    "ssim_3d": Metric(_batched(ssim_3d), True, "", True, "SSIM of MATLAB for H x W x 3 (3-D Gaussian), 8 bits"),
+    "ssim_3d": Metric(
+        _batched(ssim_3d), True, "", True, "SSIM of MATLAB for H x W x 3 (3-D Gaussian), both rounded to 8 bits"
+    ),
     "ssim_y": Metric(_batched(ssim_luma), True, "", True, "SSIM, Gaussian window of 11 px, whole windows, luma"),
     "ssim_uniform": Metric(_batched(ssim_uniform), True, "", True, "SSIM, uniform window of 7 px, mean of RGB"),
     "gmsd": Metric(_batched(gmsd), False, "", True, "GMSD"),
@@ -221,7 +223,7 @@ METRICS: dict[str, Metric] = {
     "fsim": Metric(_piq("fsim"), True, "", True, "FSIM with colour (FSIMc), by piq"),
     "lpips": Metric(_load_lpips, False, "", True, "LPIPS 0.1 with AlexNet, full image, by torchmetrics"),
     "dists": Metric(_load_dists, False, "", True, "DISTS, full image, by torchmetrics"),
-    "niqe": Metric(_load_niqe, False, "", False, "NIQE of the restored image"),
+    "niqe": Metric(_load_niqe, False, "", False, "NIQE of the restored image, its luma rounded to 8 bits"),
     "sharpness_kept": Metric(
         _batched(sharpness_kept), None, "", True, "gradient energy relative to the sharp image; 1 is as sharp"
     ),

@@ -43,11 +43,11 @@ def render_page(title: str, tables: Sequence[Table], rule: str, examples: Sequen
     Args:
         title: of the page.
         tables: above the pictures.
-        rule: how the images were chosen, and where the crops are.
-        examples: what is shown of them; none leaves the pictures out.
+        rule: how the images were chosen, and where the crops are; or why there is none. "" leaves the pictures out.
+        examples: what is shown of them.
     """
     parts = [f"<h1>{html.escape(title)}</h1>", *map(as_html, tables)]
-    if examples:
+    if rule:
         parts += ["<h2>Crops</h2>", f'<p class="notes">{html.escape(rule)}</p>', *map(_example, examples)]
     body = "\n".join(parts)
     return (

@@ -29,17 +29,18 @@ class Example(NamedTuple):
     panels: list[Panel]
 
 
-def choose(gains: Tensor) -> dict[int, str]:
-    """Return the images with the greatest, the median and the least gain, as {index: which it is}.
+def choose(values: Tensor, quantity: str = "gain") -> dict[int, str]:
+    """Return the images with the greatest, the median and the least value, as {index: which it is}.
 
     Args:
-        gains: (N,); NaN, which is the difference of two infinite values, counts as 0.
+        values: (N,); NaN, which is the difference of two infinite values, counts as 0.
+        quantity: what the values are of, in a word.
     """
-    order = gains.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf).argsort(stable=True).tolist()
-    places = {"greatest gain": order[-1], "median gain": order[len(order) // 2], "least gain": order[0]}
+    order = values.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf).argsort(stable=True).tolist()
+    places = {"greatest": order[-1], "median": order[len(order) // 2], "least": order[0]}
     chosen: dict[int, str] = {}
     for which, index in places.items():
-        chosen.setdefault(index, which)
+        chosen.setdefault(index, f"{which} {quantity}")
     return chosen
 
 
@@ -56,7 +57,8 @@ def make_example(heading: str, blurred: Tensor, restored: dict[str, Tensor], sha
     place = (..., slice(top, top + CROP_SIZE), slice(left, left + CROP_SIZE))
     panels = [
         Panel(label, pixels[place], f"crop {_decibels(pixels[place], sharp[place])}, image {_decibels(pixels, sharp)}")
-        for label, pixels in {"input": blurred, **restored}.items()
+        # A list, for a method may be called "input" too.
+        for label, pixels in [("input", blurred), *restored.items()]
     ]
     return Example(heading, [*panels, Panel("sharp", sharp[place], "the target")])
 

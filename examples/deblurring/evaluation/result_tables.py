@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from examples.deblurring.evaluation.columns import ECC_FAILED, GAIN, column_of
+from examples.deblurring.evaluation.columns import ECC_FAILED, GAIN, UNSHOWN, column_of
 from examples.deblurring.evaluation.statistics import CONFIDENCE, RESAMPLES, Difference
 from examples.deblurring.evaluation.summary import Summary
 from examples.deblurring.evaluation.tables import NOTHING, Cell, Table, format_number
@@ -16,6 +16,8 @@ __all__ = ["difference_table", "method_table", "result_table", "scene_table"]
 
 INTERVAL = f"{CONFIDENCE:.0%} interval"
 SMALLEST_P = 1e-4
+# Of fewer scenes, the percentile bootstrap is clearly too narrow.
+FEW_SCENES = 10
 
 Row = list[Cell]
 
@@ -55,7 +57,13 @@ def method_table(summaries: Mapping[str, Summary], notes: Sequence[str] = ()) ->
     for index, column in enumerate(columns, start=1):
         _mark_best(rows, index, [_value(summary, summary.mean, column) for summary in summaries.values()], column)
     some = next(iter(summaries.values()))
-    about = [f"Mean over {_size(some)}.", _definitions(columns), *notes, *_remarks(summaries)]
+    about = [
+        f"Mean over {_size(some)}.",
+        _definitions(columns),
+        *notes,
+        *_lacking(summaries, columns),
+        *_remarks(summaries),
+    ]
     return Table("Methods", ["", *_headings(columns)], rows, about)
 
 
@@ -66,9 +74,10 @@ def difference_table(first: str, differences: Mapping[str, Mapping[str, Differen
         first: the label of that method.
         differences: {label of another method: {column: difference}}, their p-values adjusted.
     """
-    columns = list(dict.fromkeys(column for found in differences.values() for column in found if column != ECC_FAILED))
-    if "psnr" in columns:
-        columns.remove(GAIN)  # the input's PSNR, which it is less, is the same for both
+    columns = list(dict.fromkeys(column for found in differences.values() for column in found if column not in UNSHOWN))
+    if all("psnr" in found for found in differences.values()):
+        # The input's PSNR, which it is less, is the same for both.
+        columns = [column for column in columns if column != GAIN]
     rows = [
         _difference_row(label, column, found[column])
         for column in columns
@@ -83,7 +92,7 @@ def difference_table(first: str, differences: Mapping[str, Mapping[str, Differen
     ]
     return Table(
         f"Differences from {first}",
-        ["", "metric", "difference", INTERVAL, "p", "p after Holm", "scenes above 0"],
+        ["", "metric", "difference", INTERVAL, "p", "p after Holm", "scenes better"],
         rows,
         about,
     )
@@ -91,23 +100,25 @@ def difference_table(first: str, differences: Mapping[str, Mapping[str, Differen
 
 def _difference_row(label: str, column: str, difference: Difference) -> Row:
     # A digit more than the values have: what a loss changes is about as large as their last one.
-    digits = column_of(column).digits + 1
+    shown = column_of(column)
+    digits = shown.digits + 1
+    better = {1: difference.scenes_above, -1: difference.scenes_below}.get(shown.better)
     texts = (
         label,
-        column_of(column).heading,
+        shown.heading,
         format_number(difference.mean, digits, sign=True),
         _interval_text(difference.interval, digits, sign=True),
         _p_text(difference.p),
         _p_text(difference.p_holm),
-        f"{difference.scenes_above} of {difference.scenes}",
+        NOTHING if better is None else f"{better} of {difference.scenes}",
     )
     return [Cell(text) for text in texts]
 
 
 def _columns(summaries: Iterable[Summary]) -> list[str]:
-    """The columns that any method has, without those that are counts."""
+    """The columns that any method has and a table shows."""
     return list(
-        dict.fromkeys(column for summary in summaries for column in summary.rows.columns if column != ECC_FAILED)
+        dict.fromkeys(column for summary in summaries for column in summary.rows.columns if column not in UNSHOWN)
     )
 
 
@@ -118,7 +129,7 @@ def _headings(columns: Iterable[str]) -> list[str]:
 def _definitions(columns: Iterable[str]) -> str:
     shown = [column_of(column) for column in columns]
     texts = [f"{column.title}: {column.description}" for column in shown if column.description != column.title]
-    return f"{'; '.join(texts)}."
+    return f"{'; '.join(texts)}. Restored images are not rounded, unless that is said."
 
 
 def _value(summary: Summary, values: Tensor, column: str) -> float | None:
@@ -167,15 +178,30 @@ def _mark_best(rows: list[Row], index: int, values: Sequence[float | None], colu
 def _interval_note(scenes: int) -> str:
     if scenes < 2:
         return "One scene only: no interval, for its mean does not say how the mean of another scene would differ."
-    return f"{INTERVAL}: bootstrap over the {scenes} scenes, with all their images, {RESAMPLES:,} resamples."
+    how = f"{INTERVAL}: bootstrap over the {scenes} scenes, with all their images, {RESAMPLES:,} resamples."
+    return f"{how} Of fewer than {FEW_SCENES} scenes, it is too narrow." if scenes < FEW_SCENES else how
 
 
 def _p_note(some: Difference) -> str:
     how = "all patterns of signs" if some.exact else f"{RESAMPLES:,} random patterns of signs"
     return (
         f"p: sign-flip test over the scenes, two-sided, {how}; adjusted for the number of methods, in each metric, by "
-        "Holm's method."
+        "Holm's method. Intervals and p tell how these weights would do on other scenes; they do not tell what another "
+        "training, from another seed, would come to."
     )
+
+
+def _lacking(summaries: Mapping[str, Summary], columns: Iterable[str]) -> list[str]:
+    """Say which metrics not all methods have."""
+    without = {
+        column: [label for label, summary in summaries.items() if column not in summary.rows.columns]
+        for column in columns
+    }
+    return [
+        f"{column_of(column).title} was not measured of {', '.join(labels)}."
+        for column, labels in without.items()
+        if labels
+    ]
 
 
 def _remarks(summaries: Mapping[str, Summary]) -> list[str]:
@@ -184,9 +210,9 @@ def _remarks(summaries: Mapping[str, Summary]) -> list[str]:
     for label, summary in summaries.items():
         for column in summary.rows.columns:
             values = summary.rows.column(column)
-            if column == ECC_FAILED:
-                if failed := int(values.sum()):
-                    remarks.append(f"{label}: ECC did not converge on {count(failed, 'image')}, measured unaligned.")
+            if column == ECC_FAILED and (failed := int(values.sum())):
+                remarks.append(f"{label}: ECC did not converge on {count(failed, 'image')}, measured unaligned.")
+            if column in UNSHOWN:
                 continue
             title = column_of(column).title
             if infinite := int(values.isinf().sum()):

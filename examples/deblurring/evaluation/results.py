@@ -1,11 +1,13 @@
 """A finished evaluation: what it was of, and what came out."""
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from examples.deblurring.data.opening import open_pairs
 from examples.deblurring.data.pairs import PairDataset
+from examples.deblurring.evaluation.columns import INPUT_PSNR
 from examples.deblurring.evaluation.rows import ROWS_FILE, ImageRows, read_rows
 from examples.deblurring.evaluation.settings import Settings, read_settings
 from examples.deblurring.evaluation.summary import Summary, as_json
@@ -35,10 +37,28 @@ class Result(NamedTuple):
     missing: dict[str, str]
     images_in_set: int
 
+    @property
+    def label(self) -> str:
+        """What the method is called: as the folder is."""
+        return self.folder.resolve().name
+
 
 def open_data(settings: Settings) -> PairDataset:
-    """Return the images that are evaluated, and those beyond the limit."""
-    return open_pairs(settings.dataset, Path(settings.root), settings.split, **settings.dataset_options)
+    """Return the images that are evaluated, and those beyond the limit.
+
+    Raises:
+        OSError: if a folder or file is missing.
+        ValueError: if the options or the data set are not what they should be, or a name has control characters.
+    """
+    try:
+        pairs = open_pairs(settings.dataset, Path(settings.root), settings.split, **settings.dataset_options)
+    except TypeError as error:
+        raise ValueError(f"the options {settings.dataset_options} do not suit {settings.dataset}: {error}") from error
+    for pair in pairs.pairs:
+        # A table of lines has no room for them, nor for what is no text (Cs).
+        if any(unicodedata.category(mark) in {"Cc", "Cs"} for mark in pair.name + pair.scene):
+            raise ValueError(f"the name {pair.name!r} has characters that no table can hold: rename the file")
+    return pairs
 
 
 def write_summary(result: Result, summary: Summary, **more: Any) -> None:
@@ -59,7 +79,7 @@ def read_result(folder: Path) -> Result:
 
     Raises:
         FileNotFoundError: if there is none, or the evaluation has not come to its end.
-        ValueError: if a file cannot be read.
+        ValueError: if a file cannot be read, or comes from another version of this program.
     """
     settings = read_settings(folder)
     path = folder / SUMMARY_FILE
@@ -72,7 +92,10 @@ def read_result(folder: Path) -> Result:
         ) from error
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read ({error!r}): give the command of the evaluation again") from error
-    return Result(folder, settings, read_rows(folder / ROWS_FILE), missing, images_in_set)
+    rows = read_rows(folder / ROWS_FILE)
+    if INPUT_PSNR not in rows.columns:
+        raise ValueError(f"{folder / ROWS_FILE} has no column {INPUT_PSNR}, as all have now: evaluate it anew")
+    return Result(folder, settings, rows, missing, images_in_set)
 
 
 def describe(result: Result) -> str:
@@ -83,17 +106,17 @@ def describe(result: Result) -> str:
         data += f", only the first {len(result.rows.names)} of {result.images_in_set} images"
     network = settings.network
     if network is None:
-        return f"The blurred images of {data}."
+        return f"The blurred images of {data}; tafm-loss {settings.version}."
     how = [
         f"{network.name}{_options(network.options)}",
-        f"weights {Path(network.weights).name}, sha256 {network.sha256[:HASH_DIGITS]}",
-        *(["local statistics (TLC)"] if network.tlc else []),
+        f"weights {'/'.join(Path(network.weights).parts[-2:])}, sha256 {network.sha256[:HASH_DIGITS]}",
+        *([f"local statistics (TLC) of {network.tlc} px"] if network.tlc else []),
         *([f"self-ensemble of {network.ensemble}"] if network.ensemble > 1 else []),
         *([f"tiles of {network.tile} px, {network.overlap} px overlap"] if network.tile else []),
-        *([f"grid of {network.grid} px"] if network.grid else []),
+        *([f"grid of {network.grid} px (images no larger are seen whole)"] if network.grid else []),
         *(["full image"] if not network.tile and not network.grid else []),
     ]
-    return f"{data}: {', '.join(how)}."
+    return f"{data}: {', '.join(how)}; tafm-loss {settings.version}."
 
 
 def _options(options: dict[str, Any]) -> str:

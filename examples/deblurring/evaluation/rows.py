@@ -109,6 +109,8 @@ def _read_lines(path: Path) -> Lines:
         # In bytes, for half a line may end within a character.
         whole = path.read_bytes().rpartition(b"\n")[0].decode()
         lines = list(csv.reader(io.StringIO(whole, newline=""), strict=True))
+        # Equal lines come of two processes that wrote at once, where folders cannot be locked.
+        lines = [list(line) for line in dict.fromkeys(map(tuple, lines))]
         _check(lines)
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read as a table of images ({error}): delete it to start anew") from error
@@ -123,7 +125,7 @@ def _check(lines: Lines) -> None:
         if len(line) != len(lines[0]):
             raise ValueError(f"line {number} has {len(line)} cells, expected {len(lines[0])}")
         if line[0] in seen:
-            raise ValueError(f"line {number}: the image {line[0]} comes twice")
+            raise ValueError(f"line {number}: the image {line[0]} comes twice, with other values")
         seen.add(line[0])
         for cell in line[len(KEYS) :]:
             float(cell)

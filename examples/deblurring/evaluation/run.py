@@ -10,14 +10,15 @@ from tqdm.auto import tqdm
 
 from examples.deblurring.data.files import encode_png
 from examples.deblurring.data.pairs import PairDataset
-from examples.deblurring.evaluation.columns import ECC_FAILED, GAIN
+from examples.deblurring.evaluation.columns import ECC_FAILED, GAIN, INPUT_PSNR
 from examples.deblurring.evaluation.gallery import PLACE, SAVED_IMAGES, make_gallery
+from examples.deblurring.evaluation.lock import writing_alone
 from examples.deblurring.evaluation.methods import Method, open_method
 from examples.deblurring.evaluation.metrics import Measurement
 from examples.deblurring.evaluation.page import render_page
 from examples.deblurring.evaluation.pictures import as_pixels
 from examples.deblurring.evaluation.result_tables import result_table, scene_table
-from examples.deblurring.evaluation.results import Result, describe, open_data, write_summary
+from examples.deblurring.evaluation.results import SUMMARY_FILE, Result, describe, open_data, write_summary
 from examples.deblurring.evaluation.rows import ROWS_FILE, RowFile, read_rows
 from examples.deblurring.evaluation.settings import Settings, claim
 from examples.deblurring.evaluation.summary import summarise
@@ -27,8 +28,6 @@ from tafm_loss._metrics import psnr
 from tafm_loss.finetune.prefetch import prefetch
 
 __all__ = ["evaluate"]
-
-RULE = "The images with the greatest, the median and the least gain in PSNR over the input."
 
 
 def evaluate(settings: Settings, folder: Path, *, device: torch.device, progress: bool = True) -> Table:
@@ -44,6 +43,7 @@ def evaluate(settings: Settings, folder: Path, *, device: torch.device, progress
         progress: whether to show a bar.
 
     Raises:
+        BlockingIOError: if another evaluation is writing to `folder`.
         ValueError: if `folder` is of other settings; if none of the metrics can be had; if an image cannot be measured.
         FloatingPointError: if a network's output is not finite.
         OSError: if a file is missing or cannot be written.
@@ -54,14 +54,20 @@ def evaluate(settings: Settings, folder: Path, *, device: torch.device, progress
         reasons = "; ".join(f"{name}: {reason}" for name, reason in measure.missing.items())
         raise ValueError(f"none of the metrics can be had: {reasons}")
     method = open_method(settings.network, device)
-    claim(folder, settings)
-    rows = RowFile(folder / ROWS_FILE, [*measure.columns, GAIN])
-    images = folder / SAVED_IMAGES if settings.save_images else None
-    indices = range(len(pairs))[: settings.limit]
-    _check_done(rows, pairs, indices)
-    _measure_all(pairs, indices, method, measure, rows, images, device, progress)
-    result = Result(folder, settings, read_rows(rows.path), measure.missing, len(pairs))
-    return _write_report(result, device)
+    folder.mkdir(parents=True, exist_ok=True)
+    with writing_alone(folder):
+        claim(folder, settings)
+        rows = RowFile(folder / ROWS_FILE, [*measure.columns, GAIN, INPUT_PSNR])
+        images = folder / SAVED_IMAGES if settings.save_images else None
+        indices = range(len(pairs))[: settings.limit]
+        _check_done(rows, pairs, indices)
+        todo = [index for index in indices if pairs.pairs[index].name not in rows.done]
+        if todo:
+            # Of fewer images, if the limit has grown.
+            (folder / SUMMARY_FILE).unlink(missing_ok=True)
+        _measure_all(pairs, todo, method, measure, rows, images, device, progress)
+        result = Result(folder, settings, read_rows(rows.path), measure.missing, len(pairs))
+        return _write_report(result, device)
 
 
 def _check_done(rows: RowFile, pairs: PairDataset, indices: Sequence[int]) -> None:
@@ -75,7 +81,7 @@ def _check_done(rows: RowFile, pairs: PairDataset, indices: Sequence[int]) -> No
 
 def _measure_all(
     pairs: PairDataset,
-    indices: Sequence[int],
+    todo: Sequence[int],
     method: Method,
     measure: Measurement,
     rows: RowFile,
@@ -85,8 +91,8 @@ def _measure_all(
 ) -> None:
     if images is not None:
         images.mkdir(exist_ok=True)
-    todo = [index for index in indices if pairs.pairs[index].name not in rows.done]
-    bar = tqdm(todo, disable=not progress, initial=len(rows.done), total=len(indices), desc="evaluate", unit="image")
+    done = len(rows.done)
+    bar = tqdm(todo, disable=not progress, initial=done, total=done + len(todo), desc="evaluate", unit="image")
     with contextlib.closing(prefetch(pairs.__getitem__, todo)) as samples:
         for index, sample in zip(bar, samples, strict=True):
             pair = pairs.pairs[index]
@@ -101,13 +107,13 @@ def _measure_all(
             if images is not None:
                 write_atomically(images / f"{pair.name}.png", encode_png(as_pixels(restored)))
             # Last: an image with a line is done.
-            rows.add(pair.name, pair.scene, {**values, GAIN: _gain(restored, blurred, sharp)})
+            rows.add(pair.name, pair.scene, {**values, **_gain(restored, blurred, sharp)})
 
 
-def _gain(restored: Tensor, blurred: Tensor, sharp: Tensor) -> float:
+def _gain(restored: Tensor, blurred: Tensor, sharp: Tensor) -> dict[str, float]:
     after, before = (float(psnr(image[None], sharp[None])) for image in (restored, blurred))
     # Not infinity less infinity, where both are the sharp image.
-    return 0.0 if after == before else after - before
+    return {GAIN: 0.0 if after == before else after - before, INPUT_PSNR: before}
 
 
 def _write_report(result: Result, device: torch.device) -> Table:
@@ -115,11 +121,15 @@ def _write_report(result: Result, device: torch.device) -> Table:
     failures = int(result.rows.column(ECC_FAILED).sum()) if ECC_FAILED in result.rows.columns else None
     write_summary(result, summary, ecc_failures=failures, device=str(device))
     notes = [describe(result), *(f"{name} is missing: {reason}" for name, reason in result.missing.items())]
-    table = result_table(result.folder.name, summary, notes)
+    table = result_table(result.label, summary, notes)
     tables = [table, *([scene_table(summary)] if len(summary.scenes) < len(result.rows.names) else [])]
     write_atomically(result.folder / "table.md", "\n".join(map(as_markdown, tables)).encode())
     write_atomically(result.folder / "table.tex", "\n".join(map(as_latex, tables)).encode())
-    examples = make_gallery({result.folder.name: result}, result.rows.column(GAIN), device)
-    page = render_page(result.folder.name, tables, f"{RULE} {PLACE}", examples)
+    by, quantity, what = (GAIN, "gain", "gain in PSNR over the input")
+    if result.settings.network is None:
+        by, quantity, what = (INPUT_PSNR, "PSNR", "PSNR")
+    examples = make_gallery({result.label: result}, result.rows.column(by), device, quantity=quantity)
+    rule = f"The images with the greatest, the median and the least {what}."
+    page = render_page(result.label, tables, f"{rule} {PLACE}", examples)
     write_atomically(result.folder / "page.html", page.encode())
     return table

@@ -1,15 +1,19 @@
 """All that decides the values of an evaluation, and the file that an interrupted one is known by."""
 
 import dataclasses
+import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from examples.deblurring.data import opening
 from tafm_loss._files import write_atomically
 from tafm_loss._strict_json import read_object
+from tafm_loss._text import differences
 from tafm_loss._version import __version__
 
-__all__ = ["INPUT", "SETTINGS_FILE", "Network", "Settings", "claim", "read_settings"]
+__all__ = ["INPUT", "SETTINGS_FILE", "Network", "Settings", "claim", "read_settings", "with_defaults"]
 
 SETTINGS_FILE = "settings.json"
 # In place of weights: the blurred images themselves, the row that every table needs.
@@ -25,7 +29,7 @@ class Network:
         options: of `create_network`.
         weights: the file.
         sha256: of the file.
-        tlc: whether pooling is local, see `use_local_statistics`.
+        tlc: the window in px of local pooling, see `use_local_statistics`; None for pooling over the image.
         ensemble: as `restore` takes it, and so are the others.
         tile: px.
         overlap: px.
@@ -36,7 +40,7 @@ class Network:
     options: dict[str, Any]
     weights: str
     sha256: str
-    tlc: bool = False
+    tlc: int | None = None
     ensemble: int = 1
     tile: int | None = None
     overlap: int = 64
@@ -72,8 +76,21 @@ class Settings:
     version: str = __version__
 
 
+def with_defaults(dataset: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of `open_pairs`, with the default of each that is not given, as JSON has them.
+
+    Raises:
+        ValueError: if there is no such data set.
+    """
+    known = opening.options_of(dataset)
+    signature = inspect.signature(opening.FILES.get(dataset) or opening.MADE[dataset])
+    defaults = {name: signature.parameters[name].default for name in known}
+    resolved: dict[str, Any] = json.loads(json.dumps({**defaults, **options}))
+    return resolved
+
+
 def claim(folder: Path, settings: Settings) -> None:
-    """Write the settings into a folder that is new, empty, or of the same settings.
+    """Write the settings into a folder that is new, empty, or of the same settings; its limit may grow.
 
     Raises:
         FileExistsError: if the folder holds something else.
@@ -81,15 +98,14 @@ def claim(folder: Path, settings: Settings) -> None:
     """
     path = folder / SETTINGS_FILE
     if path.exists():
-        there, now = (_flat(dataclasses.asdict(found)) for found in (read_settings(folder), settings))
-        differences = [
-            f"{name} is {json.dumps(there.get(name))} there and {json.dumps(now.get(name))} now"
-            for name in {**there, **now}
-            if there.get(name) != now.get(name)
-        ]
-        if differences:
+        before = read_settings(folder)
+        # The first images of a set are among the first of more.
+        if before.limit is not None and (settings.limit is None or settings.limit > before.limit):
+            before = dataclasses.replace(before, limit=settings.limit)
+        there, now = (_flat(dataclasses.asdict(found)) for found in (before, settings))
+        if changed := differences(there, now):
             raise ValueError(
-                f"{folder} holds an evaluation with other settings: {'; '.join(differences)}; "
+                f"{folder} holds an evaluation with other settings: {'; '.join(changed)}; "
                 "name another folder, or delete this one"
             )
     elif folder.exists() and any(folder.iterdir()):

@@ -40,6 +40,7 @@ class Difference(NamedTuple):
         p: of the sign-flip test over scenes, two-sided; None as the interval.
         exact: whether all patterns of signs were tried.
         scenes_above: in how many scenes the mean difference is above 0.
+        scenes_below: in how many it is below 0.
         scenes: how many there are.
         p_holm: `p`, adjusted for the number of methods that are compared; None before that.
     """
@@ -49,6 +50,7 @@ class Difference(NamedTuple):
     p: float | None
     exact: bool
     scenes_above: int
+    scenes_below: int
     scenes: int
     p_holm: float | None = None
 
@@ -109,7 +111,7 @@ def paired_difference(
         )
     values = torch.stack([second.column(column) - first.column(column) for column in shared], 1)
     ends = bootstrap_interval(values, first.scenes, resamples=resamples, seed=seed)
-    names, sums, counts = _scene_sums(values, first.scenes)
+    names, sums, _ = _scene_sums(values, first.scenes)
     differences = {}
     for index, column in enumerate(shared):
         usable = ends is not None and bool(values[:, index].isfinite().all())
@@ -118,7 +120,8 @@ def paired_difference(
             interval=(float(ends[0, index]), float(ends[1, index])) if ends is not None and usable else None,
             p=sign_flip_test(sums[:, index], patterns=resamples, seed=seed) if usable else None,
             exact=len(names) <= EXACT_SCENES,
-            scenes_above=int((sums[:, index] / counts > 0).sum()),
+            scenes_above=int((sums[:, index] > 0).sum()),
+            scenes_below=int((sums[:, index] < 0).sum()),
             scenes=len(names),
         )
     return differences

@@ -15,6 +15,8 @@ INFINITE = "∞"
 
 # In a word an underscore is no mark of Markdown.
 MARKDOWN_MARKS = re.compile(r"[\\`*<|]|(?<!\w)_|_(?!\w)")
+# Of a number; a hyphen within a name or alone is none.
+MINUS = re.compile(r"(?<!\S)-(?=[\d∞])")
 LATEX_MARKS = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -24,6 +26,7 @@ LATEX_MARKS = {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "∞": r"$\infty$",
+    "\N{MINUS SIGN}": "$-$",
     # At the start of a row it would be an option of the line break before.
     "[": "{[}",
     **{mark: f"\\{mark}" for mark in "{}%$&#_"},
@@ -125,7 +128,7 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def _latex(text: str) -> str:
-    return "".join(LATEX_MARKS.get(mark, mark) for mark in _one_line(text))
+    return "".join(LATEX_MARKS.get(mark, mark) for mark in MINUS.sub("\N{MINUS SIGN}", _one_line(text)))
 
 
 def _latex_cell(cell: Cell) -> str:

@@ -22,6 +22,8 @@ SLOPE = 0.2
 class HINet(nn.Module):
     """Restore images (N, 3, H, W), RGB in [0, 1], whose H and W are multiples of 16.
 
+    Where the last level normalises, images of 16 x 16 px are too small: one px is left of them there.
+
     Args:
         width: channels of the first of five levels, an even number; each further level has twice as many.
         hin_levels: the levels that normalise, counted from 0; (3, 4) as published for GoPro and REDS, all five as for
@@ -56,6 +58,11 @@ class HINet(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the images as the first and the second stage restore them; values may leave [0, 1] a little."""
         check_images(images, self.multiple)
+        if self.down_path_1[-1].norm is not None and max(images.shape[-2:]) == self.multiple:
+            raise ValueError(
+                f"images of {self.multiple} x {self.multiple} px are too small for HINet, whose last level would "
+                f"normalise a single px: H or W must be {2 * self.multiple} px or more"
+            )
         x, encoded = _encode(self.down_path_1, self.conv_01(images))
         decoded = _decode(self.up_path_1, self.skip_conv_1, x, encoded)
         features, first = self.sam12(decoded[-1], images)

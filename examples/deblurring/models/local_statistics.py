@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from examples.deblurring.models.arguments import check_counts
 
-__all__ = ["GlobalPooling", "InstanceNorm", "box_mean", "use_local_statistics"]
+__all__ = ["GlobalPooling", "InstanceNorm", "box_mean", "pools_over_image", "use_local_statistics"]
 
 Box = tuple[int, int]
 
@@ -71,6 +71,11 @@ def box_mean(features: Tensor, box: Box) -> Tensor:
         (N, C, H, W), with 1 in place of a side along which all boxes are the same.
     """
     return _run_mean(_run_mean(features, 2, box[0]), 3, box[1])
+
+
+def pools_over_image(network: nn.Module) -> bool:
+    """Return whether a network of `create_network` takes statistics over all that it sees."""
+    return bool(_layers(network))
 
 
 def use_local_statistics(network: nn.Module, window: int = 384, train_size: int = 256) -> None:

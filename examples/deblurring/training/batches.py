@@ -6,9 +6,10 @@ import hashlib
 import torch
 from torch import Tensor
 
-from examples.deblurring.data.augmentation import random_crop
+from examples.deblurring.data.augmentation import check_augmentation, random_crop
 from examples.deblurring.data.pairs import PairDataset, PairSample
 from examples.deblurring.data.synthetic import SyntheticPairs
+from tafm_loss._images import read_header
 from tafm_loss.finetune.kept import Kept
 
 __all__ = ["Batches", "seeded"]
@@ -30,17 +31,23 @@ class Batches:
         seed: of all that is random.
 
     Images stay in memory, as far as they fit into 1 GiB.
+
+    Raises:
+        ValueError: for an unknown augmentation, or an image that is too small, named.
+        FileNotFoundError: if an image is gone.
     """
 
     def __init__(
         self, pairs: PairDataset, *, crop_size: int, augmentation: str, batch_size: int, share: slice, seed: int
     ) -> None:
         self.pairs = pairs
-        self.crop_size = crop_size
+        self.crop_size = crop_size + (pairs.margin if isinstance(pairs, SyntheticPairs) else 0)
         self.augmentation = augmentation
         self.batch_size = batch_size
         self.share = share
         self.seed = seed
+        check_augmentation(augmentation)
+        _check_sizes(pairs, self.crop_size, crop_size)
         self._order = functools.lru_cache(maxsize=2)(self._draw_order)
         self._images = Kept(self._read, lambda sample: sum(image.nbytes for image in sample))
 
@@ -60,9 +67,10 @@ class Batches:
     def _crop(self, number: int) -> PairSample:
         passes, place = divmod(number, len(self.pairs))
         index = int(self._order(passes)[place])
-        size = self.crop_size + (self.pairs.margin if isinstance(self.pairs, SyntheticPairs) else 0)
         name = self.pairs.pairs[index].name
-        return random_crop(self._images(index), size, seeded(self.seed, 1, number), self.augmentation, name=name)
+        return random_crop(
+            self._images(index), self.crop_size, seeded(self.seed, 1, number), self.augmentation, name=name
+        )
 
     def _read(self, index: int) -> PairSample:
         if isinstance(self.pairs, SyntheticPairs):
@@ -71,6 +79,18 @@ class Batches:
 
     def _draw_order(self, passes: int) -> Tensor:
         return torch.randperm(len(self.pairs), generator=seeded(self.seed, 0, passes))
+
+
+def _check_sizes(pairs: PairDataset, size: int, crop_size: int) -> None:
+    """Raise ValueError now for an image that a run would come upon after hours."""
+    for pair in pairs.pairs:
+        (width, height), _ = read_header(pair.sharp)
+        if min(height, width) < size:
+            margin = f", and {size - crop_size} px for the blur," if size > crop_size else ""
+            raise ValueError(
+                f"crops of {crop_size} px{margin} do not fit into {pair.sharp} of {width} x {height} px: take a "
+                "smaller data.crop_size, or leave the image out"
+            )
 
 
 def seeded(*numbers: int) -> torch.Generator:

@@ -1,6 +1,7 @@
 """What an experiment is: one YAML file, checked against these classes."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ __all__ = [
 ]
 
 EXTENDS = "extends"
+PRECISIONS = ("no", "fp16", "bf16")
+COUNTS = ("steps", "batch_size", "accumulation", "workers", "log_every", "checkpoint_every", "samples_every")
 
 
 @dataclasses.dataclass
@@ -69,8 +72,8 @@ class Term:
     Args:
         loss: as `LOSSES` has it.
         weight: a factor.
-        gradient_ratio: in place of a weight: how strong the gradient of this term is at the first step, relative to
-            that of all terms with weights.
+        gradient_ratio: in place of a weight: how strong the gradient of this term is when the run begins, relative to
+            that of all terms with weights, at the restored image; the median over some batches.
         options: of the loss.
     """
 
@@ -186,10 +189,15 @@ def load_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
             OmegaConf.structured(Experiment), *_layers(path, ()), OmegaConf.from_dotlist([*changes])
         )
         experiment = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, TypeError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     assert isinstance(experiment, Experiment)
-    _check(experiment, path)
+    if experiment.training.mixed_precision == "False":  # which is how YAML reads a bare no
+        experiment.training.mixed_precision = "no"
+    try:
+        _check(experiment)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return experiment
 
 
@@ -200,29 +208,55 @@ def as_dict(experiment: Experiment) -> dict[str, Any]:
 
 def _layers(path: Path, above: tuple[Path, ...]) -> list[Any]:
     """Return the contents of a file and of those it extends, the remotest first."""
+    path = path.resolve()
     if path in above:
         raise ValueError(f"{path} extends itself")
     layer = OmegaConf.load(path)
     if not OmegaConf.is_dict(layer):
         raise ValueError(f"{path} must hold keys and values, got {type(layer).__name__}")
     base = layer.pop(EXTENDS, None)
+    if base is not None and not isinstance(base, str):
+        raise ValueError(f"{path}: {EXTENDS} must name a file beside it, got {base!r}")
     return [*([] if base is None else _layers(path.parent / base, (*above, path))), layer]
 
 
-def _check(experiment: Experiment, path: Path) -> None:
+def _check(experiment: Experiment) -> None:
     for term in experiment.objective:
-        if (term.weight is None) == (term.gradient_ratio is None):
-            raise ValueError(f"{path}: the term {term.loss} needs either a weight or a gradient_ratio")
+        _check_term(term)
     if not any(term.weight for term in experiment.objective):
-        raise ValueError(f"{path}: the objective needs at least one term with a weight above 0")
-    training = experiment.training
-    counts = {name: getattr(training, name) for name in ("steps", "batch_size", "accumulation", "workers")}
-    counts |= {name: getattr(training, name) for name in ("log_every", "checkpoint_every", "samples_every")}
-    counts["data.crop_size"] = experiment.data.crop_size
+        raise ValueError("the objective needs at least one term with a weight above 0")
+    for place, options in (("network", experiment.network.options), ("data", experiment.data.options)):
+        if reserved := sorted({"name", "seed", "root", "split"} & set(options)):
+            raise ValueError(f"{place}.options must not hold {', '.join(reserved)}, which has a place of its own")
+    rate, warm_up = experiment.optimizer.learning_rate, experiment.schedule.warm_up
+    if not 0 <= rate < math.inf:
+        raise ValueError(f"optimizer.learning_rate must be finite and not negative, got {rate}")
+    if not 0 <= warm_up <= experiment.training.steps:
+        raise ValueError(f"schedule.warm_up must be between 0 and training.steps, got {warm_up}")
+    _check_training(experiment.training, experiment.data.crop_size)
+
+
+def _check_training(training: Training, crop_size: int) -> None:
+    counts = {f"training.{name}": getattr(training, name) for name in COUNTS} | {"data.crop_size": crop_size}
     for name, value in counts.items():
         if value < 1:
-            raise ValueError(f"{path}: {name} must be 1 or more, got {value}")
+            raise ValueError(f"{name} must be 1 or more, got {value}")
+    if training.mixed_precision not in PRECISIONS:
+        raise ValueError(
+            f"training.mixed_precision must be one of {', '.join(PRECISIONS)}, got {training.mixed_precision}"
+        )
     if training.ema is not None and not 0 < training.ema < 1:
-        raise ValueError(f"{path}: training.ema must be between 0 and 1, got {training.ema}")
+        raise ValueError(f"training.ema must be between 0 and 1, got {training.ema}")
     if training.clip is not None and not training.clip > 0:
-        raise ValueError(f"{path}: training.clip must be above 0, got {training.clip}; leave it out for no bound")
+        raise ValueError(f"training.clip must be above 0, got {training.clip}; leave it out for no bound")
+
+
+def _check_term(term: Term) -> None:
+    if (term.weight is None) == (term.gradient_ratio is None):
+        raise ValueError(f"the term {term.loss} needs either a weight or a gradient_ratio")
+    if term.weight is not None and not 0 <= term.weight < math.inf:
+        raise ValueError(f"the weight of the term {term.loss} must be finite and not negative, got {term.weight}")
+    if term.gradient_ratio is not None and not 0 < term.gradient_ratio < math.inf:
+        raise ValueError(f"the gradient_ratio of the term {term.loss} must be above 0, got {term.gradient_ratio}")
+    if "reduction" in term.options:
+        raise ValueError(f"the term {term.loss} is a mean, as all are: leave its reduction out")

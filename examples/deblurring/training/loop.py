@@ -1,8 +1,8 @@
 """The training loop: batches through the objective into the weights, with a log, checkpoints and pictures."""
 
 import contextlib
-import resource
-import time
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,14 +14,19 @@ from tqdm.auto import tqdm
 from examples.deblurring.data.pairs import PairSample
 from examples.deblurring.training.batches import Batches, seeded
 from examples.deblurring.training.config import Experiment, Optimizer
+from examples.deblurring.training.meter import Meter
 from examples.deblurring.training.objective import Objective
 from examples.deblurring.training.samples import Samples
 from examples.deblurring.training.schedule import learning_rate
-from tafm_loss.finetune.checkpoint import Checkpoint, Progress
+from tafm_loss.finetune.checkpoint import Checkpoint, Progress, warned
 from tafm_loss.finetune.interrupts import interrupts
 from tafm_loss.finetune.prefetch import prefetch
 
-__all__ = ["Loop"]
+__all__ = ["Loop", "create_optimizer"]
+
+GRADIENT_NORM = "gradient_norm"
+# One small batch may hold a crop that is all but sharp, and decide the weight by itself.
+CALIBRATION_BATCHES = 16
 
 
 class Loop:
@@ -55,11 +60,13 @@ class Loop:
         self.checkpoint = checkpoint
         self.accelerator = accelerator
         self.bar = progress and accelerator.is_main_process
-        self.objective = Objective(experiment.objective, accelerator.device)
+        self.objective = Objective(experiment.objective, accelerator.device, self.plan.seed)
         # Before accelerate wraps the network: checkpoints and averages are of the bare one.
         self.network = network.to(accelerator.device, memory_format=torch.channels_last).train()
         self.average = None if self.plan.ema is None else _moving_average(self.network, self.plan.ema)
-        self.model, self.optimizer = accelerator.prepare(self.network, _optimizer(self.network, experiment.optimizer))
+        self.model, self.optimizer = accelerator.prepare(
+            self.network, create_optimizer(self.network, experiment.optimizer)
+        )
         self.parts: dict[str, Any] = {
             "network": self.network,
             "optimizer": self.optimizer.optimizer,
@@ -74,7 +81,7 @@ class Loop:
             self.state = checkpoint.load(self.parts)
         if accelerator.is_main_process:
             checkpoint.begin(self.state.history)
-        self.meter = _Meter(accelerator.device)
+        self.meter = Meter(accelerator.device)
 
     @property
     def restorer(self) -> nn.Module:
@@ -87,10 +94,14 @@ class Loop:
         Raises:
             FloatingPointError: if a loss stops being finite; the last checkpoint is kept.
         """
+        if not self.objective.calibrated:
+            self._calibrate()
         steps = range(self.state.step, self.plan.steps)
         # Twice the workers: as many as are read are waiting.
         batches = prefetch(self.batches.draw, steps, ahead=2 * self.plan.workers, workers=self.plan.workers)
-        with interrupts() as interrupted, contextlib.closing(batches):
+        device = self.accelerator.device
+        forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+        with forked, interrupts() as interrupted, contextlib.closing(batches):
             bar = tqdm(total=self.plan.steps, initial=self.state.step, disable=not self.bar, unit="step")
             for step in steps:
                 self.meter.waiting()
@@ -107,21 +118,16 @@ class Loop:
     # ---- a step ----
 
     def _step(self, drawn: PairSample, step: int) -> None:
-        images = self.batches.on_device(drawn, step, self.accelerator.device)
-        # In the layout of the weights, convolutions take a fraction of the time.
-        blurred, sharp = (image.contiguous(memory_format=torch.channels_last) for image in images)
         # Dropout follows from the step, so that a run taken up goes on as an unbroken one.
         torch.manual_seed(seeded(self.plan.seed, 3, step, self.accelerator.process_index).initial_seed())
-        if not self.objective.calibrated:
-            self._calibrate(blurred, sharp)
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step)
-        parts = zip(blurred.chunk(self.plan.accumulation), sharp.chunk(self.plan.accumulation), strict=True)
-        for blurred_part, sharp_part in parts:
+        for blurred, sharp in self._parts(drawn, step):
             with self.accelerator.accumulate(self.model):
-                terms = self.objective(self.model(blurred_part), sharp_part)
+                terms = self.objective(self.model(blurred), sharp)
                 self.accelerator.backward(torch.stack([*terms.values()]).sum())
-                self.meter.add({name: value.detach() / self.plan.accumulation for name, value in terms.items()})
+                for name, value in terms.items():
+                    self.meter.add(name, value.detach() / self.plan.accumulation)
                 if self.accelerator.sync_gradients:
                     self._clip()
                 self.optimizer.step()
@@ -130,21 +136,35 @@ class Loop:
             self.average.update_parameters(self.network)
         self.state.step = step + 1
 
+    def _parts(self, drawn: PairSample, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        images = self.batches.on_device(drawn, step, self.accelerator.device)
+        # In the layout of the weights, convolutions take a fraction of the time.
+        blurred, sharp = (image.contiguous(memory_format=torch.channels_last) for image in images)
+        return zip(blurred.chunk(self.plan.accumulation), sharp.chunk(self.plan.accumulation), strict=True)
+
     def _clip(self) -> None:
         # A bound of infinity measures the norm, and clips nothing.
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.plan.clip or float("inf"))
-        self.meter.add({"gradient_norm": torch.as_tensor(norm).detach()})
+        self.meter.add(GRADIENT_NORM, torch.as_tensor(norm).detach())
 
     def _rate(self, step: int) -> float:
         return learning_rate(step, self.plan.steps, self.experiment.optimizer, self.experiment.schedule)
 
-    def _calibrate(self, blurred: Tensor, sharp: Tensor) -> None:
-        """Give every term its weight: the mean over the processes, each of its share of the first batch."""
-        with torch.no_grad():
-            outputs = self.network(blurred)
-        self.objective.calibrate(outputs, sharp)
-        weights = torch.tensor(self.objective.weights, device=self.accelerator.device, dtype=torch.float64)
-        self.objective.weights = self.accelerator.reduce(weights, "mean").tolist()
+    @torch.no_grad()
+    def _calibrate(self) -> None:
+        """Give every term its weight: the median over parts of batches that come after the last one of the run."""
+        self.network.eval()
+        found = []
+        for step in range(self.plan.steps, self.plan.steps + CALIBRATION_BATCHES):
+            for blurred, sharp in self._parts(self.batches.draw(step), step):
+                found.append(self.objective.calibrated_weights(self.network(blurred), sharp))
+        self.network.train()
+        weights = torch.tensor(found, device=self.accelerator.device, dtype=torch.float64)
+        weights = self.accelerator.gather(weights).median(0).values
+        self.objective.weights = weights.tolist()
+        self._record(
+            {"step": 0, **{f"{name}_weight": w for name, w in zip(self.objective.names, weights.tolist(), strict=True)}}
+        )
 
     def _agreed(self, interrupted: bool) -> bool:
         """Return whether any process was interrupted; all get the same answer."""
@@ -156,7 +176,7 @@ class Loop:
     # ---- what is kept ----
 
     def _after(self, step: int, bar: "tqdm[Any]", stop: bool) -> None:
-        """Log, show and save, where it is time."""
+        """Log, save and show, where it is time."""
         last = stop or step == self.plan.steps
         saved = last or step % self.plan.checkpoint_every == 0
         if saved or step % self.plan.log_every == 0:
@@ -164,81 +184,52 @@ class Loop:
             bar.set_postfix(
                 {"loss": f"{row['loss']:.4g}", "images/s": f"{row['images_per_second']:.3g}"}, refresh=False
             )
-        if not self.accelerator.is_main_process:
-            return
-        if self.samples is not None and (last or step % self.plan.samples_every == 0):
-            self._record({"step": step, "sample_gain_db": self.samples.show(self.restorer, step)})
         if saved:
+            self._check_weights(step)
+        if saved and self.accelerator.is_main_process:
             self.checkpoint.save(self.parts, self.state)
+        shown = last or step % self.plan.samples_every == 0
+        if shown and self.samples is not None:
+            with warned("the picture", self.samples.folder):
+                self._record({"step": step, "sample_gain_db": self.samples.show(self.restorer, step)})
+        if saved or shown or step % self.plan.log_every == 0:
+            self.meter.reset()
 
     def _log(self, step: int) -> dict[str, float]:
         """Record the means since the last row; nothing is saved before they are known to be finite."""
         means = {name: float(self.accelerator.reduce(mean, "mean")) for name, mean in self.meter.means().items()}
         row = {"step": step, "loss": sum(means[name] for name in self.objective.names), **means}
-        wrong = [name for name in self.objective.names if not abs(row[name]) < float("inf")]
-        if wrong:
-            raise FloatingPointError(
-                f"{', '.join(wrong)} stopped being finite before step {step}; the last checkpoint is kept in "
-                f"{self.checkpoint.path}; try a lower rate, or a bound on the gradient (training.clip)"
-            )
+        # A loss scaler has gradients that are not finite, now and then, and drops their steps.
+        names = self.objective.names if self.accelerator.scaler is not None else [*means]
+        if wrong := [name for name in names if not math.isfinite(row[name])]:
+            raise FloatingPointError(f"{', '.join(wrong)} stopped being finite before step {step}; {self._kept()}")
         row |= {"learning_rate": self._rate(step - 1), **self.meter.costs()}
-        self.meter = _Meter(self.accelerator.device)
         self._record(row)
         return row
+
+    def _check_weights(self, step: int) -> None:
+        if not all(bool(parameter.isfinite().all()) for parameter in self.network.parameters()):
+            raise FloatingPointError(f"weights stopped being finite before step {step}; {self._kept()}")
+
+    def _kept(self) -> str:
+        kept = f"the last checkpoint is kept in {self.checkpoint.path}; " if self.checkpoint.path.exists() else ""
+        return f"{kept}try a lower rate, or a bound on the gradient (training.clip)"
 
     def _record(self, row: dict[str, float]) -> None:
         self.state.history.append(row)
         if self.accelerator.is_main_process:
             self.checkpoint.record(row)
-            self.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=int(row["step"]))
-
-
-class _Meter:
-    """Sums over steps, kept on the device so that no step waits for them, and what the steps cost."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.sums: dict[str, Tensor] = {}
-        self.steps = self.images = 0
-        self.wait = 0.0
-        self.start = self.mark = time.perf_counter()
-
-    def waiting(self) -> None:
-        self.mark = time.perf_counter()
-
-    def training(self, images: int) -> None:
-        self.wait += time.perf_counter() - self.mark
-        self.steps += 1
-        self.images += images
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        for name, value in values.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-
-    def means(self) -> dict[str, Tensor]:
-        return {name: total / self.steps for name, total in self.sums.items()}
-
-    def costs(self) -> dict[str, float]:
-        """Return images a second, the share of the time that was spent waiting for them, and the peak memory, MiB."""
-        passed = time.perf_counter() - self.start
-        return {
-            "images_per_second": self.images / passed,
-            "data_wait": self.wait / passed,
-            "peak_memory_mib": _peak_memory(self.device) / 2**20,
-        }
-
-
-def _peak_memory(device: torch.device) -> float:
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+            with warned("the log of the tracker", self.checkpoint.path.parent):
+                values = {name: value for name, value in row.items() if name != "step"}
+                self.accelerator.log(values, step=int(row["step"]))
 
 
 def _moving_average(network: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
-def _optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+def create_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+    """Return the optimizer of an experiment; raises ValueError for one that is not known."""
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     if settings.name not in kinds:
         raise ValueError(f"optimizer.name must be adam or adamw, got {settings.name!r}")

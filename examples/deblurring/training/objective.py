@@ -19,14 +19,18 @@ class Objective:
     Args:
         terms: of the experiment.
         device: where its losses compute.
+        seed: of backbones that are random.
 
     Raises:
         ValueError: for a loss that is not known.
     """
 
-    def __init__(self, terms: Sequence[Term], device: torch.device) -> None:
+    def __init__(self, terms: Sequence[Term], device: torch.device, seed: int = 0) -> None:
         self.names = _distinct([term.loss for term in terms])
-        self.losses: list[Loss] = [create_loss(term.loss, **term.options) for term in terms]
+        with torch.random.fork_rng(devices=[]):
+            # Random features are part of the experiment: every process and every resumed run has the same.
+            torch.default_generator.manual_seed(seed)
+            self.losses: list[Loss] = [create_loss(term.loss, **term.options) for term in terms]
         for loss in self.losses:
             if isinstance(loss, nn.Module):
                 loss.to(device)
@@ -46,8 +50,8 @@ class Objective:
         """Whether every term has its weight."""
         return None not in self.weights
 
-    def calibrate(self, outputs: list[Tensor], sharp: Tensor) -> None:
-        """Turn gradient ratios into weights, by what a network that is to be trained makes of a first batch.
+    def calibrated_weights(self, outputs: list[Tensor], sharp: Tensor) -> list[float]:
+        """Return all weights, with gradient ratios turned into weights by what a network makes of a batch.
 
         The ratio is that at the last output, the restored image.
 
@@ -60,9 +64,10 @@ class Objective:
         def weighted(pred: Tensor, target: Any) -> Tensor:
             return torch.stack([weight * loss(pred, target) for loss, weight in fixed]).sum()
 
-        for index, (loss, ratio) in enumerate(zip(self.losses, self.ratios, strict=True)):
-            if ratio is not None:
-                self.weights[index] = calibrate_weight(loss, weighted, restored, sharp, ratio)
+        return [
+            calibrate_weight(loss, weighted, restored, sharp, ratio) if ratio is not None and weight is None else weight
+            for loss, ratio, weight in zip(self.losses, self.ratios, self.weights, strict=True)
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the weights, for a checkpoint."""

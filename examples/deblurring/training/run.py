@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any, cast
 
 from accelerate import Accelerator
 
@@ -17,8 +18,10 @@ from examples.deblurring.training.loop import Loop
 from examples.deblurring.training.samples import Samples
 from examples.deblurring.training.schedule import check_schedule
 from tafm_loss._files import write_atomically
+from tafm_loss._strict_json import read_object
+from tafm_loss._text import differences
 from tafm_loss.finetune.arguments import accelerator_for
-from tafm_loss.finetune.checkpoint import Checkpoint
+from tafm_loss.finetune.checkpoint import CHECKPOINT_FILE, Checkpoint
 
 __all__ = ["AVERAGE_FILE", "CONFIG_FILE", "WEIGHTS_FILE", "train"]
 
@@ -26,16 +29,23 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "network.safetensors"
 AVERAGE_FILE = "network_ema.safetensors"
 
+SETTINGS_FILE = "settings.json"
+
 # How a run is watched and where its data lie, which does not change what comes out.
-WITHOUT_EFFECT = ("workers", "log_every", "checkpoint_every", "samples_every")
+WITHOUT_EFFECT = {
+    "about",
+    "data.root",
+    "data.samples",
+    *(f"training.{name}" for name in ("workers", "log_every", "checkpoint_every", "samples_every")),
+}
 
 
 def train(experiment: Experiment, datasets: Path, out: Path, *, resume: bool = False, progress: bool = True) -> bool:
     """Train a network, and return whether the end was reached, or an interrupt came first.
 
-    Written to `out`: config.json; history.jsonl, a row at a time; samples/STEP.png; checkpoint.pt; and, at the end or
-    after an interrupt, network.safetensors and, with a moving average, network_ema.safetensors. The last weights are
-    the result: none are chosen by a test set.
+    Written to `out`: config.json and settings.json; history.jsonl, a row at a time; samples/STEP.png; checkpoint.pt;
+    and, at the end or after an interrupt, network.safetensors and, with a moving average, network_ema.safetensors. The
+    last weights are the result: none are chosen by a test set.
 
     Args:
         experiment: what is to be done.
@@ -65,9 +75,10 @@ def train(experiment: Experiment, datasets: Path, out: Path, *, resume: bool = F
     network = create_network(experiment.network.name, seed=plan.seed, **experiment.network.options)
     if experiment.network.weights is not None:
         load_weights(network, Path(experiment.network.weights))
-    checkpoint = Checkpoint(out, _settings(experiment, batches.pairs), resume=resume)
-    if not resume and checkpoint.path.exists():
-        raise ValueError(f"{out} holds a run already: go on with it by --resume, or take another --out")
+    settings = _settings(experiment, batches.pairs, accelerator.num_processes)
+    if accelerator.is_main_process:
+        _check_folder(out, settings, resume=resume)
+    checkpoint = Checkpoint(out, json.dumps(settings), resume=resume)
     samples = None
     if data.samples is not None and accelerator.is_main_process:
         held_out = open_pairs(data.dataset, datasets / data.root, data.samples, **data.options)
@@ -75,6 +86,8 @@ def train(experiment: Experiment, datasets: Path, out: Path, *, resume: bool = F
     loop = Loop(experiment, network, batches, samples, checkpoint, accelerator, progress=progress)
     if accelerator.is_main_process:
         write_atomically(out / CONFIG_FILE, json.dumps(as_dict(experiment), indent=2).encode())
+        write_atomically(out / SETTINGS_FILE, json.dumps(settings, indent=2).encode())
+    accelerator.init_trackers("tensorboard")
     finished = loop.run()
     if accelerator.is_main_process:
         _save(loop, out)
@@ -84,11 +97,12 @@ def train(experiment: Experiment, datasets: Path, out: Path, *, resume: bool = F
 
 def _accelerator(plan: Training, out: Path) -> Accelerator:
     trackers = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
-    accelerator: Accelerator = accelerator_for(
-        plan.mixed_precision, plan.accumulation, log_with=trackers, project_dir=out
-    )
-    accelerator.init_trackers("tensorboard")
-    return accelerator
+    try:
+        return cast(
+            Accelerator, accelerator_for(plan.mixed_precision, plan.accumulation, log_with=trackers, project_dir=out)
+        )
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
 
 
 def _share(batch_size: int, accumulation: int, processes: int) -> int:
@@ -100,14 +114,30 @@ def _share(batch_size: int, accumulation: int, processes: int) -> int:
     return batch_size // processes
 
 
-def _settings(experiment: Experiment, pairs: PairDataset) -> str:
-    """Return all that decides the result, for a checkpoint that must not go on with something else."""
-    settings = as_dict(experiment)
-    del settings["about"], settings["data"]["root"], settings["data"]["samples"]
-    for name in WITHOUT_EFFECT:
-        del settings["training"][name]
+def _settings(experiment: Experiment, pairs: PairDataset, processes: int) -> dict[str, Any]:
+    """Return all that decides the result, by name: a run must not go on with something else."""
     names = hashlib.sha256("\n".join(pair.name for pair in pairs.pairs).encode()).hexdigest()
-    return f"{json.dumps(settings)} on {len(pairs)} pairs, names {names[:8]}"
+    settings = {"processes": processes, "pairs": len(pairs), "names of the pairs": names[:8]}
+    for part, value in as_dict(experiment).items():
+        if isinstance(value, dict):
+            settings |= {f"{part}.{name}": setting for name, setting in value.items()}
+        else:
+            settings[part] = value
+    return {name: value for name, value in settings.items() if name not in WITHOUT_EFFECT}
+
+
+def _check_folder(out: Path, settings: dict[str, Any], *, resume: bool) -> None:
+    """Raise ValueError if a run must not begin, or not go on, in `out`."""
+    if not resume:
+        if out.is_dir() and any(out.iterdir()):
+            raise ValueError(f"{out} holds files already: go on with a run by --resume, or take another --out")
+        return
+    if not (out / CHECKPOINT_FILE).exists():
+        raise ValueError(f"{out} holds no run to go on with, for there is no {CHECKPOINT_FILE}: leave --resume out")
+    if (out / SETTINGS_FILE).exists():
+        there = read_object((out / SETTINGS_FILE).read_bytes())
+        if changed := differences(there, json.loads(json.dumps(settings))):
+            raise ValueError(f"{out} holds another run: {'; '.join(changed)}; take the same, or another --out")
 
 
 def _save(loop: Loop, out: Path) -> None:

@@ -41,12 +41,13 @@ class Samples:
         """Write `STEP.png`, a row of blurred, restored and sharp a pair, and return the mean gain in PSNR, dB."""
         was_training = network.training
         network.eval()
-        rows, gains = [], []
-        for blurred, sharp in self.pairs:
-            restored = restore(network, blurred)
-            rows.append(torch.cat([blurred, restored, sharp], 3))
-            gains.append(float(psnr(restored, sharp) - psnr(blurred, sharp)))
-        network.train(was_training)
+        try:
+            restored = [restore(network, blurred) for blurred, _ in self.pairs]
+        finally:
+            network.train(was_training)
+        pairs = [(image, *pair) for image, pair in zip(restored, self.pairs, strict=True)]
+        rows = [torch.cat([blurred, image, sharp], 3) for image, blurred, sharp in pairs]
+        gains = [float(psnr(image, sharp) - psnr(blurred, sharp)) for image, blurred, sharp in pairs]
         width = max(row.shape[3] for row in rows)
         padded = [torch.nn.functional.pad(row, (0, width - row.shape[3])) for row in rows]
         write_atomically(self.folder / f"{step:07}.png", encode_png(as_pixels(torch.cat(padded, 2)[0])))

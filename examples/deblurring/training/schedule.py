@@ -13,10 +13,10 @@ def check_schedule(schedule: Schedule) -> None:
     """Raise ValueError for a schedule that is not known, or lacks its number."""
     if schedule.name not in SCHEDULES:
         raise ValueError(f"schedule.name must be one of {', '.join(SCHEDULES)}, got {schedule.name!r}")
-    if schedule.name == "halving" and not schedule.every:
+    if schedule.name == "halving" and (schedule.every is None or schedule.every < 1):
         raise ValueError("schedule.every says after how many steps the rate is halved; it must be 1 or more")
-    if schedule.warm_up < 0 or schedule.final < 0:
-        raise ValueError("schedule.warm_up and schedule.final must not be negative")
+    if schedule.final < 0:
+        raise ValueError(f"schedule.final must not be negative, got {schedule.final}")
 
 
 def learning_rate(step: int, steps: int, optimizer: Optimizer, schedule: Schedule) -> float:

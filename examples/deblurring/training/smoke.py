@@ -32,6 +32,7 @@ NARROW: dict[str, dict[str, Any]] = {
     "nafnet-32": {"width": 8},
     "nafnet-64": {"width": 8},
     "residual-unet": {"width": 8},
+    "bdirnet": {"width": 8, "blocks": 1},
 }
 
 
@@ -64,7 +65,7 @@ def smoke(config: Path, changes: Sequence[str] = ()) -> str:
 
 def _small(experiment: Experiment) -> Experiment:
     """Return the experiment with two steps of two small crops."""
-    plan = experiment.training
+    plan, name = experiment.training, experiment.network.name
     # Accelerate has one precision in a process; several experiments share this one.
     small: Training = dataclasses.replace(
         plan,
@@ -78,7 +79,7 @@ def _small(experiment: Experiment) -> Experiment:
     )
     return dataclasses.replace(
         experiment,
-        network=Network(experiment.network.name, NARROW[experiment.network.name]),
+        network=Network(name, {**experiment.network.options, **NARROW.get(name, {})}),
         data=dataclasses.replace(experiment.data, crop_size=CROP_SIZE),
         objective=[dataclasses.replace(term, options=_without_downloads(term)) for term in experiment.objective],
         training=small,

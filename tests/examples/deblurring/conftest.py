@@ -25,18 +25,26 @@ def network_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_on(gopro_root: Path, tmp_path: Path) -> Evaluate:
     """Return a function that evaluates into the folder `out`, on the tiny tree."""
 
-    def call(what: str | Path, *more: str, out: str = "out", metrics: str = "psnr,ssim") -> int:
+    def call(
+        what: str | Path,
+        *more: str,
+        out: str = "out",
+        metrics: str = "psnr,ssim",
+        root: str | Path = gopro_root,
+        complete: str = "false",
+        device: str = "cpu",
+    ) -> int:
         arguments = [
             str(what),
             *more,
             "--dataset",
             "gopro",
             "--root",
-            str(gopro_root),
+            str(root),
             "--dataset-options",
-            "complete=false",
+            f"complete={complete}",
         ]
-        arguments += ["--metrics", metrics, "--out", str(tmp_path / out), "--device", "cpu"]
+        arguments += ["--metrics", metrics, "--out", str(tmp_path / out), "--device", device]
         return evaluate.main(arguments)
 
     return call

@@ -77,6 +77,53 @@ def test_ssim_is_the_map_of_scikit_image_over_the_mask() -> None:
     assert aligned_ssim(pair) == pytest.approx(np.mean(by_channel), abs=1e-6)
 
 
+def test_both_values_are_those_of_the_protocol_as_the_authors_of_realblur_describe_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Written out with OpenCV and scikit-image alone.
+    metrics = pytest.importorskip("skimage.metrics")
+    cv2 = import_opencv()
+    sharp, restored = hard_pair()
+    x, z = (np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in (sharp, restored))
+    z = z * np.float32(np.sum(x * z, dtype=np.float64) / np.sum(z * z, dtype=np.float64))
+    find, criteria = cv2.findTransformECC, (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 100, 0)
+    _, warp = find(
+        cv2.cvtColor(x, cv2.COLOR_RGB2GRAY), cv2.cvtColor(z, cv2.COLOR_RGB2GRAY), np.eye(3, dtype=np.float32),
+        cv2.MOTION_HOMOGRAPHY, criteria, None, 5,
+    )  # fmt: skip
+    size = x.shape[1], x.shape[0]
+    z = cv2.warpPerspective(z, warp, size, flags=cv2.INTER_CUBIC + cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT)
+    ones = np.ones_like(x)
+    mask = cv2.warpPerspective(
+        ones, warp, size, flags=cv2.INTER_NEAREST + cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT, borderValue=0
+    )
+    x, z = (image.astype(np.float64) * mask for image in (x, z))
+    expected = 10 * np.log10(1 / (np.sum((x - z) ** 2) / np.sum(mask)))
+    _, similarity = metrics.structural_similarity(
+        x, z, channel_axis=2, gaussian_weights=True, use_sample_covariance=False, data_range=1.0, full=True
+    )
+    inside = (slice(5, -5), slice(5, -5))
+    # ECC comes to rest long before its 100 iterations, which no value shows.
+    asked: list[tuple[int, int, float]] = []
+    monkeypatch.setattr(cv2, "findTransformECC", lambda *given, **more: asked.append(given[4]) or find(*given, **more))
+    pair = align(restored, sharp)
+    assert asked == [criteria]
+    assert pair.converged and 0.5 < float(pair.mask.double().mean()) < 0.99
+    assert aligned_psnr(pair) == pytest.approx(float(expected), abs=1e-4)
+    assert aligned_ssim(pair) == pytest.approx(float((similarity * mask)[inside].sum() / mask[inside].sum()), abs=1e-6)
+
+
+def hard_pair() -> tuple[Tensor, Tensor]:
+    """A sharp image and a copy that is turned, darker and noisy."""
+    sharp = texture()
+    turned = F.affine_grid(
+        torch.tensor([[[0.99, 0.06, 0.06], [-0.05, 1.01, -0.08]]]), [1, 3, 96, 128], align_corners=False
+    )
+    copy = F.grid_sample(sharp[None], turned, padding_mode="border", align_corners=False)
+    noise = torch.randn(copy.shape, generator=torch.Generator().manual_seed(1))
+    return sharp, (0.8 * copy + 0.08 * noise)[0].clamp(0, 1)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.5])
 def test_a_constant_image_does_not_converge_and_is_measured_as_it_is(value: float) -> None:
     sharp = texture()

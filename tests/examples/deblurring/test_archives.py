@@ -6,6 +6,7 @@ import stat
 import tarfile
 import zipfile
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -98,12 +99,61 @@ def test_what_an_interruption_left_is_cleared_away_and_what_is_there_is_kept(tmp
         unpack(archive, tmp_path / "A", progress=False)
 
 
+@pytest.mark.parametrize("pack", [zipped, tarred])
 def test_an_archive_larger_than_the_disk_is_found_before_it_is_unpacked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Callable[[Path], bytes]
 ) -> None:
     make_tree("flat", tmp_path / "tree", "train")
-    (tmp_path / "a.zip").write_bytes(zipped(tmp_path / "tree"))
+    (tmp_path / "archive").write_bytes(pack(tmp_path / "tree"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, 10))
     with pytest.raises(ValueError, match="unpacks to"):
-        unpack(tmp_path / "a.zip", tmp_path / "A", progress=False)
+        unpack(tmp_path / "archive", tmp_path / "A", progress=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"archive", "tree"}
+
+
+def with_member(path: Path, *, flags: int = 0, method: int = 0) -> Path:
+    """A ZIP file whose one member is said to be encrypted, or compressed in another way than it is."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.txt", "a")
+    content = bytearray(path.read_bytes())
+    for start, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = content.index(start) + offset
+        content[place], content[place + 2] = flags, method
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("member", [{"flags": 1}, {"method": 99}])
+def test_an_encrypted_archive_and_an_unknown_compression_are_told_in_words(
+    tmp_path: Path, member: dict[str, int]
+) -> None:
+    archive = with_member(tmp_path / "a.zip", **member)
+    with pytest.raises(ValueError, match=r"a.zip cannot be unpacked here \(.*\): unpack it to .*A with another"):
+        unpack(archive, tmp_path / "A", progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_a_hard_link_to_what_the_archive_does_not_hold_is_told_in_words(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("b.txt")
+    member.type, member.linkname = tarfile.LNKTYPE, "a.txt"
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        file.addfile(member)
+    with pytest.raises(ValueError, match=r"a.tar (is damaged|holds what may lead out)"):
+        unpack(tmp_path / "a.tar", tmp_path / "A", progress=False)
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_an_archive_without_files_is_refused(tmp_path: Path, pack: Callable[[Path], bytes]) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "archive").write_bytes(pack(tmp_path / "tree"))
+    with pytest.raises(ValueError, match="archive holds no file: remove it, and fetch it anew"):
+        unpack(tmp_path / "archive", tmp_path / "A", progress=False)
     assert not (tmp_path / "A").exists()
+
+
+def test_an_empty_folder_gives_way_to_what_is_unpacked(tmp_path: Path) -> None:
+    make_tree("flat", tmp_path / "tree", "train")
+    (tmp_path / "a.zip").write_bytes(zipped(tmp_path / "tree"))
+    (tmp_path / "A").mkdir()
+    unpack(tmp_path / "a.zip", tmp_path / "A", progress=False)
+    assert [path.name for path in (tmp_path / "A").iterdir()] == ["train"]

@@ -1,11 +1,14 @@
 """Results on the same images are set side by side; others are not."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from examples.deblurring import compare
+from examples.deblurring.data.files import encode_png
+from tafm_loss._images import read_pixels
 from tests.examples.deblurring.evaluation_runs import NETWORK, SCENES, Evaluate, write_weights
 
 
@@ -27,7 +30,8 @@ def test_results_are_compared_with_the_first_one(
         difference = content["differences"][label]["psnr"]
         assert difference["mean"] == pytest.approx(means[label] - means["blurred"])
         assert difference["scenes"] == SCENES and difference["exact"] and difference["p_holm"] >= difference["p"]
-    assert "ssim" not in content["differences"]["far"]
+    assert "ssim" not in content["differences"]["far"] and "psnr_input" not in content["differences"]["far"]
+    assert "SSIM (RGB) was not measured of far." in shown
     page = (tmp_path / "c" / "page.html").read_text()
     # The input is one of the results, and is shown once all the same.
     assert page.count("<figcaption>input") == page.count("<figcaption>near") == page.count("<figcaption>far") == 3
@@ -61,4 +65,83 @@ def test_what_cannot_be_compared_is_refused(
         (tmp_path / "d" / name).write_bytes((tmp_path / "a" / name).read_bytes())
     (tmp_path / "d" / "settings.json").write_text(json.dumps(settings | {"split": "train"}))
     assert 'split is "test" and "train"' in refused("a", "d")
+    assert "given twice" in refused("a", "a/../a")
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("metrics", ["psnr", "ssim"])
+def test_results_on_other_pixels_of_the_same_names_are_refused(
+    metrics: str, run_on: Evaluate, gopro_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "GOPRO"
+    shutil.copytree(gopro_root, root)
+    blurred = sorted(root.glob("test/*/blur/*.png"))[1]
+    blurred.write_bytes(encode_png(read_pixels(blurred).flip(2)))
+    assert run_on("input", out="a", metrics=metrics) == run_on("input", out="b", root=root, metrics=metrics) == 0
+    assert compare.main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "c")]) == 2
+    error = capsys.readouterr().err
+    assert "a and b are not of the same images: of 1, the input has another PSNR" in error and blurred.stem in error
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_result_of_an_earlier_form_is_to_be_made_anew(
+    run_on: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_on("input", out="a") == run_on("input", out="b") == 0
+    path = tmp_path / "b" / "images.csv"
+    path.write_text("".join(f"{line.rpartition(',')[0]}\n" for line in path.read_text().splitlines()))
+    assert compare.main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "c")]) == 2
+    assert "has no column psnr_input, as all have now: evaluate it anew" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("gone", ["weights", "data"])
+def test_tables_need_neither_data_nor_weights(
+    gone: str, run_on: Evaluate, gopro_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, root = write_weights(tmp_path / "w.safetensors"), tmp_path / "GOPRO"
+    shutil.copytree(gopro_root, root)
+    assert run_on("input", out="a", root=root) == run_on(file, *NETWORK, out="b", root=root) == 0
+    file.unlink() if gone == "weights" else shutil.rmtree(root)
+    capsys.readouterr()
+    assert compare.main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "c")]) == 0
+    shown = capsys.readouterr()
+    assert "There are no crops, for images cannot be restored again: " in shown.err and "gain" in shown.out
+    page = (tmp_path / "c" / "page.html").read_text()
+    assert "There are no crops" in page and "<img" not in page and "Differences from a" in page
+
+
+def test_the_files_of_an_evaluation_are_not_replaced_by_those_of_a_comparison(
+    run_on: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_on("input", out="a") == run_on("input", out="b") == 0
+    before = (tmp_path / "a" / "table.md").read_bytes()
+    assert compare.main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "a")]) == 2
+    assert "holds an evaluation, whose tables the comparison's would replace" in capsys.readouterr().err
+    assert (tmp_path / "a" / "table.md").read_bytes() == before
+
+
+def test_a_network_in_a_folder_called_input_is_shown_beside_the_input(
+    run_on: Evaluate, network_file: Path, tmp_path: Path
+) -> None:
+    assert run_on(network_file, *NETWORK, out="input") == run_on("input", out="b") == 0
+    assert compare.main([str(tmp_path / "b"), str(tmp_path / "input"), "--out", str(tmp_path / "c")]) == 0
+    assert (tmp_path / "c" / "page.html").read_text().count("<figcaption>input") == 6
+
+
+def test_results_of_different_versions_are_said_to_be_so(
+    run_on: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_on("input", out="a") == run_on("input", out="b") == 0
+    folders = [str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "c")]
+    assert compare.main(folders) == 0
+    assert "different versions" not in capsys.readouterr().out
+    path = tmp_path / "b" / "settings.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": "0.0.9"}))
+    assert compare.main(folders) == 0
+    shown = capsys.readouterr().out
+    assert "are of different versions of tafm-loss" in shown and "tafm-loss 0.0.9." in shown
+
+
+def test_a_device_that_cannot_be_used_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main([str(tmp_path), str(tmp_path), "--out", str(tmp_path / "c"), "--device", "foo"]) == 2
+    assert "--device foo cannot be used" in capsys.readouterr().err

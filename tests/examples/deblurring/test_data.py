@@ -1,23 +1,20 @@
 """Pairs of images, crops of them, and data sets by name."""
 
+import os
 import pickle
-import sys
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from examples.deblurring import precrop
 from examples.deblurring.data.augmentation import AUGMENTATIONS, random_crop
-from examples.deblurring.data.files import encode_png, named, natural_key
+from examples.deblurring.data.files import encode_png, images_below, named, natural_key
 from examples.deblurring.data.opening import list_datasets, open_pairs, options_of
+from examples.deblurring.data.options import key_values
 from examples.deblurring.data.pairs import Pair, PairedImages, PairSample
 from examples.deblurring.data.trees import make_tree
-from examples.deblurring.precrop import crop_starts, write_crops
-from tafm_loss._images import read_pixels
 
 SPLITS = {"reds": ("train", "val"), **dict.fromkeys(("flat", "synthetic"), ("train", "anything"))}
 
@@ -220,69 +217,44 @@ def test_an_unknown_option_is_an_error_that_lists_the_known_ones(tmp_path: Path)
     assert options_of("realblur_r") == ["complete"]
 
 
-# ---- crops on disk ----
+@pytest.mark.parametrize("value", ["False", "no", 0, None])
+def test_complete_is_refused_unless_it_is_a_truth_value(tmp_path: Path, value: object) -> None:
+    make_tree("gopro", tmp_path, "test")
+    with pytest.raises(ValueError, match=rf"complete must be True or False, got {value!r}"):
+        open_pairs("gopro", tmp_path, "test", complete=value)
 
 
-def test_crops_cover_an_image_and_the_last_ones_are_flush() -> None:
-    for length, size, step in ((1280, 512, 256), (720, 512, 256), (512, 512, 256), (1025, 512, 256), (7, 3, 2)):
-        starts = crop_starts(length, size, step)
-        assert starts[0] == 0
-        assert starts[-1] + size == length
-        assert starts == sorted(set(starts))
-        assert all(after - before <= step for before, after in pairwise(starts))
-    assert crop_starts(511, 512, 256) == []
-    # The published 16,824 crops of GOPRO_Large.
-    assert 2103 * len(crop_starts(1280, 512, 256)) * len(crop_starts(720, 512, 256)) == 16824
+def test_the_advice_for_what_is_incomplete_is_understood_on_a_command_line(tmp_path: Path) -> None:
+    for dataset in ("gopro", "gopro_all", "realblur_j", "hide", "reds"):
+        split = "val" if dataset == "reds" else "test"
+        make_tree(dataset, tmp_path / dataset, split)
+        with pytest.raises(ValueError, match="complete=False") as caught:
+            open_pairs(dataset, tmp_path / dataset, split)
+        advice = str(caught.value).partition("--dataset-options ")[2].rstrip(")")
+        assert len(open_pairs(dataset, tmp_path / dataset, split, **key_values([advice], "--dataset-options"))) == 4
 
 
-def test_precropping_writes_the_crops_of_an_image_in_the_layout_of_the_flat_data_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make_tree("gopro", tmp_path / "gopro", "train", scenes=1, size=(40, 56))
-    arguments = ["gopro", str(tmp_path / "gopro"), str(tmp_path / "out"), "--size", "32", "--step", "16"]
-    monkeypatch.setattr(sys, "argv", ["precrop", *arguments, "--incomplete"])
-    assert precrop.main() == 0
-    assert "12 crops of 2 images" in capsys.readouterr().out
-    crops = open_pairs("flat", tmp_path / "out", "train")
-    assert [pair.name for pair in crops.pairs][:7] == [
-        *(f"GOPR0372_07_00-000001_s00{number}" for number in range(1, 7)),
-        "GOPR0372_07_00-000002_s001",
-    ]
-    assert {pair.scene for pair in crops.pairs} == {"GOPR0372_07_00"}
-    whole = open_pairs("gopro", tmp_path / "gopro", "train", complete=False)[0]
-    # The last of two rows and three columns: flush with the right and the bottom border.
-    assert torch.equal(crops[5].blurred, whole.blurred[:, 8:, 24:])
-    assert torch.equal(crops[2].sharp, whole.sharp[:, :32, 24:])
-
-    monkeypatch.setattr(sys, "argv", ["precrop", *arguments])
-    assert precrop.main() == 2
-    assert "precrop: error: GOPRO_Large train" in capsys.readouterr().err
+def test_options_of_a_command_line_are_read_as_values() -> None:
+    texts = ["a=False", "b=true", "c=No", "d=yes", "e=None", "f=3", "g=[3, 8.5]", "h=blur_gamma", "i=x=y", "j="]
+    assert key_values(texts, "--options") == {
+        **{"a": False, "b": True, "c": False, "d": True, "e": None},
+        **{"f": 3, "g": [3, 8.5], "h": "blur_gamma", "i": "x=y", "j": ""},
+    }
+    for wrong in ("a", "=3"):
+        with pytest.raises(ValueError, match=f"--options takes KEY=VALUE, got {wrong}"):
+            key_values([wrong], "--options")
+    with pytest.raises(ValueError, match="--options names a twice"):
+        key_values(["a=1", "a=1"], "--options")
 
 
-def test_precropping_is_taken_up_where_it_was_interrupted(tmp_path: Path) -> None:
-    make_tree("flat", tmp_path / "flat", "train", size=(40, 56))
-    pairs = open_pairs("flat", tmp_path / "flat", "train")
-    assert isinstance(pairs, PairedImages)
-    out = tmp_path / "out"
-    assert write_crops(pairs, out, size=32, step=16, progress=False) == 24
-    kept, lost = out / "input" / "scene1-000001_s001.png", out / "target" / "scene2-000002_s006.png"
-    image = read_pixels(lost)
-    kept.write_bytes(b"kept")
-    lost.unlink()
-    assert write_crops(pairs, out, size=32, step=16, progress=False) == 24
-    assert kept.read_bytes() == b"kept"
-    assert torch.equal(read_pixels(lost), image)
-    assert not list(out.rglob("*.tmp"))
-
-
-def test_precropping_refuses_other_crops_small_images_and_gaps(tmp_path: Path) -> None:
-    make_tree("flat", tmp_path / "flat", "train", size=(40, 56))
-    pairs = open_pairs("flat", tmp_path / "flat", "train")
-    assert isinstance(pairs, PairedImages)
-    write_crops(pairs, tmp_path / "out", size=40, step=16, progress=False)
-    with pytest.raises(ValueError, match="holds crops of another size, step or data set"):
-        write_crops(pairs, tmp_path / "out", size=32, step=16, progress=False)
-    with pytest.raises(ValueError, match=r"crops of 41 px do not fit into .*scene1-000001.png of 56 x 40 px"):
-        write_crops(pairs, tmp_path / "small", size=41, step=16, progress=False)
-    with pytest.raises(ValueError, match="or the image has gaps; got 33"):
-        write_crops(pairs, tmp_path / "gaps", size=32, step=33, progress=False)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="takes named pipes")
+def test_a_pipe_or_a_link_to_nothing_that_is_called_as_an_image_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match=r"pipe\.png is called as an image, but it is no file"):
+        images_below(tmp_path)
+    (tmp_path / "pipe.png").unlink()
+    (tmp_path / "link.png").symlink_to(tmp_path / "nothing.png")
+    with pytest.raises(ValueError, match=r"link\.png is called as an image, but it is no file"):
+        images_below(tmp_path)
+    write(tmp_path / "nothing.png", noise())
+    assert set(images_below(tmp_path)) == {"link", "nothing"}

@@ -7,14 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from examples.deblurring import compare, evaluate, fetch, precrop, train
+from examples.deblurring import compare, evaluate, fetch, precrop, restore, train
 from examples.deblurring.data.opening import list_datasets
 from examples.deblurring.evaluation.metrics import GROUPS, METRICS
 from tafm_loss import cli
 
 HERE = Path(__file__).resolve().parents[3] / "examples" / "deblurring"
 README = (HERE / "README.md").read_text()
-PROGRAMS = {"train": train, "evaluate": evaluate, "compare": compare, "fetch": fetch, "precrop": precrop}
+PROGRAMS = {
+    "train": train,
+    "evaluate": evaluate,
+    "compare": compare,
+    "restore": restore,
+    "fetch": fetch,
+    "precrop": precrop,
+}
 
 
 def commands() -> list[str]:

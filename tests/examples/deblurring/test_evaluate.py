@@ -39,7 +39,7 @@ def test_the_input_has_the_values_of_the_blurred_images(run_on: Evaluate, gopro_
         blurred, sharp = (image[None] / 255 for image in pairs[index])
         assert float(row["psnr"]) == pytest.approx(float(psnr(blurred, sharp)), abs=1e-4)
         assert float(row["ssim"]) == pytest.approx(float(ssim(blurred, sharp)), abs=1e-6)
-        assert float(row["psnr_gain"]) == 0
+        assert float(row["psnr_gain"]) == 0 and row["psnr_input"] == row["psnr"]
 
 
 def test_a_network_is_measured_on_what_it_restores(
@@ -61,6 +61,7 @@ def test_a_network_is_measured_on_what_it_restores(
         assert float(row["psnr"]) == pytest.approx(expected[-1], abs=1e-4)
         gain = expected[-1] - float(psnr(blurred, sharp))
         assert float(row["psnr_gain"]) == pytest.approx(gain, abs=1e-4)
+        assert float(row["psnr_input"]) == pytest.approx(expected[-1] - gain, abs=1e-4)
         saved = read_pixels(out / "images" / f"{row['name']}.png")
         assert int((saved.int() - (restored[0] * 255).round().int()).abs().max()) <= 1
     summary = summary_of(out)
@@ -129,7 +130,7 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(
 ) -> None:
     assert run_on(network_file, *NETWORK) == 0
     before = (tmp_path / "out" / "images.csv").read_bytes()
-    assert run_on(network_file, *NETWORK, "--ensemble", "4", "--limit", "3") == 2
+    assert run_on(network_file, *NETWORK, "--ensemble", "4", "--limit", "3", "--save-images") == 2
     error = capsys.readouterr().err
     assert "network ensemble is 1 there and 4 now" in error and "limit is null there and 3 now" in error
     assert run_on("input") == 2
@@ -171,7 +172,7 @@ def test_a_metric_that_cannot_be_had_is_named_and_the_others_go_on(
     assert run_on("input", metrics="psnr,niqe") == 0
     assert "niqe is missing: its parameters are not shipped" in capsys.readouterr().out
     out = tmp_path / "out"
-    assert list(lines(out)[0]) == ["name", "scene", "psnr", "psnr_gain"]
+    assert list(lines(out)[0]) == ["name", "scene", "psnr", "psnr_gain", "psnr_input"]
     assert list(summary_of(out)["missing"]) == ["niqe"]
     assert "niqe is missing" in (out / "table.md").read_text() and "niqe is missing" in (out / "page.html").read_text()
     assert run_on("input", metrics="niqe", out="none") == 2
@@ -181,7 +182,7 @@ def test_a_metric_that_cannot_be_had_is_named_and_the_others_go_on(
 
 def test_a_metric_that_can_be_had_later_is_not_added_to_half_a_table(run_on: Evaluate, tmp_path: Path) -> None:
     assert run_on("input", metrics="psnr,niqe") == 0
-    with pytest.raises(ValueError, match="has the columns name, scene, psnr, psnr_gain; now they are"):
+    with pytest.raises(ValueError, match="has the columns name, scene, psnr, psnr_gain, psnr_input; now they are"):
         RowFile(tmp_path / "out" / "images.csv", ["psnr", "niqe", "psnr_gain"])
 
 
@@ -226,6 +227,18 @@ def test_the_files_of_a_training_run_have_the_names_that_training_gives_them() -
             "which --network, --network-options, --tlc, --grid would change",
         ),
         (["input", "--limit", "0"], "--limit must be 1 or more, got 0"),
+        (["FILE", *NETWORK, "--tile", "192", "--grid", "256"], "give tile or grid, not both"),
+        (["FILE", *NETWORK, "--tile", "100"], "tile must be a multiple of 32 px"),
+        (["FILE", *NETWORK, "--tile", "-32"], "tile must be a multiple of 32 px"),
+        (["FILE", *NETWORK, "--grid", "0"], "grid must be at least 1 px, got 0"),
+        (["FILE", *NETWORK, "--overlap", "32"], "--overlap is of --tile"),
+        (["FILE", *NETWORK, "--tlc-window", "96"], "--tlc-window is of --tlc"),
+        (["FILE", *NETWORK, "--tlc"], "residual-unet takes no statistics over the image: leave --tlc out"),
+        (
+            ["FILE", "--network", "nafnet-32", "--network-options", "encoder_blocks=3"],
+            "cannot be made with the options",
+        ),
+        (["input", "--niqe-parameters", "FILE"], "--niqe-parameters is for the metric niqe"),
         (["FILE", "--network", "residual-unet", "--network-options", "width"], "takes KEY=VALUE, got width"),
         (["FILE", "--network", "residual-unet", "--network-options", "a=1", "a=2"], "names a twice"),
         (["FILE", "--network", "hinet", "--network-options", "width=4"], "residual-unet"),
@@ -273,5 +286,5 @@ def test_an_image_that_cannot_be_measured_is_named(run_on: Evaluate, capsys: pyt
 
 def test_a_perfect_image_has_no_gain_over_a_perfect_input() -> None:
     image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert run._gain(image, image, image) == 0
-    assert run._gain(image, image * 0.9, image) == math.inf
+    assert run._gain(image, image, image) == {"psnr_gain": 0, "psnr_input": math.inf}
+    assert run._gain(image, image * 0.9, image)["psnr_gain"] == math.inf

@@ -1,6 +1,7 @@
 """The configs, the schedule and the batches: what is refused, what is published, and what follows from the seed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,23 +42,78 @@ def published(name: str) -> Experiment:
     return load_experiment(path)
 
 
-@pytest.mark.parametrize(
-    ("name", "steps", "batch", "rate", "clip"),
-    [
-        ("mimo_unet_gopro", 1_578_000, 4, 1e-4, None),
-        ("hinet_gopro", 400_000, 64, 2e-4, 0.01),
-        ("mprnet_gopro", 394_000, 16, 2e-4, None),
-        ("nafnet32_gopro", 200_000, 32, 1e-3, 0.01),
-        ("nafnet64_gopro", 400_000, 64, 1e-3, 0.01),
-        ("hinet_gopro_finetune_tafm", 20_000, 4, 2e-5, 0.01),
-        ("mprnet_gopro_finetune_tafm", 210_000, 2, 1e-6, 0.01),
-    ],
-)
-def test_the_protocols_are_the_published_ones(name: str, steps: int, batch: int, rate: float, clip: float) -> None:
+L1_FOURIER = [("l1", 1.0), ("fourier", 0.1)]
+CHARBONNIER_EDGE = [("charbonnier", 1.0), ("edge", 0.05)]
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "mimo_unet_gopro": {
+        "network": "mimo-unet",
+        "objective": L1_FOURIER,
+        "augmentation": "hflip",
+        "optimizer": Optimizer("adam", 1e-4, (0.9, 0.999), 0.0),
+        "schedule": Schedule("halving", every=500 * 526),
+        "steps, batch, clip": (3000 * 526, 4, None),
+    },
+    "hinet_gopro": {
+        "network": "hinet",
+        "objective": [("psnr", 0.5)],
+        "augmentation": "flips_and_turns",
+        "optimizer": Optimizer("adam", 2e-4, (0.9, 0.99), 0.0),
+        "schedule": Schedule("cosine", final=1e-7),
+        "steps, batch, clip": (400_000, 64, 0.01),
+    },
+    "mprnet_gopro": {
+        "network": "mprnet",
+        "objective": CHARBONNIER_EDGE,
+        "augmentation": "mprnet",
+        "optimizer": Optimizer("adam", 2e-4, (0.9, 0.999), 0.0),
+        "schedule": Schedule("cosine", final=1e-6, warm_up=394),
+        "steps, batch, clip": (394_000, 16, None),
+    },
+    "nafnet32_gopro": {
+        "network": "nafnet-32",
+        "objective": [("psnr", 1.0)],
+        "augmentation": "flips_and_turns",
+        "optimizer": Optimizer("adamw", 1e-3, (0.9, 0.9), 1e-3),
+        "schedule": Schedule("cosine", final=1e-7),
+        "steps, batch, clip": (200_000, 32, 0.01),
+    },
+    "hinet_gopro_finetune_pixel": {
+        "network": "hinet",
+        "objective": [("psnr", 0.5)],
+        "augmentation": "flips_and_turns",
+        "optimizer": Optimizer("adam", 2e-5, (0.9, 0.99), 0.0),
+        "schedule": Schedule("cosine", final=1e-7),
+        "steps, batch, clip": (20_000, 4, 0.01),
+    },
+    "mprnet_gopro_finetune_pixel": {
+        "network": "mprnet",
+        "objective": CHARBONNIER_EDGE,
+        "augmentation": "mprnet",
+        "optimizer": Optimizer("adam", 1e-6, (0.9, 0.999), 0.0),
+        "schedule": Schedule("constant", final=1e-6, warm_up=3 * 1052),
+        "steps, batch, clip": (210_000, 2, 0.01),
+    },
+}
+PROTOCOLS["mimo_unet_plus_gopro"] = PROTOCOLS["mimo_unet_gopro"] | {"network": "mimo-unet-plus"}
+PROTOCOLS["nafnet64_gopro"] = PROTOCOLS["nafnet32_gopro"] | {
+    "network": "nafnet-64",
+    "steps, batch, clip": (400_000, 64, 0.01),
+}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_protocols_are_the_published_ones(name: str) -> None:
     experiment = published(name)
-    assert (experiment.training.steps, experiment.training.batch_size) == (steps, batch)
-    assert (experiment.optimizer.learning_rate, experiment.training.clip) == (rate, clip)
-    assert experiment.data.crop_size == 256
+    training = experiment.training
+    assert {
+        "network": experiment.network.name,
+        "objective": [(term.loss, term.weight) for term in experiment.objective],
+        "augmentation": experiment.data.augmentation,
+        "optimizer": experiment.optimizer,
+        "schedule": experiment.schedule,
+        "steps, batch, clip": (training.steps, training.batch_size, training.clip),
+    } == PROTOCOLS[name]
+    assert experiment.data.crop_size == 256 and not experiment.network.options
 
 
 @pytest.mark.parametrize("base", ["hinet_gopro", "mprnet_gopro", "unet_synthetic"])
@@ -84,6 +140,16 @@ def test_a_fine_tune_differs_from_its_control_in_the_feature_term_alone(base: st
         ("training.ema=1.5", "ema must be between 0 and 1"),
         ("training.clip=-1", "clip must be above 0"),
         ("colour=red", "Key 'colour'"),
+        ("training.mixed_precision=fp8", "no, fp16, bf16, got fp8"),
+        ("optimizer.learning_rate=inf", "learning_rate must be finite"),
+        ("schedule.warm_up=6", "warm_up must be between 0 and training.steps, got 6"),
+        ("network.options.seed=3", "network.options must not hold seed"),
+        ("data.options.split=test", "data.options must not hold split"),
+        ("objective.0.weight=2", "Cannot merge"),
+        ("objective=[{loss: l1, weight: -1}]", "l1 must be finite and not negative"),
+        ("objective=[{loss: l1, weight: .nan}]", "l1 must be finite"),
+        ("objective=[{loss: l1, weight: 1}, {loss: edge, gradient_ratio: 0}]", "gradient_ratio of the term edge"),
+        ("objective=[{loss: l1, weight: 1, options: {reduction: none}}]", "leave its reduction out"),
         ("objective=[{loss: l1}]", "l1 needs either a weight or a gradient_ratio"),
         ("objective=[{loss: l1, weight: 1, gradient_ratio: 1}]", "either"),
         ("objective=[{loss: l1, gradient_ratio: 1}]", "at least one term with a weight above 0"),
@@ -111,8 +177,15 @@ def test_a_config_can_change_some_keys_of_another(tmp_path: Path) -> None:
 
 
 def test_a_config_that_extends_itself_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="extends itself"):
-        load_experiment(written(tmp_path, "extends: experiment.yaml\n"))
+    for spelling in ("experiment.yaml", f"../{tmp_path.name}/experiment.yaml"):
+        with pytest.raises(ValueError, match="extends itself"):
+            load_experiment(written(tmp_path, f"extends: {spelling}\n"))
+    with pytest.raises(ValueError, match="must name a file beside it, got 5"):
+        load_experiment(written(tmp_path, "extends: 5\n"))
+
+
+def test_a_bare_no_is_no_mixed_precision(tmp_path: Path) -> None:
+    assert load_experiment(written(tmp_path, SMALL), ["training.mixed_precision=no"]).training.mixed_precision == "no"
 
 
 def test_rates_written_without_a_dot_are_numbers(tmp_path: Path) -> None:
@@ -136,7 +209,7 @@ def test_a_constant_rate_rises_first() -> None:
     [
         (Schedule("linear"), "constant, cosine, halving"),
         (Schedule("halving"), "every"),
-        (Schedule(warm_up=-1), "negative"),
+        (Schedule(final=-1.0), "negative"),
     ],
 )
 def test_a_schedule_that_makes_no_sense_is_told(schedule: Schedule, told: str) -> None:
@@ -183,6 +256,14 @@ def test_the_shares_of_processes_make_up_the_batch_of_one(tmp_path: Path) -> Non
 def test_the_same_crops_come_in_batches_of_another_size(tmp_path: Path) -> None:
     small = [batches(tmp_path, batch_size=2, share=slice(0, 2)).draw(step) for step in (0, 1)]
     assert torch.equal(torch.cat([part.sharp for part in small]), batches(tmp_path).draw(0).sharp)
+
+
+def test_an_image_that_is_too_small_is_told_before_a_run(tmp_path: Path) -> None:
+    options = make_tree("synthetic", tmp_path, "train", scenes=1, frames=1)
+    pairs = open_pairs("synthetic", tmp_path, "train", **options)
+    plan = {"augmentation": "none", "batch_size": 1, "share": slice(0, 1), "seed": 0}
+    with pytest.raises(ValueError, match=r"crops of 40 px, and \d+ px for the blur, do not fit into .*64 x 48 px"):
+        Batches(pairs, crop_size=40, **plan)  # type: ignore[arg-type]
 
 
 def test_crops_of_a_pair_stay_aligned(tmp_path: Path) -> None:

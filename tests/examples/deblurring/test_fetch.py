@@ -102,8 +102,38 @@ def test_what_is_there_is_counted_and_not_fetched_again(
     assert not data_hub.requests
     assert capsys.readouterr().out.count("gopro test: 1 pairs") == 2
     shutil.rmtree(tmp_path / "sets" / "GOPRO_Large" / "test")
-    with pytest.raises(NotADirectoryError, match="test"):
+    with pytest.raises(ValueError, match=r"no folder .*test.*; .* To fetch it anew, remove .*GOPRO_Large, and run the"):
         fetch("gopro", tmp_path / "sets", yes, progress=False)
+
+
+def test_an_empty_folder_is_not_taken_for_the_data_set(data_hub: HubServer, gopro_zip: bytes, tmp_path: Path) -> None:
+    data_hub.seed(REPO, {"GOPRO_Large.zip": gopro_zip})
+    (tmp_path / "sets" / "GOPRO_Large").mkdir(parents=True)
+    assert fetch("gopro", tmp_path / "sets", yes, progress=False)
+    assert (tmp_path / "sets" / "GOPRO_Large" / "train").is_dir()
+
+
+@pytest.mark.parametrize("name", ["sets", "sets/archives", "sets/GOPRO_Large"])
+def test_a_file_in_place_of_a_folder_is_told_before_anything_is_fetched(
+    data_hub: HubServer, gopro_zip: bytes, tmp_path: Path, name: str
+) -> None:
+    data_hub.seed(REPO, {"GOPRO_Large.zip": gopro_zip})
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(NotADirectoryError, match=rf"{name} is no folder: remove it"):
+        fetch("gopro", tmp_path / "sets", yes, progress=False)
+    assert not data_hub.requests
+
+
+def test_sizes_that_are_not_known_are_not_counted_as_nothing(
+    data_hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go_offline(monkeypatch)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, 1e12))
+    assert not fetch("reds", tmp_path, lambda: False)
+    assert "takes at least 68.5 GB" in capsys.readouterr().out
+    assert not fetch("realblur", tmp_path, lambda: False)
+    assert "takes about 24.4 GB" in capsys.readouterr().out
 
 
 def test_nothing_is_fetched_unless_the_user_agrees(

@@ -143,6 +143,12 @@ def test_the_grid_of_hinet_has_three_by_five_crops_of_a_gopro_image() -> None:
     assert starts == [(top, left) for top in (0, 232, 464) for left in (0, 256, 512, 768, 1024)]
 
 
+def test_a_grid_that_is_none_is_told() -> None:
+    images = draw(1, 3, 24, 32)
+    with pytest.warns(UserWarning, match="images no larger than the grid's 32 px are seen whole"):
+        assert torch.equal(restore(Stub(), images, grid=32), images)
+
+
 def test_overlapping_crops_of_the_grid_are_averaged() -> None:
     network = Stub(lambda x: torch.full_like(x, 0.2 * len(network.seen)))
     # Two crops of 4 columns: 0 to 3 and 2 to 5; the first crop gives 0.2, the second 0.4.

@@ -1,6 +1,7 @@
 """The layouts of RealBlur, HIDE, REDS and flat folders, with what is known to go wrong in them."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,43 @@ def test_a_scene_in_both_parts_and_a_broken_line_are_errors(tmp_path: Path) -> N
         realblur_pairs("J", tmp_path, "train", complete=False)
 
 
+@pytest.mark.parametrize(
+    "swap",
+    [
+        lambda sharp, blurred: (blurred, sharp),
+        lambda sharp, blurred: (sharp, blurred.replace("blur_1", "blur_2")),
+        lambda sharp, blurred: (sharp, blurred.replace("scene001", "scene002")),
+        lambda sharp, blurred: (sharp, sharp),
+    ],
+)
+def test_a_line_whose_files_are_swapped_or_of_two_images_is_an_error_that_names_it(
+    tmp_path: Path, swap: Callable[[str, str], tuple[str, str]]
+) -> None:
+    make_tree("realblur_j", tmp_path, "train")
+    list_file = tmp_path / "RealBlur_J_train_list.txt"
+    first, second, *_ = list_file.read_text().split("\n")
+    list_file.write_text(f"{second}\n{' '.join(swap(*first.split()))} ")
+    with pytest.raises(ValueError, match=r"list.txt, line 2: expected SCENE/gt/gt_M.png and .* of one scene, got '.*'"):
+        realblur_pairs("J", tmp_path, "train", complete=False)
+
+
+def test_a_byte_order_mark_before_a_list_is_none_of_its_first_path(tmp_path: Path) -> None:
+    make_tree("realblur_j", tmp_path, "train")
+    expected = realblur_pairs("J", tmp_path, "train", complete=False)
+    list_file = tmp_path / "RealBlur_J_train_list.txt"
+    list_file.write_bytes(b"\xef\xbb\xbf" + list_file.read_bytes())
+    assert realblur_pairs("J", tmp_path, "train", complete=False) == expected
+
+
+def test_a_scene_of_realblur_is_called_as_its_folder(tmp_path: Path) -> None:
+    make_tree("realblur_j", tmp_path, "test", scenes=1, frames=1)
+    (tmp_path / J / "scene183").rename(tmp_path / J / "scene244_reflect")
+    list_file = tmp_path / "RealBlur_J_test_list.txt"
+    list_file.write_text(list_file.read_text().replace("scene183", "scene244_reflect"))
+    (pair,) = realblur_pairs("J", tmp_path, "test", complete=False)
+    assert (pair.scene, pair.name) == ("scene244_reflect", "scene244_reflect_blur_1")
+
+
 # ---- HIDE ----
 
 
@@ -144,6 +182,16 @@ def test_a_name_of_hide_without_its_recording_is_an_error(tmp_path: Path) -> Non
         hide_pairs(tmp_path, "train", complete=False)
 
 
+def test_a_close_up_and_a_long_shot_of_hide_of_one_name_are_an_error_that_names_both(tmp_path: Path) -> None:
+    make_tree("hide", tmp_path, "test")
+    first, second = (tmp_path / "test" / folder for folder in ("test-close-ups", "test-long-shot"))
+    name = next(first.iterdir()).name
+    shutil.copy(first / name, second / name)
+    with pytest.raises(ValueError, match="have one name, for which there is one sharp image only") as caught:
+        hide_pairs(tmp_path, "test", complete=False)
+    assert f"{first / name} and {second / name}" in str(caught.value)
+
+
 # ---- REDS ----
 
 
@@ -178,7 +226,12 @@ def test_the_tables_of_reds_have_the_published_totals() -> None:
 
 
 def test_a_scene_is_read_from_names_of_all_kinds() -> None:
-    for name in ("GOPR0384_11_00-000001", "GOPR0384_11_00_000001", "GOPR0384_11_00-000001_s003"):
+    for name in (
+        "GOPR0384_11_00-000001",
+        "GOPR0384_11_00_000001",
+        "GOPR0384_11_00-000001_s003",
+        "GOPR0384_11_00-000001_s1000",
+    ):
         assert scene_of(name) == "GOPR0384_11_00"
     assert scene_of("100007") == "100007"
     assert scene_of("street_10px") == "street"

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from examples.deblurring.models.networks import create_network
 from tests.examples.deblurring.small_networks import images, seeded, small
 
 
@@ -179,3 +180,12 @@ def test_dropout_is_that_of_mimo_unet_plus_and_of_training_alone() -> None:
     assert not torch.equal(*drawn)
     network.eval()
     assert torch.equal(network(batch)[2], network(batch)[2])
+
+
+def test_an_image_of_which_hinet_leaves_one_px_is_refused_in_words() -> None:
+    network = small("hinet").eval()
+    with pytest.raises(ValueError, match=r"16 x 16 px are too small for HINet, .* H or W must be 32 px or more"):
+        network(images(16, 16))
+    assert network(images(16, 32))[-1].shape[-2:] == (16, 32)
+    shallow = create_network("hinet", width=4, hin_levels=(3,))
+    assert shallow(images(16, 16))[-1].shape[-2:] == (16, 16)

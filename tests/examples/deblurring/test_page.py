@@ -50,8 +50,9 @@ def test_crops_are_shown_pixel_by_pixel_at_twice_their_size() -> None:
     assert 'width="60" height="80"' in page and "image-rendering: pixelated" in page
 
 
-def test_a_page_without_examples_has_no_heading_for_them() -> None:
-    assert "Crops" not in render_page("a", [TABLE], "rule", [])
+def test_a_page_without_crops_says_why_or_has_no_heading_for_them() -> None:
+    assert "Crops" not in render_page("a", [TABLE], "", [])
+    assert "the weights are gone" in render_page("a", [TABLE], "the weights are gone", [])
 
 
 def test_the_crop_is_where_the_input_is_worst_and_the_same_for_all() -> None:
@@ -90,6 +91,17 @@ def test_the_greatest_the_median_and_the_least_gain_are_chosen_once_each(
     gains: list[float], chosen: dict[int, str]
 ) -> None:
     assert choose(torch.tensor(gains)) == chosen
+
+
+def test_what_the_values_are_of_is_said() -> None:
+    assert choose(torch.tensor([30.0, 20.0]), "PSNR") == {0: "greatest PSNR", 1: "least PSNR"}
+
+
+def test_a_method_that_is_called_input_does_not_hide_the_input() -> None:
+    blurred, restored, sharp = (pixels(20, 30, seed) for seed in range(3))
+    panels = make_example("x", blurred, {"input": restored}, sharp).panels
+    assert [panel.label for panel in panels] == ["input", "input", "sharp"]
+    assert torch.equal(panels[0].pixels, blurred) and torch.equal(panels[1].pixels, restored)
 
 
 def test_values_are_rounded_to_8_bits() -> None:

@@ -118,6 +118,58 @@ def test_differences_have_intervals_and_adjusted_p() -> None:
     assert "Mean over images of the method's value less that of base." in table.notes
 
 
+def test_scenes_are_better_by_the_direction_of_the_metric() -> None:
+    base, other = (
+        summary("abcd", gmsd=values, sharpness_kept=values, psnr_gain=values) for values in ([0] * 4, [-1, -1, -1, 0])
+    )
+    table = difference_table("base", {"other": paired_difference(base.rows, other.rows)})
+    assert table.head[-1] == "scenes better"
+    assert [row[-1] for row in texts(table)] == ["3 of 4", "-", "0 of 4"]
+
+
+def test_the_gain_stays_where_a_method_has_no_psnr() -> None:
+    base = summary("ab", psnr=[1, 2], psnr_gain=[0, 0])
+    some, less = summary("ab", psnr=[2, 3], psnr_gain=[1, 1]), summary("ab", psnr_gain=[2, 2])
+    found = {label: paired_difference(base.rows, other.rows) for label, other in {"some": some, "less": less}.items()}
+    table = difference_table("base", found)
+    assert [row[:3] for row in texts(table)] == [
+        ["some", "PSNR, dB ↑", "+1.000"],
+        ["some", "gain, dB ↑", "+1.000"],
+        ["less", "gain, dB ↑", "+2.000"],
+    ]
+    notes = method_table({"base": base, "some": some, "less": less}).notes
+    assert "PSNR was not measured of less." in notes and not any("gain was not" in note for note in notes)
+
+
+def test_the_psnr_of_the_input_is_in_no_table() -> None:
+    base = summary("ab", psnr=[1, 2], psnr_input=[math.inf, 1])
+    tables = [
+        result_table("a", base),
+        scene_table(base),
+        method_table({"a": base, "b": base}),
+        difference_table("a", {"b": paired_difference(base.rows, base.rows)}),
+    ]
+    assert not any("input" in as_markdown(table) or "infinite" in as_markdown(table) for table in tables)
+
+
+def test_what_p_and_intervals_do_not_say_is_said() -> None:
+    def notes(scenes: str) -> str:
+        base, other = (summary(scenes, psnr=[value] * len(scenes)) for value in (0, 1))
+        return " ".join(difference_table("base", {"other": paired_difference(base.rows, other.rows)}).notes)
+
+    assert "they do not tell what another training, from another seed, would come to" in notes("ab")
+    assert "Of fewer than 10 scenes, it is too narrow." in notes("abcdefghi")
+    assert "too narrow" not in notes("abcdefghij")
+    assert any("too narrow" in note for note in result_table("a", summary("ab", psnr=[1, 2])).notes)
+
+
+def test_values_that_are_not_rounded_are_said_to_be_so() -> None:
+    (about,) = (note for note in result_table("a", summary("ab", ssim=[1, 2])).notes if note.startswith("SSIM (RGB): "))
+    assert about.endswith("Restored images are not rounded, unless that is said.")
+    rounded = {name for name, metric in METRICS.items() if "rounded to 8 bits" in metric.description}
+    assert rounded == {"psnr_uint8", "ssim_3d", "niqe"}
+
+
 def test_the_gain_is_compared_where_psnr_was_not_measured() -> None:
     base, other = (summary("ab", psnr_gain=values) for values in ([0, 0], [1, 1]))
     table = difference_table("base", {"other": paired_difference(base.rows, other.rows)})
@@ -141,6 +193,12 @@ def test_latex_is_escaped_and_has_the_rules_of_booktabs() -> None:
     assert lines[6] == (r"{[}x] a\_b|c*d & \textbf{$\infty$} & \textasciitilde{}\textasciicircum{}\{\$\}\# \\")
     assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
     assert r"50\% \& a\_b \textbackslash{}x" in as_latex(Table("", ["", r"50% & a_b \x"], []))
+
+
+def test_minus_signs_of_numbers_are_set_as_such_in_latex() -> None:
+    cells = [Cell("hinet-tafm"), Cell("-0.10 to -0.05"), Cell("-∞"), Cell("-"), Cell("2-3", best=True)]
+    text = as_latex(Table("", [""] * 5, [cells]))
+    assert r"hinet-tafm & $-$0.10 to $-$0.05 & $-$$\infty$ & - & \textbf{2-3} \\" in text
 
 
 def test_markdown_is_escaped_and_rows_have_as_many_cells_as_the_head() -> None:

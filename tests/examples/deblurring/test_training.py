@@ -56,6 +56,7 @@ def test_a_run_leaves_what_it_says(tmp_path: Path, datasets: Path) -> None:
     assert train(experiment(tmp_path), datasets, tmp_path / "run", progress=False)
     out = tmp_path / "run"
     logged = [row for row in rows(out) if "loss" in row]
+    assert rows(out)[0]["l1_weight"] == 1 and rows(out)[0]["edge_weight"] > 0
     assert [row["step"] for row in logged] == [2, 4, 6]
     assert all(row["loss"] == pytest.approx(row["l1"] + row["edge"]) for row in logged)
     assert all(row["images_per_second"] > 0 and row["peak_memory_mib"] > 1 for row in logged)
@@ -94,8 +95,9 @@ def test_a_run_that_was_cut_and_taken_up_is_that_of_an_unbroken_one(
     assert timeless[0] == timeless[1]
 
 
-def test_ctrl_c_saves_what_there_is_and_resume_goes_on(
-    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_the_end_of_a_time_limit_saves_what_there_is_and_resume_goes_on(
+    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
 ) -> None:
     plan = experiment(tmp_path)
     train(plan, datasets, tmp_path / "whole", progress=False)
@@ -104,7 +106,7 @@ def test_ctrl_c_saves_what_there_is_and_resume_goes_on(
     def interrupted(self: Loop, drawn: object, number: int) -> None:
         step(self, drawn, number)  # type: ignore[arg-type]
         if number == 2:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(sent)
 
     monkeypatch.setattr(Loop, "_step", interrupted)
     assert not train(plan, datasets, tmp_path / "run", progress=False)
@@ -162,7 +164,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
         step(self, drawn, number)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Loop, "_step", poisoned)
-    with pytest.raises(FloatingPointError, match=r"l1, edge stopped being finite before step 4.*checkpoint\.pt"):
+    with pytest.raises(
+        FloatingPointError, match=r"l1, edge, gradient_norm stopped being finite before step 4.*checkpoint\.pt"
+    ):
         train(experiment(tmp_path), datasets, tmp_path / "run", progress=False)
     kept = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert kept["step"] == 2 and all(bool(tensor.isfinite().all()) for tensor in kept["network"].values())
@@ -191,9 +195,9 @@ def test_what_an_experiment_names_and_does_not_exist_is_told(
 def test_a_folder_with_a_run_is_never_overwritten(tmp_path: Path, datasets: Path) -> None:
     train(experiment(tmp_path), datasets, tmp_path / "run", progress=False)
     before = (tmp_path / "run" / "history.jsonl").read_bytes()
-    with pytest.raises(ValueError, match="holds a run already"):
+    with pytest.raises(ValueError, match="holds files already"):
         train(experiment(tmp_path), datasets, tmp_path / "run", progress=False)
-    with pytest.raises(ValueError, match="of another run"):
+    with pytest.raises(ValueError, match=r"learning_rate is 0\.01 there and 1\.0 now"):
         train(
             experiment(tmp_path, "optimizer.learning_rate=1"), datasets, tmp_path / "run", resume=True, progress=False
         )
@@ -210,7 +214,7 @@ def test_the_program_tells_faults_in_a_line(tmp_path: Path, datasets: Path, caps
         ([str(tmp_path / "none.yaml")], "none.yaml"),
         ([config, "--set", "training.stepz=1"], "Did you mean: 'steps'"),
         ([config, "--datasets", str(tmp_path / "nowhere"), "--out", str(tmp_path / "other")], "nowhere"),
-        ([config, *place], "holds a run already"),
+        ([config, *place], "holds files already"),
     ):
         assert program.main(wrong) == 2
         error = capsys.readouterr().err

@@ -116,7 +116,7 @@ def test_a_gradient_ratio_becomes_the_weight_that_has_it() -> None:
     objective = Objective(terms, torch.device("cpu"))
     assert not objective.calibrated
     assert "tafm" not in objective([pred], sharp)
-    objective.calibrate([pred * 0, pred], sharp)
+    objective.weights = objective.calibrated_weights([pred * 0, pred], sharp)
     assert objective.calibrated
     output = pred.clone().requires_grad_()
     norms = {
@@ -130,9 +130,23 @@ def test_a_gradient_ratio_becomes_the_weight_that_has_it() -> None:
 def test_weights_found_by_a_run_travel_in_its_state() -> None:
     terms = [Term("l1", weight=1.0), Term("edge", gradient_ratio=0.5)]
     first, second = (Objective(terms, torch.device("cpu")) for _ in range(2))
-    first.calibrate([pair()[0]], pair()[1])
+    first.weights = first.calibrated_weights([pair()[0]], pair()[1])
     second.load_state_dict(first.state_dict())
     assert second.calibrated and second.weights == first.weights
+
+
+def test_random_features_follow_from_the_seed_and_leave_the_global_state_alone() -> None:
+    pred, sharp = pair(size=(64, 64))
+    term = Term("tafm", weight=1.0, options={"random": True})
+    values = []
+    for seed in (0, 0, 1):
+        state = torch.get_rng_state()
+        with pytest.warns(UserWarning, match="random"):
+            objective = Objective([term], torch.device("cpu"), seed)
+        assert torch.equal(torch.get_rng_state(), state)
+        values.append(objective([pred], sharp)["tafm"].item())
+        torch.rand(3)
+    assert values[0] == values[1] != values[2]
 
 
 def test_random_features_are_another_loss_than_the_bundled_ones() -> None:

@@ -1,0 +1,170 @@
+"""The folder of an evaluation: who may write to it, which settings may go on in it, and what its tables say of them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from examples.deblurring import evaluate
+from examples.deblurring.evaluation import results
+from examples.deblurring.evaluation.lock import writing_alone
+from examples.deblurring.evaluation.metrics import Measurement
+from examples.deblurring.evaluation.settings import read_settings, with_defaults
+from tests.examples.deblurring.evaluation_runs import NETWORK, Evaluate
+
+
+def names(folder: Path) -> list[str]:
+    return [line.split(",")[0] for line in (folder / "images.csv").read_text().splitlines()[1:]]
+
+
+def test_two_evaluations_do_not_write_to_one_folder_at_once(
+    run_on: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("fcntl")
+    out = tmp_path / "out"
+    out.mkdir()
+    with writing_alone(out):
+        assert run_on("input") == 2
+        assert f"another evaluation is writing to {out}" in capsys.readouterr().err
+        assert not list(out.iterdir())
+    assert run_on("input") == 0 and len(names(out)) == 4
+
+
+def test_where_nothing_can_be_locked_an_evaluation_goes_on(run_on: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert run_on("input") == 0
+    monkeypatch.setattr("examples.deblurring.evaluation.lock.fcntl", None)
+    assert run_on("input") == 0
+
+
+def test_the_limit_may_grow_and_never_shrink(
+    run_on: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run_on("input", "--limit", "2") == 0
+    before = names(out)
+    assert run_on("input", "--limit", "3") == 0
+    assert names(out)[:2] == before and len(names(out)) == 3 and read_settings(out).limit == 3
+    assert run_on("input", "--limit", "2") == 2
+    assert "limit is 3 there and 2 now" in capsys.readouterr().err
+    # What was said of three images is not taken for what there is of four.
+    with monkeypatch.context() as patch:
+        patch.setattr(Measurement, "__call__", interrupt)
+        assert run_on("input") == 130
+    assert not (out / "summary.json").exists()
+    assert run_on("input") == 0 and len(names(out)) == 4 and read_settings(out).limit is None
+
+
+def interrupt(self: Measurement, restored: Tensor, sharp: Tensor) -> dict[str, float]:
+    raise KeyboardInterrupt
+
+
+def test_other_spellings_of_the_same_settings_are_the_same(
+    run_on: Evaluate, gopro_root: Path, network_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_on(network_file, *NETWORK) == 0
+    monkeypatch.chdir(network_file.parent)
+    assert run_on(network_file.name, *NETWORK, root=f"{gopro_root}/../{gopro_root.name}/", complete="False") == 0
+    settings = read_settings(tmp_path / "out")
+    assert settings.root == str(gopro_root.resolve())
+    assert settings.network is not None and settings.network.weights == str(network_file.resolve())
+
+
+@pytest.mark.parametrize("text", ["False", "no", "FALSE"])
+def test_incomplete_data_are_taken_in_any_spelling_of_no(text: str, run_on: Evaluate) -> None:
+    assert run_on("input", complete=text) == 0
+
+
+def test_a_complete_that_is_neither_is_refused(run_on: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_on("input", complete="maybe") == 2
+    assert "complete must be True or False" in capsys.readouterr().err
+
+
+def test_options_that_are_not_given_are_recorded_with_their_defaults() -> None:
+    assert with_defaults("gopro", {"complete": False}) == {"blur": "blur", "complete": False}
+    found = with_defaults("synthetic", {"seed": 3})
+    assert found["extents"] == [3.0, 13.0] and found["kind"] == "shake" and found["seed"] == 3
+    assert with_defaults("flat", {}) == {}
+    with pytest.raises(ValueError, match="no data set"):
+        with_defaults("photos", {})
+
+
+def test_the_table_says_what_was_evaluated_and_by_which_version(
+    run_on: Evaluate, network_file: Path, tmp_path: Path
+) -> None:
+    assert run_on(network_file, *NETWORK, "--grid", "32") == 0
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert 'gopro, test (blur "blur", complete false): residual-unet (width 4)' in table
+    assert f"weights {network_file.parent.name}/{network_file.name}, sha256" in table
+    assert "grid of 32 px (images no larger are seen whole)" in table
+    assert f"; tafm-loss {read_settings(tmp_path / 'out').version}." in table
+
+
+def test_crops_of_the_input_are_chosen_by_its_psnr(run_on: Evaluate, network_file: Path, tmp_path: Path) -> None:
+    assert run_on("input") == run_on(network_file, *NETWORK, out="mine") == 0
+    page, mine = ((tmp_path / name / "page.html").read_text() for name in ("out", "mine"))
+    assert "the median and the least PSNR." in page and ": greatest PSNR</h2>" in page and "greatest gain" not in page
+    assert "the least gain in PSNR over the input." in mine and ": greatest gain</h2>" in mine
+
+
+def test_a_method_has_the_name_of_its_folder_however_that_is_spelled(
+    gopro_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "mine"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    data = ["--dataset", "gopro", "--root", str(gopro_root), "--dataset-options", "complete=false"]
+    assert evaluate.main(["input", *data, "--out", ".", "--device", "cpu", "--metrics", "psnr"]) == 0
+    assert "| mine |" in (here / "table.md").read_text()
+
+
+def test_images_that_the_data_set_no_longer_has_are_told(
+    run_on: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_on("input") == 0
+    path = tmp_path / "out" / "images.csv"
+    before = path.read_text().replace("GOPR0384_11_00-000002", "GOPR0384_11_00-000099")
+    path.write_text(before)
+    assert run_on("input") == 2
+    assert "1 images that the data set does not have, the first GOPR0384_11_00-000099" in capsys.readouterr().err
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize("device", ["foo", "meta", "cuda:99"])
+def test_a_device_that_cannot_be_used_is_told_in_one_line(
+    device: str, run_on: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_on("input", device=device) == 2
+    error = capsys.readouterr().err
+    assert f"--device {device} cannot be used" in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_a_wrong_type_are_told_in_words(
+    run_on: Evaluate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise TypeError("'<' not supported")
+
+    monkeypatch.setattr(results, "open_pairs", refuse)
+    assert run_on("input") == 2
+    assert "do not suit gopro: '<' not supported" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mark", ["\r", "\n", "\x1b"])
+def test_a_name_that_would_break_the_table_is_refused_before_anything_is_measured(
+    mark: str, run_on: Evaluate, gopro_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "GOPRO"
+    shutil.copytree(gopro_root, root)
+    (scene, *_) = sorted((root / "test").iterdir())
+    scene.rename(scene.with_name(f"GOPR{mark}1"))
+    assert run_on("input", root=root) == 2
+    assert "has characters that no table can hold: rename the file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

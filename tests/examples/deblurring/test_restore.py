@@ -1,0 +1,81 @@
+"""Restoring photographs: files of the same names, nothing overwritten, faults in a line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from examples.deblurring import restore
+from examples.deblurring.data.files import encode_png
+from examples.deblurring.models.checkpoints import save_weights
+from examples.deblurring.models.networks import create_network
+from tafm_loss._images import read_pixels
+
+NETWORK = ["--network", "residual-unet", "--network-options", "width=4"]
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    network = create_network("residual-unet", width=4)
+    torch.nn.init.constant_(network.network.head.bias, 0.1)
+    save_weights(network, tmp_path / "network.safetensors")
+    return str(tmp_path / "network.safetensors")
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    for name in ("one.png", "deeper/two.png"):
+        path = tmp_path / "photographs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(torch.full((3, 21, 30), 100, dtype=torch.uint8)))
+    return tmp_path / "photographs"
+
+
+def test_every_image_of_a_folder_is_restored_under_its_path(tmp_path: Path, weights: str, photographs: Path) -> None:
+    assert restore.main([weights, str(photographs), "--out", str(tmp_path / "out"), *NETWORK]) == 0
+    assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")) == [
+        "deeper/two.png",
+        "one.png",
+    ]
+    # The network adds a tenth.
+    assert bool((read_pixels(tmp_path / "out" / "one.png") == 100 + 26).all())
+
+
+def test_one_image_is_restored(tmp_path: Path, weights: str, photographs: Path) -> None:
+    assert restore.main([weights, str(photographs / "one.png"), "--out", str(tmp_path / "out"), *NETWORK]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["one.png"]
+
+
+def test_no_image_is_overwritten(
+    tmp_path: Path, weights: str, photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (photographs / "one.png").read_bytes()
+    assert restore.main([weights, str(photographs), "--out", str(photographs), *NETWORK]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert (photographs / "one.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"weights": "nowhere.safetensors"}, "nowhere.safetensors"),
+        ({"images": "nowhere"}, "nowhere"),
+        ({"options": []}, "--network must say"),
+        ({"options": [*NETWORK, "--overlap", "8"]}, "--overlap is of --tile"),
+        ({"options": [*NETWORK, "--device", "abacus"]}, "--device abacus cannot be used"),
+    ],
+)
+def test_faults_are_told_in_a_line(
+    tmp_path: Path,
+    weights: str,
+    photographs: Path,
+    capsys: pytest.CaptureFixture[str],
+    changed: dict[str, object],
+    told: str,
+) -> None:
+    words = {"weights": weights, "images": str(photographs), "options": NETWORK} | changed
+    options = words["options"]
+    assert isinstance(options, list)
+    assert restore.main([str(words["weights"]), str(words["images"]), "--out", str(tmp_path / "out"), *options]) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.startswith("restore: error: ") and error.count("\n") == 1

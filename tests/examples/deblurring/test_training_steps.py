@@ -1,0 +1,260 @@
+"""Single steps in closed form, and what a run is guarded against."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from examples.deblurring.data.opening import open_pairs
+from examples.deblurring.data.trees import make_tree
+from examples.deblurring.models.networks import create_network
+from examples.deblurring.training.config import Optimizer, load_experiment
+from examples.deblurring.training.loop import Loop, create_optimizer
+from examples.deblurring.training.objective import Objective
+from examples.deblurring.training.run import train
+from examples.deblurring.training.samples import Samples
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIG = """
+network: {name: residual-unet, options: {width: 4}}
+data: {dataset: flat, root: tree, crop_size: 32, samples: null}
+objective: [{loss: l1, weight: 1}]
+optimizer: {learning_rate: 4e-3}
+schedule: {name: constant}
+training: {steps: 1, batch_size: 2, workers: 1}
+"""
+RANDOM_TERM = "objective=[{loss: l1, weight: 1}, {loss: tafm, gradient_ratio: 0.5, options: {random: true}}]"
+
+Weights = dict[str, Tensor]
+Run = Callable[..., Weights]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Train in a folder of its own, and return the weights."""
+    for split in ("train", "test"):
+        make_tree("flat", tmp_path / "tree", split)
+    (tmp_path / "experiment.yaml").write_text(CONFIG)
+
+    def trained(name: str, *changes: str, resume: bool = False) -> Weights:
+        plan = load_experiment(tmp_path / "experiment.yaml", changes)
+        train(plan, tmp_path, tmp_path / name, resume=resume, progress=False)
+        return load_file(tmp_path / name / "network.safetensors")
+
+    return trained
+
+
+def start() -> Weights:
+    return create_network("residual-unet", width=4).state_dict()
+
+
+def largest_change(after: Weights, before: Weights) -> float:
+    return max(float((after[name] - before[name]).abs().max()) for name in before)
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def test_adams_first_step_is_as_long_as_the_rate_of_that_step(run: Run) -> None:
+    assert largest_change(run("plain"), start()) == pytest.approx(4e-3, rel=1e-3)
+    rising = run("rising", "schedule.warm_up=4", "training.steps=4", "optimizer.betas=[0.0,0.0]")
+    # With betas of 0 every step is as long as its rate: 1 + 2 + 3 + 4 thousandths at most.
+    assert 6e-3 < largest_change(rising, start()) <= 10e-3 * 1.001
+
+
+def test_a_gradient_clipped_below_adams_eps_moves_nothing(run: Run) -> None:
+    assert largest_change(run("clipped", "training.clip=1e-13"), start()) < 4e-3 * 1e-4
+
+
+def test_the_moving_average_is_that_of_the_weights(run: Run, tmp_path: Path) -> None:
+    first = run("one", "training.ema=0.75")
+    second = run("two", "training.ema=0.75", "training.steps=2")
+    average = load_file(tmp_path / "two" / "network_ema.safetensors")
+    for name, value in average.items():
+        assert torch.allclose(value, 0.75 * first[name] + 0.25 * second[name], atol=1e-7)
+
+
+def test_pictures_show_the_moving_average(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Weights] = []
+
+    def show(self: Samples, network: nn.Module, step: int) -> float:
+        shown.append({name: value.clone() for name, value in network.state_dict().items()})
+        return 0.0
+
+    monkeypatch.setattr(Samples, "show", show)
+    run("run", "training.ema=0.75", "training.steps=3", "data.samples=test")
+    average = load_file(tmp_path / "run" / "network_ema.safetensors")
+    assert len(shown) == 1 and all(torch.equal(value, shown[0][name]) for name, value in average.items())
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+def test_the_optimizer_is_the_one_that_is_named(name: str, kind: type[torch.optim.Optimizer]) -> None:
+    optimizer = create_optimizer(nn.Linear(2, 2), Optimizer(name, 0.5, (0.1, 0.2), 0.3))
+    (group,) = optimizer.param_groups
+    assert type(optimizer) is kind
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (0.5, (0.1, 0.2), 0.3)
+
+
+class Sharpened(nn.Module):
+    """Gives what it is told, whatever comes."""
+
+    multiple = 1
+
+    def __init__(self, answers: list[Tensor]) -> None:
+        super().__init__()
+        self.answers = iter(answers)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [next(self.answers)]
+
+
+def test_the_gain_of_pictures_is_that_over_the_blurred_images(tmp_path: Path) -> None:
+    make_tree("flat", tmp_path / "tree", "test", scenes=1, frames=1)
+    samples = Samples(open_pairs("flat", tmp_path / "tree", "test"), tmp_path / "out", torch.device("cpu"))
+    ((blurred, sharp),) = samples.pairs
+    half = (blurred + sharp) / 2
+    assert samples.show(Sharpened([blurred]), 1) == pytest.approx(0, abs=1e-9)
+    assert samples.show(Sharpened([half]), 2) == pytest.approx(20 * torch.tensor(2.0).log10().item(), abs=1e-4)
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["0000001.png", "0000002.png"]
+
+
+def test_a_feature_term_leaves_dropout_and_the_other_terms_of_the_first_step_alone(run: Run, tmp_path: Path) -> None:
+    network = "network={name: mimo-unet-plus, options: {width: 4, blocks: 1}}"
+    run("control", network)
+    run("arm", network, "objective=[{loss: l1, weight: 1}, {loss: edge, gradient_ratio: 0.5}]")
+    assert rows(tmp_path / "arm")[-1]["l1"] == rows(tmp_path / "control")[-1]["l1"]
+
+
+@pytest.mark.filterwarnings("ignore:.*random")
+def test_a_control_with_random_features_can_be_had_again_and_taken_up(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = (RANDOM_TERM, "training.steps=3", "training.checkpoint_every=1", "data.crop_size=48")
+    whole, again = run("whole", *changes), run("again", *changes)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    step = Loop._step
+
+    def breaking(self: Loop, drawn: object, number: int) -> None:
+        if number == 2:
+            raise RuntimeError("power cut")
+        step(self, drawn, number)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Loop, "_step", breaking)
+    with pytest.raises(RuntimeError, match="power cut"):
+        run("cut", *changes)
+    monkeypatch.undo()
+    resumed = run("cut", *changes, resume=True)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_weight_that_was_found_is_told_and_not_by_one_batch(run: Run, tmp_path: Path) -> None:
+    term = "objective=[{loss: psnr, weight: 1}, {loss: edge, gradient_ratio: 0.5}]"
+    run("two", term, "training.batch_size=2")
+    run("parts", term, "training.batch_size=8", "training.accumulation=4")
+    found = [rows(tmp_path / name)[0] for name in ("two", "parts")]
+    assert all(row["step"] == 0 and row["psnr_weight"] == 1 for row in found)
+    assert found[0]["edge_weight"] == pytest.approx(found[1]["edge_weight"], rel=0.5)
+
+
+def test_the_weight_is_the_median_over_sixteen_batches(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([100.0, 0.0, *range(1, 15)])
+    monkeypatch.setattr(Objective, "calibrated_weights", lambda *_: [1.0, float(next(found))])
+    run("run", "objective=[{loss: l1, weight: 1}, {loss: edge, gradient_ratio: 0.5}]")
+    # The lower of the two in the middle of 0, 1 ... 14, 100.
+    assert rows(tmp_path / "run")[0]["edge_weight"] == 7
+
+
+def test_weights_that_are_not_finite_are_not_kept(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Loop._step
+
+    def poisoning(self: Loop, drawn: object, number: int) -> None:
+        step(self, drawn, number)  # type: ignore[arg-type]
+        if number == poisoned:
+            with torch.no_grad():
+                next(self.network.parameters()).fill_(float("nan"))
+
+    monkeypatch.setattr(Loop, "_step", poisoning)
+    for poisoned, told in ((1, r"weights stopped being finite before step 2; the last checkpoint"), (0, "step 1; try")):
+        with pytest.raises(FloatingPointError, match=told):
+            run(str(poisoned), "training.steps=3", "training.checkpoint_every=1")
+    kept = torch.load(tmp_path / "1" / "checkpoint.pt", weights_only=True)
+    assert kept["step"] == 1 and all(bool(value.isfinite().all()) for value in kept["network"].values())
+
+
+def test_a_picture_that_cannot_be_written_is_warned_about(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Samples, network: nn.Module, step: int) -> float:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Samples, "show", fail)
+    with pytest.warns(UserWarning, match=r"the picture could not be written.*No space left"):
+        run("run", "data.samples=test")
+
+
+@pytest.mark.parametrize(
+    ("change", "accepted"),
+    [
+        ("training.workers=3", True),
+        ("training.log_every=1", True),
+        ("data.crop_size=16", False),
+        ("training.seed=1", False),
+    ],
+)
+def test_a_run_goes_on_with_what_decides_nothing_changed_and_nothing_else(
+    run: Run, change: str, accepted: bool
+) -> None:
+    run("run")
+    if accepted:
+        run("run", change, resume=True)
+        return
+    with pytest.raises(ValueError, match=rf"holds another run: {change.partition('=')[0]} is"):
+        run("run", change, resume=True)
+
+
+def test_resume_without_a_run_is_told(run: Run) -> None:
+    with pytest.raises(ValueError, match=r"no run to go on with.*leave --resume out"):
+        run("none", resume=True)
+
+
+def test_results_without_their_checkpoint_are_not_overwritten(run: Run, tmp_path: Path) -> None:
+    run("run")
+    (tmp_path / "run" / "checkpoint.pt").unlink()
+    with pytest.raises(ValueError, match="holds files already"):
+        run("run")
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(run: Run, tmp_path: Path) -> None:
+    whole = run("one", "training.steps=3")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "examples.deblurring.train",
+    ]
+    place = ["--datasets", str(tmp_path), "--out", str(tmp_path / "two"), "--set", "training.steps=3"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, str(tmp_path / "experiment.yaml"), *place],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained:") == 1
+    halves = load_file(tmp_path / "two" / "network.safetensors")
+    assert all(torch.allclose(whole[name], halves[name], atol=1e-5) for name in whole)
