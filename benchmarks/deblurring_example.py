@@ -31,7 +31,7 @@ CONFIGS = ROOT / "examples" / "deblurring" / "configs"
 START = "unet_synthetic"
 # The control first.
 ARMS = [f"{START}_finetune_{arm}" for arm in ("pixel", "random", "tafm")]
-METRICS = ["psnr", "ssim", "gmsd", "mdsi", "haarpsi", "fsim", "sharpness_kept"]
+METRICS = ["psnr", "ssim", "gmsd", "mdsi", "haarpsi", "sharpness_kept"]
 DIGITS = {"psnr": 2, "sharpness_kept": 3}
 TITLES = {"sharpness_kept": "gradient energy kept"}
 NAMES = {
