@@ -1,6 +1,5 @@
 """What a network can be trained to minimise: the losses of the published protocols, and the feature loss."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import tafm_loss
+from tafm_loss.basicsr import negative_psnr
 
 __all__ = ["LOSSES", "Loss", "create_loss"]
 
 Loss = Callable[[Tensor, Any], Tensor]
 
 CHARBONNIER_EPS = 1e-3
-PSNR_EPS = 1e-8
 # The generating kernel of Burt and Adelson's pyramid, with their a = 0.4.
 PYRAMID_KERNEL = (0.05, 0.25, 0.4, 0.25, 0.05)
 
@@ -36,15 +35,6 @@ def create_loss(name: str, **options: Any) -> Loss:
         return LOSSES[name](**options)
     except TypeError as error:
         raise ValueError(f"the loss {name}: {error}") from error
-
-
-class PSNR(nn.Module):
-    """Minus the PSNR in dB of each image, averaged: HINet and NAFNet."""
-
-    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Return (); at least 10 log10 of an eps of 1e-8, -80."""
-        errors = (pred - target).square().mean((1, 2, 3))
-        return 10 / math.log(10) * torch.log(errors + PSNR_EPS).mean()
 
 
 class Charbonnier(nn.Module):
@@ -95,6 +85,11 @@ class Fourier(nn.Module):
         return (difference if self.parts == "modulus" else torch.view_as_real(difference)).abs().mean()
 
 
+def _psnr() -> Loss:
+    """Return minus the PSNR in dB, averaged over images: HINet and NAFNet."""
+    return negative_psnr
+
+
 def _feature_loss(*, backbone: str = "tafm-compact", random: bool = False, **options: Any) -> Loss:
     """Return a `TaskAdaptiveFeatureLoss`; `random` takes the backbone's architecture with random weights, a control."""
     if not random:
@@ -122,6 +117,6 @@ LOSSES: dict[str, Callable[..., Loss]] = {
     "edge": Edge,
     "fourier": Fourier,
     "l1": nn.L1Loss,
-    "psnr": PSNR,
+    "psnr": _psnr,
     "tafm": _feature_loss,
 }
