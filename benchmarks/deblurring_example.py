@@ -33,7 +33,7 @@ START = "unet_synthetic"
 ARMS = [f"{START}_finetune_{arm}" for arm in ("pixel", "random", "tafm")]
 METRICS = ["psnr", "ssim", "gmsd", "mdsi", "haarpsi", "sharpness_kept"]
 DIGITS = {"psnr": 2, "sharpness_kept": 3}
-TITLES = {"sharpness_kept": "gradient energy kept"}
+TITLES = {"haarpsi": "HaarPSI", "sharpness_kept": "gradient energy kept"}
 NAMES = {
     "input": "blurred photographs",
     START: "20,000 steps of L1",
@@ -129,8 +129,8 @@ def caption(comparison: dict[str, Any], runs: Path) -> str:
     return (
         f"{comparison['results']['input']['images']} test photographs, shakes of 3 to 13 px, means over images; SSIM "
         f"on each channel. The first training gains {gain['mean']:.2f} dB (95 % interval {low:.2f} to {high:.2f} over "
-        f"photographs) in {figures['minutes']:.0f} minutes. One seed: differences between the fine-tunes are within "
-        "what a seed may change."
+        f"photographs) in {figures['minutes']:.0f} minutes. One seed: what another would give is "
+        "not known."
     )
 
 
