@@ -176,7 +176,7 @@ class Loop:
     # ---- what is kept ----
 
     def _after(self, step: int, bar: "tqdm[Any]", stop: bool) -> None:
-        """Log, save and show, where it is time."""
+        """Log, show and save, where it is time."""
         last = stop or step == self.plan.steps
         saved = last or step % self.plan.checkpoint_every == 0
         if saved or step % self.plan.log_every == 0:
@@ -186,12 +186,13 @@ class Loop:
             )
         if saved:
             self._check_weights(step)
-        if saved and self.accelerator.is_main_process:
-            self.checkpoint.save(self.parts, self.state)
         shown = last or step % self.plan.samples_every == 0
         if shown and self.samples is not None:
             with warned("the picture", self.samples.folder):
                 self._record({"step": step, "sample_gain_db": self.samples.show(self.restorer, step)})
+        # Last, so that a run that is taken up has all rows up to here.
+        if saved and self.accelerator.is_main_process:
+            self.checkpoint.save(self.parts, self.state)
         if saved or shown or step % self.plan.log_every == 0:
             self.meter.reset()
 

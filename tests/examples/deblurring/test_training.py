@@ -71,7 +71,7 @@ def test_a_run_leaves_what_it_says(tmp_path: Path, datasets: Path) -> None:
 def test_a_run_that_was_cut_and_taken_up_is_that_of_an_unbroken_one(
     tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch, changes: Sequence[str]
 ) -> None:
-    plan = experiment(tmp_path, *changes)
+    plan = experiment(tmp_path, "training.samples_every=2", *changes)
     train(plan, datasets, tmp_path / "whole", progress=False)
     step = Loop._step
 
