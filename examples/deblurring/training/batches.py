@@ -8,7 +8,7 @@ from torch import Tensor
 
 from examples.deblurring.data.augmentation import check_augmentation, random_crop
 from examples.deblurring.data.pairs import PairDataset, PairSample
-from examples.deblurring.data.synthetic import SyntheticPairs
+from examples.deblurring.data.synthetic import PairBatch, SyntheticPairs
 from tafm_loss._images import read_header
 from tafm_loss.finetune.kept import Kept
 
@@ -56,13 +56,13 @@ class Batches:
         crops = [self._crop(step * self.batch_size + place) for place in range(self.batch_size)[self.share]]
         return PairSample(*(torch.stack(images) for images in zip(*crops, strict=True)))
 
-    def on_device(self, drawn: PairSample, step: int, device: torch.device) -> PairSample:
+    def on_device(self, drawn: PairSample, step: int, device: torch.device) -> PairBatch:
         """Return crops (n, 3, crop_size, crop_size) in [0, 1] on a device, blurred there if they are synthetic."""
         blurred, sharp = (images.to(device, non_blocking=True).float() / 255 for images in drawn)
         if isinstance(self.pairs, SyntheticPairs):
             # Other seeds than those of the crops.
             return self.pairs.blur(sharp, generator=seeded(self.seed, 2, step, self.share.start))
-        return PairSample(blurred, sharp)
+        return PairBatch(blurred, sharp)
 
     def _crop(self, number: int) -> PairSample:
         passes, place = divmod(number, len(self.pairs))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 __all__ = [
@@ -212,7 +212,7 @@ def _layers(path: Path, above: tuple[Path, ...]) -> list[Any]:
     if path in above:
         raise ValueError(f"{path} extends itself")
     layer = OmegaConf.load(path)
-    if not OmegaConf.is_dict(layer):
+    if not isinstance(layer, DictConfig):
         raise ValueError(f"{path} must hold keys and values, got {type(layer).__name__}")
     base = layer.pop(EXTENDS, None)
     if base is not None and not isinstance(base, str):

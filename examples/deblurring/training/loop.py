@@ -62,7 +62,7 @@ class Loop:
         self.bar = progress and accelerator.is_main_process
         self.objective = Objective(experiment.objective, accelerator.device, self.plan.seed)
         # Before accelerate wraps the network: checkpoints and averages are of the bare one.
-        self.network = network.to(accelerator.device, memory_format=torch.channels_last).train()
+        self.network = network.to(accelerator.device).to(memory_format=torch.channels_last).train()
         self.average = None if self.plan.ema is None else _moving_average(self.network, self.plan.ema)
         self.model, self.optimizer = accelerator.prepare(
             self.network, create_optimizer(self.network, experiment.optimizer)

@@ -55,7 +55,7 @@ def smoke(config: Path, changes: Sequence[str] = ()) -> str:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*(has random weights|is random)", UserWarning)
         datasets, out = Path(folder, "datasets"), Path(folder, "run")
-        for split in {data.split, data.samples} - {None}:
+        for split in filter(None, {data.split, data.samples}):
             size = (4 * IMAGE_SIZE[0], 4 * IMAGE_SIZE[1]) if data.dataset == "synthetic" else IMAGE_SIZE
             data.options |= make_tree(data.dataset, datasets / data.root, split, scenes=1, size=size)
         train(experiment, datasets, out, progress=False)
