@@ -1,10 +1,11 @@
 """Text for people: tables for the terminal, and names for recipes."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["align", "differences", "stable_name"]
+__all__ = ["align", "differences", "natural_key", "stable_name"]
 
 
 def align(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -44,3 +45,8 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for name in {**there, **now}
         if there.get(name) != now.get(name)
     ]
+
+
+def natural_key(name: str) -> list[tuple[str, int]]:
+    """Return a sorting key by which 9 comes before 10."""
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]

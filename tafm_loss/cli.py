@@ -1,17 +1,15 @@
 """The command `tafm-loss`."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
 from tafm_loss._commands import blur, demo, finetune, info, push, report
+from tafm_loss._commands.program import run_program
 from tafm_loss._version import __version__
 
 __all__ = ["main"]
 
-USER_ERROR = 2
-INTERRUPTED = 130
 COMMANDS = (demo, blur, finetune, report, push, info)
 
 
@@ -21,18 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A mistake is told in one line on standard error.
     """
     options = _parser().parse_args(arguments)
-    try:
-        options.run(options)
-    except BrokenPipeError:
-        # The reader of our output has left; what Python would flush at exit must not raise again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        print(f"tafm-loss: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt as stop:
-        print(f"tafm-loss: {str(stop) or 'interrupted'}", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    return run_program("tafm-loss", lambda: options.run(options))
 
 
 def _parser() -> argparse.ArgumentParser:

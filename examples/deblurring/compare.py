@@ -14,10 +14,9 @@ from examples.deblurring.evaluation.comparison import compare
 from examples.deblurring.evaluation.device import open_device
 from examples.deblurring.evaluation.tables import as_text
 from tafm_loss._commands.arguments import warnings_in_lines
+from tafm_loss._commands.program import run_program
 
 __all__ = ["main"]
-
-USER_ERROR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,15 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="where images that were not saved are restored again, for the crops (default: %(default)s)",
     )
     options = parser.parse_args(arguments)
-    try:
-        with warnings_in_lines():
-            tables = compare(options.results, options.out, device=open_device(options.device))
-    except (ValueError, OSError, ImportError) as error:
-        print(f"compare: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return USER_ERROR
+    return run_program("compare", lambda: _compare(options))
+
+
+def _compare(options: argparse.Namespace) -> None:
+    with warnings_in_lines():
+        tables = compare(options.results, options.out, device=open_device(options.device))
     print("\n\n".join(map(as_text, tables)))
     print(f"\nwrote {options.out}/table.md, table.tex, page.html, comparison.json")
-    return 0
 
 
 if __name__ == "__main__":

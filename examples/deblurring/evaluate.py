@@ -22,11 +22,10 @@ from examples.deblurring.evaluation.run import evaluate
 from examples.deblurring.evaluation.settings import INPUT, Network, Settings, with_defaults
 from examples.deblurring.evaluation.tables import as_text
 from tafm_loss._commands.arguments import warnings_in_lines
+from tafm_loss._commands.program import run_program
 
 __all__ = ["main"]
 
-USER_ERROR = 2
-INTERRUPTED = 130
 USUAL_METRICS = "psnr,ssim,ssim_3d,gmsd"
 ALIGNED = "realblur_ecc"
 
@@ -34,17 +33,13 @@ ALIGNED = "realblur_ecc"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the evaluation and return the exit code: 0, 2 for a mistake of the user, 130 if interrupted."""
     options = _parser().parse_args(arguments)
-    try:
-        with warnings_in_lines():
-            table = evaluate(_settings(options), options.out, device=open_device(options.device))
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        print(f"evaluate: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print("evaluate: interrupted; the same command goes on", file=sys.stderr)
-        return INTERRUPTED
+    return run_program("evaluate", lambda: _evaluate(options), interrupted="interrupted; the same command goes on")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    with warnings_in_lines():
+        table = evaluate(_settings(options), options.out, device=open_device(options.device))
     print(f"{as_text(table)}\n\nwrote {options.out}/table.md, table.tex, page.html, images.csv, summary.json")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,12 +18,12 @@ from examples.deblurring.data.files import named
 from examples.deblurring.data.hub import download, file_sizes, online
 from examples.deblurring.data.opening import open_pairs
 from examples.deblurring.data.pairs import count_scenes
+from tafm_loss._commands.program import USER_ERROR, run_program
 from tafm_loss._text import align
 
 __all__ = ["SOURCES", "Archive", "Source", "fetch", "main"]
 
 ARCHIVES = "archives"
-USER_ERROR, INTERRUPTED = 2, 130
 GB = 1e9
 
 
@@ -218,14 +218,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="folder of data sets, made if it is not there")
     parser.add_argument("--yes", action="store_true", help="do not ask before downloading")
     options = parser.parse_args(arguments)
-    try:
-        return 0 if fetch(options.dataset, options.folder, (lambda: True) if options.yes else _ask) else USER_ERROR
-    except (OSError, ValueError) as error:
-        print(f"fetch: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print("fetch: interrupted; the same command takes it up", file=sys.stderr)
-        return INTERRUPTED
+    agrees = (lambda: True) if options.yes else _ask
+    return run_program(
+        "fetch",
+        lambda: 0 if fetch(options.dataset, options.folder, agrees) else USER_ERROR,
+        interrupted="interrupted; the same command takes it up",
+    )
 
 
 if __name__ == "__main__":

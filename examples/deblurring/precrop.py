@@ -22,6 +22,7 @@ from examples.deblurring.data.files import encode_png
 from examples.deblurring.data.opening import list_datasets, open_pairs
 from examples.deblurring.data.options import key_values
 from examples.deblurring.data.pairs import PairedImages
+from tafm_loss._commands.program import run_program
 from tafm_loss._files import write_atomically
 from tafm_loss._images import read_header
 from tafm_loss._strict_json import read_object
@@ -30,7 +31,6 @@ from tafm_loss._text import differences
 __all__ = ["crop_starts", "main", "write_crops"]
 
 SETTINGS_FILE = "precrop.json"
-USER_ERROR, INTERRUPTED = 2, 130
 
 
 def crop_starts(length: int, size: int, step: int) -> list[int]:
@@ -139,26 +139,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--incomplete", action="store_true", help="the same as --dataset-options complete=False")
     options = parser.parse_args(arguments)
+    return run_program("precrop", lambda: _crop(options), interrupted="interrupted; the same command takes it up")
+
+
+def _crop(options: argparse.Namespace) -> None:
     out = options.out / options.split
-    try:
-        given = key_values([*options.dataset_options, *["complete=False"] * options.incomplete], "--dataset-options")
-        pairs = open_pairs(options.dataset, options.root, options.split, **given)
-        assert isinstance(pairs, PairedImages)
-        source = {
-            "dataset": options.dataset,
-            "root": str(options.root.resolve()),
-            "split": options.split,
-            "options": given,
-        }
-        count = write_crops(pairs, out, source, size=options.size, step=options.step)
-    except (OSError, ValueError) as error:
-        print(f"precrop: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print("precrop: interrupted; the same command takes it up", file=sys.stderr)
-        return INTERRUPTED
+    given = key_values([*options.dataset_options, *["complete=False"] * options.incomplete], "--dataset-options")
+    pairs = open_pairs(options.dataset, options.root, options.split, **given)
+    assert isinstance(pairs, PairedImages)
+    source = {
+        "dataset": options.dataset,
+        "root": str(options.root.resolve()),
+        "split": options.split,
+        "options": given,
+    }
+    count = write_crops(pairs, out, source, size=options.size, step=options.step)
     print(f"{count} crops of {len(pairs)} images in {out}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -18,14 +18,12 @@ from examples.deblurring.evaluation.device import open_device
 from examples.deblurring.evaluation.methods import open_method
 from examples.deblurring.evaluation.network_options import add_network_options, network_of
 from examples.deblurring.evaluation.pictures import as_pixels
-from tafm_loss._commands.arguments import warnings_in_lines
+from tafm_loss._commands.arguments import count, warnings_in_lines
+from tafm_loss._commands.program import run_program
 from tafm_loss._files import write_atomically
 from tafm_loss._images import read_image
 
 __all__ = ["main"]
-
-USER_ERROR = 2
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,33 +36,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where restored images go, as PNG")
     add_network_options(parser)
     options = parser.parse_args(arguments)
-    try:
-        with warnings_in_lines():
-            count = _restore(options)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"restore: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print("restore: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    print(f"wrote {count} image{'s' if count != 1 else ''} to {options.out}")
-    return 0
+    return run_program("restore", lambda: _restore(options))
 
 
-def _restore(options: argparse.Namespace) -> int:
+def _restore(options: argparse.Namespace) -> None:
     found = {options.images.stem: options.images} if options.images.is_file() else images_below(options.images)
     targets = {path: options.out / f"{name}.png" for name, path in found.items()}
     if taken := [target for target in targets.values() if target.exists()]:
         raise FileExistsError(f"{taken[0]} is there already: name another --out, or remove it")
     device = open_device(options.device)
-    method = open_method(network_of(options), device)
+    with warnings_in_lines():
+        method = open_method(network_of(options), device)
     for path, target in tqdm(targets.items(), unit="image"):
         restored = method(read_image(path).to(device))
         if not bool(torch.isfinite(restored).all()):
             raise FloatingPointError(f"the network's output for {path} has values that are not finite")
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, encode_png(as_pixels(restored)))
-    return len(targets)
+    print(f"wrote {count(len(targets), 'image')} to {options.out}")
 
 
 if __name__ == "__main__":

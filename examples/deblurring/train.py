@@ -16,25 +16,17 @@ from pathlib import Path
 from examples.deblurring.training.config import load_experiment
 from examples.deblurring.training.run import train
 from examples.deblurring.training.smoke import smoke
+from tafm_loss._commands.program import INTERRUPTED, run_program
 
 __all__ = ["main"]
 
 CONFIGS = Path(__file__).parent / "configs"
-USER_ERROR = 2
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, and return 0, 2 for what went wrong, or 130 if interrupted."""
     options = _parser().parse_args(arguments)
-    try:
-        return _smoke(options) if options.smoke else _train(options)
-    except KeyboardInterrupt:
-        print("train: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"train: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return USER_ERROR
+    return run_program("train", lambda: _smoke(options) if options.smoke else _train(options))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tafm_loss._images import IMAGE_SUFFIXES, find_images, read_image
+from tafm_loss._text import natural_key
 from tafm_loss.blur.motion import exposure_extent, frame_motion, path_length
 from tafm_loss.blur.transfer import checked_transfer, from_linear, to_linear
 
@@ -197,13 +198,9 @@ def _find_scenes(root: Path) -> list[tuple[str, list[Path]]]:
     if not scenes:
         raise ValueError(f"there is no frame ({', '.join(sorted(IMAGE_SUFFIXES))}) in {root} or a folder below it")
     return [
-        (scene, sorted(scenes[scene], key=lambda path: _natural(path.name))) for scene in sorted(scenes, key=_natural)
+        (scene, sorted(scenes[scene], key=lambda path: natural_key(path.name)))
+        for scene in sorted(scenes, key=natural_key)
     ]
-
-
-def _natural(name: str) -> list[tuple[str, int]]:
-    """Return a sorting key by which 2 comes before 10."""
-    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _check_scene(scene: str, frames: Sequence[Path], least: int) -> None:

@@ -1,7 +1,6 @@
 """Files of data sets: images in natural order, halves that belong together, and folders that are elsewhere."""
 
 import io
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from tafm_loss._images import find_images
+from tafm_loss._text import natural_key
 
 __all__ = [
     "encode_png",
@@ -25,11 +25,6 @@ __all__ = [
 ALL = "all"
 MOST_NAMES = 3
 LEVELS_ABOVE = 3
-
-
-def natural_key(name: str) -> list[tuple[str, int]]:
-    """Return a sorting key by which 9 comes before 10."""
-    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
 
 
 def named(names: Iterable[object]) -> str:

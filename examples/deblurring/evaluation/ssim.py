@@ -5,39 +5,19 @@ in float64. They differ in the window, the border, the channels, and in how the 
 `tafm_loss._metrics.ssim` is the first of them.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tafm_loss._images import check_images
-from tafm_loss._metrics import SSIM_SIGMA, SSIM_WINDOW, ssim, window_mean
+from tafm_loss._metrics import SSIM_SIGMA, SSIM_WINDOW, checked_pair, similarity_map, ssim, window_mean
 
-__all__ = ["as_8_bits", "luma_8_bits", "similarity_map", "ssim_3d", "ssim_luma", "ssim_uniform"]
+__all__ = ["as_8_bits", "luma_8_bits", "ssim_3d", "ssim_luma", "ssim_uniform"]
 
 UNIFORM_WINDOW = 7
 RADIUS = SSIM_WINDOW // 2
 # Rec. 601 in the range 16 to 235, as MATLAB's rgb2ycbcr: the shares of red, green and blue, and what black has.
 LUMA_8_BITS = (65.481, 128.553, 24.966)
 BLACK_8_BITS = 16.0
-
-
-def similarity_map(x: Tensor, y: Tensor, mean: Callable[[Tensor], Tensor], sample_factor: float = 1.0) -> Tensor:
-    """Return the local similarity of (N, C, H, W) images with values in [0, 1].
-
-    Args:
-        x: the images.
-        y: the others; the similarity is symmetric.
-        mean: takes a tensor's mean over the window around every pixel.
-        sample_factor: what population variances are multiplied by; n / (n - 1) makes those of a sample of n.
-    """
-    mean_x, mean_y = mean(x), mean(y)
-    variances = sample_factor * (mean(x * x) - mean_x**2 + mean(y * y) - mean_y**2)
-    covariance = sample_factor * (mean(x * y) - mean_x * mean_y)
-    c1, c2 = 0.01**2, 0.03**2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return luminance * (2 * covariance + c2) / (variances + c2)
 
 
 def ssim_3d(images: Tensor, reference: Tensor) -> Tensor:
@@ -47,19 +27,19 @@ def ssim_3d(images: Tensor, reference: Tensor) -> Tensor:
     row, column and channel, these are repeated. The mean is over all pixels, with the border. HINet, NAFNet and MPRNet
     report it on 8-bit images, so both are rounded to 8 bits here.
     """
-    x, y = (as_8_bits(images) / 255 for images in _checked(images, reference, SSIM_WINDOW))
+    x, y = (as_8_bits(images) / 255 for images in checked_pair(images, reference, SSIM_WINDOW, 3))
     return similarity_map(x, y, _volume_mean).mean((1, 2, 3))
 
 
 def ssim_luma(images: Tensor, reference: Tensor) -> Tensor:
     """SSIM of the luma alone (Rec. 601, 16 to 235 as MATLAB's rgb2ycbcr, not rounded); Gaussian, whole windows."""
-    x, y = (luma_8_bits(images) / 255 for images in _checked(images, reference, SSIM_WINDOW))
+    x, y = (luma_8_bits(images) / 255 for images in checked_pair(images, reference, SSIM_WINDOW, 3))
     return ssim(x, y)
 
 
 def ssim_uniform(images: Tensor, reference: Tensor) -> Tensor:
     """SSIM by the defaults of scikit-image: a uniform window of 7 px, sample covariance, whole windows, per channel."""
-    x, y = _checked(images, reference, UNIFORM_WINDOW)
+    x, y = checked_pair(images, reference, UNIFORM_WINDOW, 3)
     pixels = UNIFORM_WINDOW**2
     similarity = similarity_map(
         x, y, lambda values: F.avg_pool2d(values, UNIFORM_WINDOW, stride=1), pixels / (pixels - 1)
@@ -76,16 +56,6 @@ def luma_8_bits(images: Tensor) -> Tensor:
     """Return the luma (N, 1, H, W), 16 to 235, of RGB in [0, 1], as MATLAB's rgb2ycbcr has it before it rounds."""
     shares = images.new_tensor(LUMA_8_BITS)
     return (images * shares[:, None, None]).sum(1, keepdim=True) + BLACK_8_BITS
-
-
-def _checked(images: Tensor, reference: Tensor, minimum_size: int) -> tuple[Tensor, Tensor]:
-    check_images(images, "images", minimum_size=minimum_size)
-    check_images(reference, "reference", minimum_size=minimum_size)
-    if images.shape != reference.shape:
-        raise ValueError(
-            f"images and reference must have one shape, got {tuple(images.shape)} and {tuple(reference.shape)}"
-        )
-    return images.double(), reference.double()
 
 
 def _volume_mean(images: Tensor) -> Tensor:
