@@ -9,7 +9,6 @@ skips those that are there:
 """
 
 import argparse
-import dataclasses
 import json
 import statistics
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from _backbones import untuned_squeezenet
 from _common import RESULTS, metadata, write_result
 from _photographs import central_crops
 from torch import Tensor
@@ -27,21 +27,12 @@ from tafm_loss import Backbone, TaskAdaptiveFeatureLoss, create_backbone, load_b
 from tafm_loss.demo.data import blur_scenes, photograph_pairs
 from tafm_loss.demo.evaluation import METRICS, best_mask, measure, restore
 from tafm_loss.demo.training import train_finish, train_start, with_feature_loss
-from tafm_loss.finetune.report import measure_units
 
 START_STEPS, FINISH_STEPS = 1600, 800
 HELD_OUT_SIZE = 192
 HELD_OUT_EVERY = 5
 SQUEEZENET_ARMS = ("triplet", "order alone", "graded", "graded + geometry")
 BLURRED, PIXEL, MASK = "blurred input", "L1", "L1 + unsharp mask"
-
-
-def untuned(options: argparse.Namespace) -> Backbone:
-    """Return the ImageNet SqueezeNet with the units of photographs."""
-    backbone = create_backbone("squeezenet1_0", weights=options.weights)
-    units = measure_units(backbone, central_crops(options.train, HELD_OUT_SIZE, every=10))
-    backbone.config = dataclasses.replace(backbone.config, units=units)
-    return backbone
 
 
 def backbones(options: argparse.Namespace, seed: int) -> dict[str, Callable[[], Backbone]]:
@@ -53,7 +44,7 @@ def backbones(options: argparse.Namespace, seed: int) -> dict[str, Callable[[], 
     }
     return {
         "L1 + tafm-compact, as bundled": lambda: create_backbone("tafm-compact"),
-        "L1 + SqueezeNet, untuned": lambda: untuned(options),
+        "L1 + SqueezeNet, untuned": lambda: untuned_squeezenet(options.weights, options.train),
         **{
             name: lambda folder=folder: load_backbone(folder)
             for name, folder in folders.items()

@@ -40,13 +40,17 @@ class Mask(NamedTuple):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the sharpened images (N, C, H, W), clamped to [0, 1]."""
+        return (images + self.gain * self.detail(images)).clamp(0, 1)
+
+    def detail(self, images: Tensor) -> Tensor:
+        """Return what the Gaussian removes of images (N, C, H, W)."""
         radius = int(3 * self.sigma + 0.5)
-        offsets = torch.arange(-radius, radius + 1, dtype=images.dtype)
+        offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
         window = torch.exp(-(offsets**2) / (2 * self.sigma**2))
         window = window / window.sum()
         flat = F.pad(images.flatten(0, 1)[:, None], (radius,) * 4, mode="replicate")
         smooth = F.conv2d(F.conv2d(flat, window[None, None, :, None]), window[None, None, None, :])
-        return (images + self.gain * (images - smooth.view_as(images))).clamp(0, 1)
+        return images - smooth.view_as(images)
 
 
 def restore(network: nn.Module, blurred: Tensor) -> Tensor:

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["DISTANCES", "charbonnier", "cosine", "l1", "l2", "normalized_l2"]
+__all__ = ["DISTANCES", "charbonnier", "cosine", "l1", "l2", "normalized_l2", "structure"]
 
 CHARBONNIER_EPS = 1e-3
 NORM_EPS = 1e-8
+STRUCTURE_WINDOW = 3
+STRUCTURE_FLOOR = 1e-3
 
 
 def l1(a: Tensor, b: Tensor) -> Tensor:
@@ -78,6 +81,30 @@ def normalized_l2(a: Tensor, b: Tensor) -> Tensor:
     return distance
 
 
+def structure(a: Tensor, b: Tensor) -> Tensor:
+    """Return the mean over the channels of the energy of the difference, relative to the energies around it, in [0, 2].
+
+    With E the mean over a window of 3 x 3 locations it is E[(a - b)^2] / (E[a^2] + E[b^2] + c), which is 1 less the
+    contrast and structure terms of SSIM (Wang et al., IEEE TIP 2004) of uncentred moments: a difference counts where
+    little else is going on. c is a thousandth of the mean of a^2 + b^2 over channels and locations, so that the scale
+    of the features does not matter, and no less than 1e-8. Windows end at the border; an embedding's is each of its
+    entries.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    a, b = _as_float32(a, b)
+    energy = a.square() + b.square()
+    floor = STRUCTURE_FLOOR * energy.flatten(1).mean(1).view(-1, *[1] * (a.dim() - 1)) + NORM_EPS
+    return (_window_mean((a - b).square()) / (_window_mean(energy) + floor)).mean(1, keepdim=True)
+
+
+def _window_mean(maps: Tensor) -> Tensor:
+    if maps.dim() == 2:
+        return maps
+    return F.avg_pool2d(maps, STRUCTURE_WINDOW, stride=1, padding=STRUCTURE_WINDOW // 2, count_include_pad=False)
+
+
 class _NormalizedL2(torch.autograd.Function):
     """|u - v|^2 with u = s a, s = (|a|^2 + eps)^-1/2, and v = t b likewise.
 
@@ -135,4 +162,5 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "charbonnier": charbonnier,
     "cosine": cosine,
     "normalized_l2": normalized_l2,
+    "structure": structure,
 }

@@ -64,7 +64,7 @@ class TaskAdaptiveFeatureLoss(nn.Module):
             `Backbone`, which is copied.
         layers: the taps to compare: None for all of the backbone's, averaged; a sequence of names, averaged; or
             {name: weight}, summed as given.
-        distance: "l1", "l2", "charbonnier", "cosine" or "normalized_l2".
+        distance: "l1", "l2", "charbonnier", "cosine", "normalized_l2" or "structure".
         reduction: over the batch: "mean" or "sum", giving (), or "none", giving (N,).
         weight: what the loss is multiplied by.
         input_range: the values of black and white in the images.

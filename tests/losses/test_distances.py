@@ -28,10 +28,24 @@ def numpy_reference(name: str, a: Tensor, b: Tensor) -> np.ndarray:
         d = ((x - y) ** 2).mean(-1)
     elif name == "charbonnier":
         d = (np.sqrt((x - y) ** 2 + 1e-6) - 1e-3).mean(-1)
+    elif name == "structure":
+        return structure_reference(a.double().numpy(), b.double().numpy())
     else:
         u, v = (z / np.sqrt((z * z).sum(-1, keepdims=True) + 1e-8) for z in (x, y))
         d = ((u - v) ** 2).sum(-1) / (2 if name == "cosine" else 1)
     return d[:, None]
+
+
+def structure_reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The definition, location by location."""
+    difference, energy = (a - b) ** 2, a**2 + b**2
+    ratios = np.empty_like(a)
+    for index in np.ndindex(a.shape):
+        image, channel, *place = index
+        window = (image, channel, *(slice(max(0, at - 1), at + 2) for at in place))
+        floor = 1e-3 * energy[image].mean() + 1e-8
+        ratios[index] = difference[window].mean() / (energy[window].mean() + floor)
+    return ratios.mean(1, keepdims=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -89,6 +103,17 @@ def test_gradients_of_both_sides_equal_autograd_through_the_definition(name: str
             return (x - y).pow(2).mean(1, keepdim=True)
         if name == "charbonnier":
             return ((x - y).pow(2) + 1e-6).sqrt().mean(1, keepdim=True)
+        if name == "structure":
+            ones = torch.ones_like(x)
+
+            def window_sum(maps: Tensor) -> Tensor:
+                padded = torch.nn.functional.pad(maps, (1, 1, 1, 1))
+                return padded.unfold(2, 3, 1).unfold(3, 3, 1).sum((4, 5))
+
+            energy = x.pow(2) + y.pow(2)
+            floor = 1e-3 * energy.mean((1, 2, 3), keepdim=True) + 1e-8
+            shares = window_sum((x - y).pow(2)) / (window_sum(energy) + floor * window_sum(ones))
+            return shares.mean(1, keepdim=True)
         u, v = (z / (z.pow(2).sum(1, keepdim=True) + 1e-8).sqrt() for z in (x, y))
         return (u - v).pow(2).sum(1, keepdim=True) / (2 if name == "cosine" else 1)
 

@@ -1,0 +1,1 @@
+"""The parts of deblurring_quality.py."""

@@ -1,0 +1,82 @@
+"""What is added to L1: every loss of this package, its backbones untuned and tuned, and controls without features."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from _backbones import COMPACT, RANDOM, TUNED, UNTUNED, backbones
+from discriminators import photograph
+from torch import Tensor, nn
+
+from examples.deblurring.training.losses import Fourier
+from quality.training import Term
+from tafm_loss import (
+    ContrastiveFeatureLoss,
+    DiscriminativeFeatureLoss,
+    TaskAdaptiveFeatureLoss,
+    train_discriminators,
+)
+from tafm_loss.finetune.degradations import BlurDegradation
+
+PIXEL = "L1"
+STRUCTURE = "tafm-compact, structure"
+RANDOM_STRUCTURE = "random features, structure"
+SSIM_LOSS = "SSIM"
+STRUCTURE_OPTIONS = {"layers": ["stage1"], "distance": "structure"}
+
+
+class Places(NamedTuple):
+    """Where things are: photographs to train on, given weights, and a folder for what is made once."""
+
+    train: Path
+    squeezenet: Path
+    mdf: Path
+    made: Path
+
+
+def arms(places: Places, device: torch.device) -> dict[str, Callable[[], Term | None]]:
+    """Return {name: what makes its term}; None for L1 alone."""
+    sources = backbones(places.made, places.train, places.squeezenet)
+
+    def feature(source: str, **options: object) -> Callable[[], Term]:
+        return lambda: _on_pairs(TaskAdaptiveFeatureLoss(sources[source](), **options).to(device))
+
+    def contrast(source: str) -> Callable[[], Term]:
+        return lambda: _on_negatives(ContrastiveFeatureLoss(sources[source]()).to(device))
+
+    return {
+        PIXEL: lambda: None,
+        SSIM_LOSS: lambda: _ssim,
+        UNTUNED: feature(UNTUNED),
+        COMPACT: feature(COMPACT),
+        STRUCTURE: feature(COMPACT, **STRUCTURE_OPTIONS),
+        RANDOM_STRUCTURE: feature(RANDOM, **STRUCTURE_OPTIONS),
+        "FFT": lambda: _on_pairs(Fourier()),
+        **{name: feature(name) for name in (RANDOM, *TUNED)},
+        "contrastive, SqueezeNet untuned": contrast(UNTUNED),
+        "contrastive, tafm-compact": contrast(COMPACT),
+        "MDF, official": lambda: _on_pairs(DiscriminativeFeatureLoss(places.mdf).to(device)),
+        "MDF, trained on blur": lambda: _on_pairs(_blur_discriminators(places.made / "mdf-blur").to(device)),
+    }
+
+
+def _on_pairs(loss: Callable[[Tensor, Tensor], Tensor]) -> Term:
+    return lambda restored, sharp, blurred: loss(restored, sharp)
+
+
+def _on_negatives(loss: ContrastiveFeatureLoss) -> Term:
+    return lambda restored, sharp, blurred: loss(restored, sharp, negatives=blurred)
+
+
+def _ssim(restored: Tensor, sharp: Tensor, blurred: Tensor) -> Tensor:
+    import piq
+
+    return 1 - piq.ssim(restored.clamp(0, 1), sharp, downsample=False)
+
+
+def _blur_discriminators(folder: Path) -> nn.Module:
+    """Return the discriminators of `discriminators.py`, trained now if they are not there."""
+    if not (folder / "config.json").exists():
+        train_discriminators(photograph(), BlurDegradation(), out_dir=folder, resume=folder.exists())
+    return DiscriminativeFeatureLoss(folder)

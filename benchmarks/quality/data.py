@@ -1,0 +1,114 @@
+"""What the networks train on and are judged on: photographs and their blur, drawn once and held in memory."""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from examples.deblurring.data.synthetic import SyntheticPairs
+from tafm_loss._images import find_images, read_pixels
+
+CROP_SIZE = 96
+HELD_OUT_SIZE = 192
+EXTENTS = (3.0, 13.0)
+SEEN = "shake"
+
+
+class Pairs(NamedTuple):
+    """Photographs (N, 3, H, W), uint8: `blurred`, and `sharp`."""
+
+    blurred: Tensor
+    sharp: Tensor
+
+    def batch(self, indices: slice, device: torch.device) -> "Pairs":
+        """Return some of the pairs in [0, 1] on a device."""
+        blurred, sharp = (
+            images[indices].to(device).float().div(255).to(memory_format=torch.channels_last) for images in self
+        )
+        return Pairs(blurred, sharp)
+
+    def digest(self) -> str:
+        """Return the first digits of the SHA-256 of all values: equal for two arms that see the same."""
+        digest = hashlib.sha256()
+        for images in self:
+            digest.update(images.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def training_pairs(photographs: Path, count: int, *, seed: int, shift: int = 0) -> Pairs:
+    """Return pairs of random crops under shakes of 3 to 13 px, turned and mirrored.
+
+    Args:
+        photographs: a folder.
+        count: how many.
+        seed: determines all; the first pairs do not depend on the count.
+        shift: px; each sharp crop is moved by so much or less along both axes, as where two cameras are not aligned.
+    """
+    dataset = SyntheticPairs(photographs, extents=EXTENTS, kind=SEEN)
+    images = [dataset.sharp(index) for index in range(len(dataset))]
+    generator = torch.Generator().manual_seed(seed)
+    side = CROP_SIZE + 2 * shift + dataset.margin
+    parts = []
+    for start in range(0, count, 8):
+        crops = torch.stack([_random_crop(images, side, generator) for _ in range(min(8, count - start))])
+        blurred, sharp = dataset.blur(crops.float().div(255), generator)
+        parts.append(_moved(blurred, sharp, shift, generator))
+    return Pairs(*(torch.cat(halves) for halves in zip(*parts, strict=True)))
+
+
+def held_out_pairs(
+    photographs: Path, kind: str, *, start: int = 0, every: int = 1, few: bool = False, seed: int = 1
+) -> Pairs:
+    """Return the central square of every so many-th photograph, each under a blur of its own of 3 to 13 px.
+
+    Args:
+        photographs: a folder.
+        kind: of blur.
+        start: of the photographs, the first that is taken.
+        every: which are taken from there on.
+        few: take no more than four.
+        seed: determines the blur.
+    """
+    dataset = SyntheticPairs(photographs, extents=EXTENTS, kind=kind)
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for path in find_images(photographs)[start::every][: 4 if few else None]:
+        crop = _central_crop(read_pixels(path), HELD_OUT_SIZE + dataset.margin)
+        parts.append([_eight_bits(images) for images in dataset.blur(crop[None].float().div(255), generator)])
+    return Pairs(*(torch.cat(halves) for halves in zip(*parts, strict=True)))
+
+
+def _random_crop(images: list[Tensor], side: int, generator: torch.Generator) -> Tensor:
+    image = images[_draw(len(images), generator)]
+    top, left = (_draw(length - side + 1, generator) for length in image.shape[1:])
+    crop = image[:, top : top + side, left : left + side]
+    crop = torch.rot90(crop, _draw(4, generator), (1, 2))
+    return crop.flip(2) if _draw(2, generator) else crop
+
+
+def _moved(blurred: Tensor, sharp: Tensor, shift: int, generator: torch.Generator) -> list[Tensor]:
+    """Return crops of the final size in 8 bits, the sharp ones each from a place of its own."""
+    if shift:
+        places = torch.randint(2 * shift + 1, (len(sharp), 2), generator=generator).tolist()
+        sharp = torch.stack([_square(image, y, x) for image, (y, x) in zip(sharp, places, strict=True)])
+        blurred = _square(blurred, shift, shift)
+    return [_eight_bits(blurred), _eight_bits(sharp)]
+
+
+def _square(images: Tensor, top: int, left: int) -> Tensor:
+    return images[..., top : top + CROP_SIZE, left : left + CROP_SIZE]
+
+
+def _central_crop(image: Tensor, side: int) -> Tensor:
+    top, left = ((length - side) // 2 for length in image.shape[1:])
+    return image[:, top : top + side, left : left + side]
+
+
+def _draw(choices: int, generator: torch.Generator) -> int:
+    return int(torch.randint(choices, (), generator=generator))
+
+
+def _eight_bits(images: Tensor) -> Tensor:
+    return images.mul(255).round().to(torch.uint8)

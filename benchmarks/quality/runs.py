@@ -1,0 +1,29 @@
+"""One run, and the file that keeps what came out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tafm_loss._files import write_atomically
+
+
+class Run:
+    """One run: an arm with a ratio and a seed in a stage, and the file that keeps what came out."""
+
+    def __init__(self, folder: Path, stage: str, seed: int, arm: str, ratio: float) -> None:
+        self.stage, self.seed, self.arm, self.ratio = stage, seed, arm, ratio
+        self.path = folder / f"{stage}-{seed}-{arm.replace(' ', '_').replace(',', '')}-{ratio:g}.json"
+
+    def figures(self) -> dict[str, Any] | None:
+        """Return what came out, or None if the run is not there."""
+        return json.loads(self.path.read_text()) if self.path.exists() else None
+
+    def keep(self, figures: dict[str, Any]) -> None:
+        """Write what came out, with what it came from."""
+        about = {"stage": self.stage, "seed": self.seed, "arm": self.arm, "ratio": self.ratio}
+        write_atomically(self.path, json.dumps(about | figures).encode())
+
+    @classmethod
+    def found(cls, folder: Path, stage: str) -> list[dict[str, Any]]:
+        """Return what came out of all runs of a stage that are there."""
+        return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{stage}-*.json"))]
