@@ -26,11 +26,11 @@ from tqdm import tqdm
 sys.path.insert(0, str(ROOT))
 
 import deblurring_example
-from quality.arms import PIXEL, Places, arms
+from quality.arms import PIXEL, VARIANTS, Places, arms
 from quality.data import Pairs, held_out_pairs, training_pairs
 from quality.figure import draw
-from quality.judging import HeldOut, Judge
-from quality.plan import CONFIRMED, MATTER, PRIMARY, STAGES, Stage
+from quality.judging import Judge, Level
+from quality.plan import MATTER, PRIMARY, STAGES, Stage
 from quality.runs import Run
 from quality.summary import best_ratio, results
 from quality.training import BATCH_SIZE, Schedule, Term, calibrated, trained
@@ -40,8 +40,9 @@ from examples.deblurring.models.checkpoints import load_weights
 from examples.deblurring.models.networks import create_network
 
 NETWORK = {"name": "residual-unet", "width": 48}
+# Parts of the sorted photographs of a split: those that choose masks and those that choose ratios have none in common.
 CHOOSING, JUDGING = {"start": 0, "every": 2}, {"start": 1, "every": 2}
-TESTED = {"start": 0, "every": 3}
+TESTED, UNSEEN = {"start": 0, "every": 3}, {"start": 0, "every": 6}
 PICTURE = ROOT / "docs" / "deblurring_quality.png"
 
 
@@ -83,22 +84,22 @@ class Bench:
         return training_pairs(self.places.train, count, seed=1000 + seed, shift=stage.shift)
 
     def judge(self, stage: Stage, seed: int) -> Judge:
-        """Return what measures the arms of a stage; NIQE, which is slow, at the first seed alone."""
-        split, half = ("test", TESTED) if stage.tested else ("val", JUDGING)
-        held_out = {
-            kind: HeldOut(
-                held_out_pairs(self.photographs / "val", kind, **CHOOSING, few=self.options.quick),
-                held_out_pairs(self.photographs / split, kind, **half, few=self.options.quick),
-            )
-            for kind in stage.kinds
+        """Return what measures the arms of a stage; slow metrics at the first seed alone."""
+        validation, few = self.photographs / "val", self.options.quick
+        split, part = (self.photographs / "test", TESTED) if stage.tested else (validation, JUDGING)
+        judging = {
+            kind: held_out_pairs(split, kind, **(UNSEEN if number else part), few=few)
+            for number, kind in enumerate(stage.kinds)
         }
-        niqe = self.niqe if stage.metrics is CONFIRMED and seed == 0 else None
-        return Judge(held_out, PRIMARY, stage.metrics, self.device, niqe)
+        choosing = held_out_pairs(validation, stage.kinds[0], **CHOOSING, few=few)
+        slowly = stage.slow_metrics and seed == 0
+        metrics = (*stage.metrics, *stage.slow_metrics) if slowly else stage.metrics
+        return Judge(choosing, judging, PRIMARY, metrics, self.device, self.niqe if slowly else None)
 
 
 def runs_of(bench: Bench, name: str, stage: Stage, seed: int) -> list[Run]:
     """Return the runs of a stage and seed, L1 first."""
-    names = [arm for arm in (stage.arms or bench.arms) if arm != PIXEL]
+    names = stage.arms or tuple(arm for arm in bench.arms if arm not in (PIXEL, *VARIANTS))
     runs = [Run(bench.runs, name, seed, PIXEL, 0.0)]
     for arm in names:
         ratios = stage.ratios or (best_ratio(bench.runs, arm),)
@@ -114,7 +115,7 @@ def carry_out(bench: Bench, name: str, stage: Stage, seed: int, bar: "tqdm[None]
         return
     pairs, start, judge = bench.training(stage, seed), bench.network(stage, seed), bench.judge(stage, seed)
     facts = {"batches": pairs.digest(), "metadata": metadata(command_line())}
-    levels = None
+    level = None
     for run in runs:
         bar.set_description(f"{name}, seed {seed}, {run.arm}")
         figures = run.figures()
@@ -124,10 +125,10 @@ def carry_out(bench: Bench, name: str, stage: Stage, seed: int, bar: "tqdm[None]
             began = time.perf_counter()
             network = trained(start, term, weight, pairs, stage.schedule, bench.device)
             seconds = time.perf_counter() - began
-            figures = {"weight": weight, "seconds": seconds, "judged": judge(network, levels), **facts}
+            judged, set_level = judge(network, level)
+            figures = {"weight": weight, "seconds": seconds, "level": set_level._asdict(), **judged, **facts}
             run.keep(figures)
-        if levels is None:
-            levels = {kind: judged["level"] for kind, judged in figures["judged"].items()}
+        level = level or Level(**figures["level"])
         bar.update()
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from _backbones import COMPACT, RANDOM, TUNED, UNTUNED, backbones
@@ -23,7 +23,17 @@ PIXEL = "L1"
 STRUCTURE = "tafm-compact, structure"
 RANDOM_STRUCTURE = "random features, structure"
 SSIM_LOSS = "SSIM"
+GEOMETRY = "SqueezeNet, graded + distractors + geometry"
+PATCHES, PATCH_SIZE = 2, 64
 STRUCTURE_OPTIONS = {"layers": ["stage1"], "distance": "structure"}
+# Attempts at a better loss that validation photographs were asked about.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "tafm-compact, stage1": (COMPACT, {"layers": ["stage1"]}),
+    "tafm-compact, stage4": (COMPACT, {"layers": ["stage4"]}),
+    "tafm-compact, structure of all stages": (COMPACT, {"distance": "structure"}),
+    "SqueezeNet, untuned, structure": (UNTUNED, {"distance": "structure"}),
+    f"{GEOMETRY}, structure": (GEOMETRY, {"distance": "structure"}),
+}
 
 
 class Places(NamedTuple):
@@ -39,7 +49,7 @@ def arms(places: Places, device: torch.device) -> dict[str, Callable[[], Term | 
     """Return {name: what makes its term}; None for L1 alone."""
     sources = backbones(places.made, places.train, places.squeezenet)
 
-    def feature(source: str, **options: object) -> Callable[[], Term]:
+    def feature(source: str, **options: Any) -> Callable[[], Term]:
         return lambda: _on_pairs(TaskAdaptiveFeatureLoss(sources[source](), **options).to(device))
 
     def contrast(source: str) -> Callable[[], Term]:
@@ -56,13 +66,25 @@ def arms(places: Places, device: torch.device) -> dict[str, Callable[[], Term | 
         **{name: feature(name) for name in (RANDOM, *TUNED)},
         "contrastive, SqueezeNet untuned": contrast(UNTUNED),
         "contrastive, tafm-compact": contrast(COMPACT),
-        "MDF, official": lambda: _on_pairs(DiscriminativeFeatureLoss(places.mdf).to(device)),
-        "MDF, trained on blur": lambda: _on_pairs(_blur_discriminators(places.made / "mdf-blur").to(device)),
+        "MDF, official": lambda: _on_patches(DiscriminativeFeatureLoss(places.mdf).to(device)),
+        "MDF, trained on blur": lambda: _on_patches(_blur_discriminators(places.made / "mdf-blur").to(device)),
+        **{name: feature(source, **options) for name, (source, options) in VARIANTS.items()},
     }
 
 
 def _on_pairs(loss: Callable[[Tensor, Tensor], Tensor]) -> Term:
     return lambda restored, sharp, blurred: loss(restored, sharp)
+
+
+def _on_patches(loss: Callable[[Tensor, Tensor], Tensor]) -> Term:
+    """Return a loss of the centres of the first images alone: the discriminators take seconds for a whole batch."""
+
+    def term(restored: Tensor, sharp: Tensor, blurred: Tensor) -> Tensor:
+        cut = (restored.shape[-1] - PATCH_SIZE) // 2
+        patches = (images[:PATCHES, :, cut : cut + PATCH_SIZE, cut : cut + PATCH_SIZE] for images in (restored, sharp))
+        return loss(*patches)
+
+    return term
 
 
 def _on_negatives(loss: ContrastiveFeatureLoss) -> Term:

@@ -8,26 +8,30 @@ from torch import Tensor, nn
 
 from examples.deblurring.evaluation.niqe import NIQE
 from quality.data import Pairs
-from quality.masks import chosen_mask, masked
+from quality.masks import chosen_mask, largest_gain, masked
 from quality.measuring import measure
 from quality.training import restore
+from tafm_loss.demo.evaluation import Mask
 
 # What an arm may give away in PSNR against L1 as it is, dB.
 PRICE = 0.05
+# What is measured at equal PSNR.
+EQUAL = ("psnr", "ssim", "gmsd", "mdsi", "haarpsi")
 
 
-class HeldOut(NamedTuple):
-    """One kind of blur: photographs that choose, and others that are read once."""
+class Level(NamedTuple):
+    """Mean PSNR that all arms are brought to, dB: of the photographs that choose a mask, and of each kind of blur."""
 
-    choosing: Pairs
-    judging: Pairs
+    choosing: float
+    judging: dict[str, float]
 
 
 class Judge:
     """Measures networks on held-out pairs.
 
     Args:
-        held_out: {kind of blur: pairs}.
+        choosing: what the mask is chosen on.
+        judging: {kind of blur: what is measured on}; the first kind in full.
         primary: the metric that chooses the mask.
         metrics: what is measured.
         device: where networks and metrics compute.
@@ -36,45 +40,62 @@ class Judge:
 
     def __init__(
         self,
-        held_out: dict[str, HeldOut],
+        choosing: Pairs,
+        judging: dict[str, Pairs],
         primary: str,
         metrics: Sequence[str],
         device: torch.device,
         niqe: NIQE | None = None,
     ) -> None:
-        self.held_out = held_out
+        self.choosing = choosing
+        self.judging = judging
         self.primary = primary
         self.metrics = list(metrics)
         self.device = device
         self.niqe = niqe
 
-    def __call__(self, network: nn.Module, levels: dict[str, float] | None) -> dict[str, Any]:
-        """Return {kind of blur: figures}.
+    def __call__(self, network: nn.Module, level: Level | None) -> tuple[dict[str, Any], Level]:
+        """Return the figures of an arm, and the level.
+
+        "raw" is as it is; "masked" after the mask that was chosen, sigma and gain; "equal" after a mask of the sigma
+        that was chosen, with the gain that brings the arm to the level on the very photographs, {kind of blur: ...}.
 
         Args:
             network: an arm's.
-            levels: the PSNR on the choosing pairs that every arm is brought to; None for the arm that sets it.
+            level: None for the arm that sets it.
         """
-        return {kind: self._judged(network, pairs, (levels or {}).get(kind)) for kind, pairs in self.held_out.items()}
-
-    def _judged(self, network: nn.Module, pairs: HeldOut, level: float | None) -> dict[str, Any]:
-        restored, sharp = self._restored(network, pairs.choosing)
-        own = float(measure(restored, sharp, ["psnr"])["psnr"].mean())
-        level = own - PRICE if level is None else level
-        mask = chosen_mask(restored, sharp, level, self.primary)
-        restored, sharp = self._restored(network, pairs.judging)
-        figures: dict[str, Any] = {"level": level, "mask": mask and mask._asdict()}
-        figures["raw"] = self._measured(restored, sharp)
-        if mask is not None:
-            figures["masked"] = self._measured(masked(restored, mask), sharp)
-        return figures
+        restored, sharp = self._restored(network, self.choosing)
+        aimed = _psnr(restored, sharp) - PRICE if level is None else level.choosing
+        mask = chosen_mask(restored, sharp, aimed, self.primary)
+        figures: dict[str, Any] = {"mask": mask and mask._asdict(), "equal": {}}
+        levels = {}
+        for kind, pairs in self.judging.items():
+            restored, sharp = self._restored(network, pairs)
+            levels[kind] = _psnr(restored, sharp) - PRICE if level is None else level.judging[kind]
+            if kind == next(iter(self.judging)):
+                figures["raw"] = self._measured(restored, sharp)
+                figures["masked"] = None if mask is None else self._measured(masked(restored, mask), sharp)
+            gain = None if mask is None else largest_gain(restored, sharp, mask.sigma, levels[kind])
+            if gain is None or mask is None:
+                figures["equal"][kind] = None
+            else:
+                values = measure(masked(restored, Mask(mask.sigma, gain)), sharp, EQUAL)
+                figures["equal"][kind] = {"gain": gain, **_lists(values)}
+        return figures, Level(aimed, levels)
 
     def _measured(self, images: Tensor, sharp: Tensor) -> dict[str, list[float]]:
-        values = measure(images, sharp, self.metrics)
-        found = {name: [round(value, 6) for value in each.tolist()] for name, each in values.items()}
+        found = _lists(measure(images, sharp, self.metrics))
         if self.niqe is not None:
             found["niqe"] = [round(self.niqe(image[None].cpu()), 4) for image in images]
         return found
 
     def _restored(self, network: nn.Module, pairs: Pairs) -> tuple[Tensor, Tensor]:
         return restore(network, pairs, self.device), pairs.batch(slice(None), self.device).sharp
+
+
+def _psnr(restored: Tensor, sharp: Tensor) -> float:
+    return float(measure(restored, sharp, ["psnr"])["psnr"].mean())
+
+
+def _lists(values: dict[str, Tensor]) -> dict[str, list[float]]:
+    return {name: [round(value, 6) for value in each.tolist()] for name, each in values.items()}

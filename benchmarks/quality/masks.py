@@ -6,7 +6,7 @@ from torch import Tensor
 from quality.measuring import METRICS, measure
 from tafm_loss.demo.evaluation import Mask
 
-SIGMAS = (0.7, 1.0, 1.5, 2.5)
+SIGMAS = (0.7, 1.5, 2.5)
 # Below 0 a mask blurs: an arm that is sharper than the level allows may go back.
 GAINS = torch.linspace(-0.5, 3.5, 801, dtype=torch.float64)
 CHUNK = 16

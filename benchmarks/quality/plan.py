@@ -2,18 +2,17 @@
 
 from typing import NamedTuple
 
-from quality.arms import COMPACT, PIXEL, RANDOM_STRUCTURE, SSIM_LOSS, STRUCTURE, UNTUNED
+from quality.arms import COMPACT, PIXEL, RANDOM_STRUCTURE, SSIM_LOSS, STRUCTURE, UNTUNED, VARIANTS
 from quality.data import SEEN
 from quality.training import Schedule
 
 # Named before the confirmation was run; no arm's loss computes it, and it shares no backbone with any.
 PRIMARY = "mdsi"
 SCREENED = ("psnr", "ssim", "gmsd", PRIMARY, "haarpsi", "projection", "sharpness_kept")
-CONFIRMED = (*SCREENED, "fsim")
 OURS, MASK_ALONE, SAME_UNTUNED = STRUCTURE, PIXEL, UNTUNED
 UNSEEN = ("linear", "defocus")
 FINE_TUNE = Schedule(250, 3e-4)
-FROM_SCRATCH = Schedule(400, 1e-3)
+FROM_SCRATCH = Schedule(300, 1e-3)
 SEEDS = 8
 
 
@@ -22,11 +21,12 @@ class Stage(NamedTuple):
 
     Args:
         about: the question.
-        arms: besides L1, which sets the PSNR that all are brought to; None for all.
+        arms: besides L1, which sets the PSNR that all are brought to; None for all but variants.
         ratios: of the gradients to that of L1; None for the one that the validation photographs chose for the arm.
         schedule: of the training.
         seeds: how many.
         metrics: what is measured.
+        slow_metrics: what is measured at the first seed alone, and NIQE with it.
         tested: whether on test photographs; if not, on validation photographs that choose no mask.
         kinds: of blur.
         from_start: whether from the common start, or from random weights.
@@ -39,21 +39,24 @@ class Stage(NamedTuple):
     schedule: Schedule = FINE_TUNE
     seeds: int = SEEDS
     metrics: tuple[str, ...] = SCREENED
+    slow_metrics: tuple[str, ...] = ()
     tested: bool = True
     kinds: tuple[str, ...] = (SEEN,)
     from_start: bool = True
     shift: int = 0
 
 
-MATTER = (UNTUNED, STRUCTURE, RANDOM_STRUCTURE)
+MATTER = (UNTUNED, STRUCTURE)
+CONFIRMED = (*MATTER, RANDOM_STRUCTURE, SSIM_LOSS, COMPACT)
 STAGES = {
     "screening": Stage("Which arms are worth a closer look?", None, (0.35, 1.0), seeds=1, tested=False),
-    "curve": Stage("Which ratio does each want?", (*MATTER, COMPACT, SSIM_LOSS), (0.1, 2.5), seeds=1, tested=False),
+    "curve": Stage("Which ratio does each want?", CONFIRMED, (0.1, 2.5), seeds=1, tested=False),
+    "variants": Stage("What else has been tried?", tuple(VARIANTS), (0.35, 1.0), seeds=1, tested=False),
     "confirmation": Stage(
         "Does it hold over seeds, and under blur that was not trained on?",
-        (*MATTER, COMPACT, SSIM_LOSS),
+        CONFIRMED,
         None,
-        metrics=CONFIRMED,
+        slow_metrics=("fsim",),
         kinds=(SEEN, *UNSEEN),
     ),
     "shifted": Stage("Does it hold where the targets lie up to 1 px beside?", MATTER, None, shift=1),

@@ -1,7 +1,7 @@
 """From runs to tables: means, contrasts with intervals and corrected p-values, and the ratio that was chosen."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,18 +9,21 @@ import torch
 
 from examples.deblurring.evaluation.statistics import bootstrap_interval, holm, sign_flip_test
 from quality.arms import PIXEL
+from quality.judging import PRICE
 from quality.measuring import METRICS
-from quality.plan import CONFIRMED, OURS, PRIMARY, SAME_UNTUNED, SCREENED, SEEN, STAGES
+from quality.plan import OURS, PRIMARY, SAME_UNTUNED, SCREENED, SEEN, STAGES
 from quality.runs import Run
 
 RunFigures = Mapping[str, Any]
 CONFIDENCE = 0.95
 NIQE_HEADING, NIQE_DIGITS = "NIQE", 2
-RAW, MASKED = "raw", "masked"
+TRIALS = ("screening", "curve", "variants")
+NAMED = (PIXEL, SAME_UNTUNED)
+CASES = {"confirmation": "fine-tuned", "shifted": "fine-tuned, targets moved", "scratch": "from random weights"}
 
 
 class Contrast(NamedTuple):
-    """How much better one arm is than another after their masks, over the seeds that both have.
+    """How much better one arm is than another at one PSNR, over the seeds that both have.
 
     Args:
         gain: in the primary metric, above 0 is better.
@@ -40,21 +43,21 @@ class Contrast(NamedTuple):
 
 
 def best_ratio(folder: Path, arm: str) -> float:
-    """Return the ratio at which an arm is best after its mask, on validation photographs that chose no mask.
+    """Return the ratio at which an arm is best at the common PSNR, on validation photographs that chose no mask.
 
     Raises:
         FileNotFoundError: if the arm has not been screened.
     """
-    tried = [run for stage in ("screening", "curve") for run in Run.found(folder, stage) if run["arm"] == arm]
-    values = {run["ratio"]: METRICS[PRIMARY].better * mean(run, SEEN, MASKED, PRIMARY) for run in tried if _fits(run)}
+    tried = [run for stage in TRIALS for run in Run.found(folder, stage) if run["arm"] == arm and reaches(run, SEEN)]
+    values = {run["ratio"]: METRICS[PRIMARY].better * statistics.fmean(run["equal"][SEEN][PRIMARY]) for run in tried}
     if not values:
         raise FileNotFoundError(f"no ratio has been tried for {arm}: run the stages screening and curve first")
     return max(values, key=lambda ratio: values[ratio])
 
 
-def mean(run: RunFigures, kind: str, how: str, metric: str) -> float:
-    """Return the mean over the photographs."""
-    return statistics.fmean(run["judged"][kind][how][metric])
+def reaches(run: RunFigures, kind: str) -> bool:
+    """Return whether a mask brings the arm to the common PSNR."""
+    return run["equal"].get(kind) is not None
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -62,24 +65,31 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
     found = {stage: runs for stage in STAGES if (runs := Run.found(folder, stage))}
     made = {}
     if "screening" in found:
-        screened = [*found["screening"], *found.get("curve", [])]
+        screened = [run for stage in TRIALS for run in found.get(stage, [])]
         made["deblurring_screening"] = _result(screened, _screening_table(screened))
     if "confirmation" in found:
         confirmed = found["confirmation"]
         made["deblurring_quality"] = _result(confirmed, _arms_table(confirmed))
         rows = {stage: found[stage] for stage in ("confirmation", "shifted", "scratch") if stage in found}
-        every = [run for runs in rows.values() for run in runs]
-        made["deblurring_contrasts"] = _result(every, _contrasts_table(rows), lists=False)
+        made["deblurring_contrasts"] = _contrasts_result(rows)
     return made
 
 
 def contrast(runs: Sequence[RunFigures], arm: str, other: str, kind: str = SEEN) -> Contrast | None:
-    """Return how much better `arm` is than `other` after the masks of both, or None for fewer than two seeds."""
-    ours, theirs = _by_seed(runs, arm), _by_seed(runs, other)
-    shared = [seed for seed in ours if seed in theirs]
-    if len(shared) < 2:
+    """Return how much better `arm` is than `other` at one PSNR, or None for fewer than two seeds."""
+    ours, theirs = (
+        {run["seed"]: run["equal"][kind] for run in runs if run["arm"] == name and reaches(run, kind)}
+        for name in (arm, other)
+    )
+    seeds = sorted(ours.keys() & theirs.keys())
+    if len(seeds) < 2:
         return None
-    gains = METRICS[PRIMARY].better * _differences(ours, theirs, shared, kind, PRIMARY)
+
+    def differences(metric: str) -> torch.Tensor:
+        pairs = [[torch.tensor(each[seed][metric], dtype=torch.float64) for seed in seeds] for each in (ours, theirs)]
+        return torch.stack(pairs[0]) - torch.stack(pairs[1])
+
+    gains = METRICS[PRIMARY].better * differences(PRIMARY)
     over_photographs = bootstrap_interval(gains.mean(0)[:, None], [str(index) for index in range(gains.shape[1])])
     assert over_photographs is not None
     return Contrast(
@@ -87,28 +97,9 @@ def contrast(runs: Sequence[RunFigures], arm: str, other: str, kind: str = SEEN)
         seeds=_students_interval(gains.mean(1)),
         photographs=(float(over_photographs[0, 0]), float(over_photographs[1, 0])),
         p=sign_flip_test(gains.mean(1)),
-        psnr=float(_differences(ours, theirs, shared, kind, "psnr").mean()),
-        count=len(shared),
+        psnr=float(differences("psnr").mean()),
+        count=len(seeds),
     )
-
-
-def _fits(run: RunFigures) -> bool:
-    return all(judged["mask"] is not None for judged in run["judged"].values())
-
-
-def _by_seed(runs: Iterable[RunFigures], arm: str) -> dict[int, RunFigures]:
-    return {run["seed"]: run for run in runs if run["arm"] == arm and _fits(run)}
-
-
-def _differences(
-    ours: Mapping[int, RunFigures], theirs: Mapping[int, RunFigures], seeds: Sequence[int], kind: str, metric: str
-) -> torch.Tensor:
-    """Return the differences (seeds, photographs)."""
-    first, second = (
-        torch.tensor([runs[seed]["judged"][kind][MASKED][metric] for seed in seeds], dtype=torch.float64)
-        for runs in (ours, theirs)
-    )
-    return first - second
 
 
 def _students_interval(values: torch.Tensor) -> tuple[float, float]:
@@ -119,98 +110,99 @@ def _students_interval(values: torch.Tensor) -> tuple[float, float]:
     return float(values.mean()) - half, float(values.mean()) + half
 
 
-def _result(runs: Sequence[RunFigures], table: dict[str, Any], *, lists: bool = True) -> dict[str, Any]:
-    kept = [_summarised(run) for run in runs] if lists else []
-    return {"table": table, "metadata": runs[-1]["metadata"], "runs": kept}
+def _result(runs: Sequence[RunFigures], table: dict[str, Any]) -> dict[str, Any]:
+    return {"table": table, "metadata": runs[-1]["metadata"], "runs": [_summarised(run) for run in runs]}
 
 
 def _summarised(run: RunFigures) -> dict[str, Any]:
-    judged = {
-        kind: {
-            "mask": figures["mask"],
-            **{
-                how: {metric: round(statistics.fmean(values), 6) for metric, values in figures[how].items()}
-                for how in (RAW, MASKED)
-                if how in figures
-            },
+    """Return a run with means in place of the values of every photograph."""
+
+    def means(values: Mapping[str, Any] | None) -> dict[str, float] | None:
+        if values is None:
+            return None
+        return {
+            name: round(statistics.fmean(each) if isinstance(each, list) else each, 6) for name, each in values.items()
         }
-        for kind, figures in run["judged"].items()
-    }
+
+    about = ("stage", "seed", "arm", "ratio", "weight", "seconds", "batches", "level", "mask")
     return {
-        **{key: run[key] for key in ("stage", "seed", "arm", "ratio", "weight", "seconds", "batches")},
-        "judged": judged,
+        **{key: run[key] for key in about},
+        "raw": means(run["raw"]),
+        "masked": means(run["masked"]),
+        "equal": {kind: means(values) for kind, values in run["equal"].items()},
     }
+
+
+def _rows(runs: Sequence[RunFigures], title: str, metrics: Sequence[str]) -> list[list[str]]:
+    """Return the rows of an arm: as it is, after the mask that was chosen, and at the common PSNR."""
+    ways: dict[str, list[Mapping[str, Any] | None]] = {
+        title: [run["raw"] for run in runs],
+        "... and its mask": [run["masked"] for run in runs],
+        "... at equal PSNR": [run["equal"][SEEN] for run in runs],
+    }
+    return [[name, *(_cell(figures, metric) for metric in metrics)] for name, figures in ways.items()]
+
+
+def _cell(figures: Sequence[Mapping[str, Any] | None], metric: str) -> str:
+    if None in figures:
+        return "-"
+    values = [statistics.fmean(each[metric]) for each in figures if each is not None and metric in each]
+    digits = METRICS[metric].digits if metric in METRICS else NIQE_DIGITS
+    return f"{statistics.fmean(values):.{digits}f}" if values else ""
+
+
+def _titled(run: RunFigures) -> str:
+    return "L1" if run["arm"] == PIXEL else f"L1 + {run['arm']}, {run['ratio']:g}"
 
 
 def _screening_table(runs: Sequence[RunFigures]) -> dict[str, Any]:
-    rows = []
-    for run in sorted(runs, key=lambda run: (run["arm"] != PIXEL, run["arm"], run["ratio"])):
-        if run["stage"] == "curve" and run["arm"] == PIXEL:
-            continue
-        judged = run["judged"][SEEN]
-        name = run["arm"] if run["arm"] == PIXEL else f"{run['arm']}, {run['ratio']:g}"
-        raw = [f"{statistics.fmean(judged[RAW][metric]):.{METRICS[metric].digits}f}" for metric in SCREENED]
-        rows.append([name, *raw])
-        if judged["mask"] is None:
-            rows.append(["+ mask", *["-"] * len(SCREENED)])
-        else:
-            mask = f"+ mask {judged['mask']['sigma']:g} px, {judged['mask']['gain']:.2f}"
-            rows.append([mask, *(f"{mean(run, SEEN, MASKED, m):.{METRICS[m].digits}f}" for m in SCREENED)])
-    photographs = len(runs[0]["judged"][SEEN][RAW]["psnr"])
+    ordered = sorted(runs, key=lambda run: (run["arm"] != PIXEL, run["arm"], run["ratio"]))
+    shown = [run for run in ordered if run["arm"] != PIXEL or run["stage"] == "screening"]
     return {
-        "columns": ["L1 and ..., gradient ratio", *(METRICS[metric].heading for metric in SCREENED)],
-        "rows": rows,
-        "caption": f"One seed, {photographs} validation photographs that chose no mask. A dash: no mask brings the arm "
-        "to the common PSNR.",
+        "columns": ["arm, gradient ratio", *(METRICS[metric].heading for metric in SCREENED)],
+        "rows": [row for run in shown for row in _rows([run], _titled(run), SCREENED)],
+        "caption": f"One seed, {len(runs[0]['raw']['psnr'])} validation photographs that chose no mask. A dash: no "
+        f"mask brings the arm to the common PSNR, {PRICE:g} dB below that of L1.",
     }
 
 
 def _arms_table(runs: Sequence[RunFigures]) -> dict[str, Any]:
-    metrics = [*CONFIRMED, *(["niqe"] if any("niqe" in run["judged"][SEEN][RAW] for run in runs) else [])]
-    names = sorted({run["arm"] for run in runs}, key=lambda arm: (arm != PIXEL, arm != SAME_UNTUNED, arm))
-    rows = []
-    for name in names:
-        own = [run for run in runs if run["arm"] == name]
-        for how, title in ((RAW, _titled(own[0])), (MASKED, f"{_titled(own[0])} + its mask")):
-            rows.append([title, *(_cell(own, how, metric) for metric in metrics)])
+    metrics = [*SCREENED, *STAGES["confirmation"].slow_metrics, "niqe"]
+    names = sorted({run["arm"] for run in runs}, key=lambda arm: (arm != PIXEL, arm not in NAMED, arm))
+    by_arm = {name: [run for run in runs if run["arm"] == name] for name in names}
     headings = [METRICS[metric].heading if metric in METRICS else NIQE_HEADING for metric in metrics]
-    photographs, seeds = len(runs[0]["judged"][SEEN][RAW]["psnr"]), len({run["seed"] for run in runs})
     return {
         "columns": ["arm, gradient ratio", *headings],
-        "rows": rows,
-        "caption": f"Means over {photographs} test photographs under shakes of 3 to 13 px, and over {seeds} seeds "
-        "(NIQE: one). Masks bring every arm to the same PSNR on validation photographs, 0.05 dB below L1 as it is.",
+        "rows": [row for own in by_arm.values() for row in _rows(own, _titled(own[0]), metrics)],
+        "caption": f"Means over {len(runs[0]['raw']['psnr'])} test photographs under shakes of 3 to 13 px, and over "
+        f"{len({run['seed'] for run in runs})} seeds (FSIM and NIQE: one). Its mask: sigma and gain as chosen on "
+        f"validation photographs. Equal PSNR: that sigma, and the gain that costs {PRICE:g} dB of L1's PSNR on the "
+        "test photographs themselves. A dash: no mask gets there.",
     }
 
 
-def _titled(run: RunFigures) -> str:
-    return run["arm"] if run["arm"] == PIXEL else f"L1 + {run['arm']}, {run['ratio']:g}"
-
-
-def _cell(runs: Sequence[RunFigures], how: str, metric: str) -> str:
-    values = [
-        statistics.fmean(run["judged"][SEEN][how][metric])
-        for run in runs
-        if how in run["judged"][SEEN] and metric in run["judged"][SEEN][how]
-    ]
-    digits = METRICS[metric].digits if metric in METRICS else NIQE_DIGITS
-    return f"{statistics.fmean(values):.{digits}f}" if values else "-"
-
-
-def _contrasts_table(stages: Mapping[str, Sequence[RunFigures]]) -> dict[str, Any]:
-    rows = []
+def _contrasts_result(stages: Mapping[str, Sequence[RunFigures]]) -> dict[str, Any]:
+    """Return ours against every other arm, in every stage and under every kind of blur, and the table of it."""
+    contrasts = []
     for stage, runs in stages.items():
         for kind in STAGES[stage].kinds:
             rivals = [arm for arm in dict.fromkeys(run["arm"] for run in runs) if arm != OURS]
-            found = {rival: contrast(runs, OURS, rival, kind) for rival in rivals}
+            found = {rival: each for rival in rivals if (each := contrast(runs, OURS, rival, kind)) is not None}
             # The two that were named beforehand are corrected together; all others are descriptive.
-            named = {arm: found[arm].p for arm in (PIXEL, SAME_UNTUNED) if found.get(arm) is not None}
-            corrected = holm(named)
-            for rival, each in found.items():
-                if each is not None:
-                    rows.append(_contrast_row(stage, kind, rival, each, corrected.get(rival)))
+            corrected = holm({arm: found[arm].p for arm in NAMED if arm in found})
+            case = f"{CASES[stage]}, {kind}"
+            contrasts += [
+                {
+                    "case": case,
+                    "against": rival,
+                    **each._asdict(),
+                    "named": rival in NAMED,
+                    "p_holm": corrected.get(rival),
+                }
+                for rival, each in found.items()
+            ]
     heading = METRICS[PRIMARY].heading
-    return {
+    table = {
         "columns": [
             "trained, blur",
             f"{OURS} against",
@@ -221,23 +213,16 @@ def _contrasts_table(stages: Mapping[str, Sequence[RunFigures]]) -> dict[str, An
             "PSNR left, dB",
             "seeds",
         ],
-        "rows": rows,
-        "caption": f"How much lower {heading} is, after the masks of both. Holm over the two contrasts named "
-        "beforehand, L1 and the untuned SqueezeNet; the others are descriptive.",
+        "rows": [_contrast_row(each) for each in contrasts],
+        "caption": f"How much lower {heading} is, both at the same PSNR by their masks. Holm over the two contrasts "
+        "named beforehand, L1 and the untuned SqueezeNet; the others are descriptive.",
     }
+    return {"table": table, "metadata": next(iter(stages.values()))[-1]["metadata"], "contrasts": contrasts}
 
 
-def _contrast_row(stage: str, kind: str, rival: str, each: Contrast, p: float | None) -> list[str]:
+def _contrast_row(each: Mapping[str, Any]) -> list[str]:
     digits = METRICS[PRIMARY].digits
-    spans = (f"{low:+.{digits}f} to {high:+.{digits}f}" for low, high in (each.seeds, each.photographs))
-    name = {"confirmation": "fine-tuned", "shifted": "fine-tuned, targets moved", "scratch": "from random weights"}
-    significance = "-" if p is None else f"{p:.3f}"
-    return [
-        f"{name[stage]}, {kind}",
-        rival,
-        f"{each.gain:+.{digits}f}",
-        *spans,
-        significance,
-        f"{each.psnr:+.3f}",
-        str(each.count),
-    ]
+    spans = (f"{low:+.{digits}f} to {high:+.{digits}f}" for low, high in (each["seeds"], each["photographs"]))
+    significance = "-" if each["p_holm"] is None else f"{each['p_holm']:.3f}"
+    gain = f"{each['gain']:+.{digits}f}"
+    return [each["case"], each["against"], gain, *spans, significance, f"{each['psnr']:+.3f}", str(each["count"])]
