@@ -9,8 +9,8 @@ DATASETS holds bsds500/train, val and test; WEIGHTS squeezenet1_0-imagenet.safet
 niqe_pris_params.npz; RUNS the network of `deblurring_example.py` in unet_synthetic, trained first if it is not there.
 Every run is a file in RUNS/deblurring_quality, and runs that are there are skipped: an interrupted benchmark is taken
 up by the same command, and several processes may share it by --stages and --seeds. Writes
-results/deblurring_quality.json of all that is there. --quick does little of everything in RUNS/quick, which means
-nothing. --plot draws docs/deblurring_quality.png again from the result file.
+results/deblurring_quality.json of all that is there. --quick does little of everything, from
+random weights in RUNS/quick, which means nothing. --plot draws docs/deblurring_quality.png again from the result file.
 """
 
 import argparse
@@ -74,24 +74,24 @@ class Bench:
     def network(self, stage: Stage, seed: int) -> nn.Module:
         """Return what the arms of a stage and seed start from."""
         network = create_network(**NETWORK, seed=seed)
-        if stage.from_start:
+        if stage.from_start and not self.options.quick:
             load_weights(network, start_weights(self.options))
         return network.to(self.device).to(memory_format=torch.channels_last)
 
     def training(self, stage: Stage, seed: int) -> Pairs:
         """Return the pairs of a stage and seed, the same for all arms."""
         count = BATCH_SIZE * stage.schedule.steps
-        return training_pairs(self.places.train, count, seed=1000 + seed, shift=stage.shift)
+        return training_pairs(self.places.train, count, seed=1000 + seed, shift=stage.shift).to(self.device)
 
     def judge(self, stage: Stage, seed: int) -> Judge:
         """Return what measures the arms of a stage; slow metrics at the first seed alone."""
         validation, few = self.photographs / "val", self.options.quick
         split, part = (self.photographs / "test", TESTED) if stage.tested else (validation, JUDGING)
         judging = {
-            kind: held_out_pairs(split, kind, **(UNSEEN if number else part), few=few)
+            kind: held_out_pairs(split, kind, **(UNSEEN if number else part), few=few).to(self.device)
             for number, kind in enumerate(stage.kinds)
         }
-        choosing = held_out_pairs(validation, stage.kinds[0], **CHOOSING, few=few)
+        choosing = held_out_pairs(validation, stage.kinds[0], **CHOOSING, few=few).to(self.device)
         slowly = stage.slow_metrics and seed == 0
         metrics = (*stage.metrics, *stage.slow_metrics) if slowly else stage.metrics
         return Judge(choosing, judging, PRIMARY, metrics, self.device, self.niqe if slowly else None)

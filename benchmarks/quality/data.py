@@ -29,11 +29,15 @@ class Pairs(NamedTuple):
         )
         return Pairs(blurred, sharp)
 
+    def to(self, device: torch.device) -> "Pairs":
+        """Return the pairs on a device, where batches of them need no copying."""
+        return Pairs(*(images.to(device) for images in self))
+
     def digest(self) -> str:
         """Return the first digits of the SHA-256 of all values: equal for two arms that see the same."""
         digest = hashlib.sha256()
         for images in self:
-            digest.update(images.contiguous().numpy().tobytes())
+            digest.update(images.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
 
