@@ -58,7 +58,7 @@ class TAFMPerceptualLoss(nn.Module):
 
     Example:
         >>> import torch
-        >>> loss_fn = TAFMPerceptualLoss(perceptual_weight=0.1)
+        >>> loss_fn = TAFMPerceptualLoss(perceptual_weight=0.015)
         >>> sharp = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
         >>> loss_fn(sharp, sharp)
         (tensor(0.), None)

@@ -60,7 +60,7 @@ class ContrastiveFeatureLoss(TaskAdaptiveFeatureLoss):
         layers: the taps to compare: None for all of the backbone's, averaged; a sequence of names, averaged; or
             {name: weight}, summed as given.
         distance: "l1", as AECR-Net, whose gradient stays as long near the target as farther off; "l2", "charbonnier",
-            "cosine" or "normalized_l2", whose gradients vanish there.
+            "cosine", "normalized_l2" or "structure", whose gradients vanish there.
         reduction: over the batch: "mean" or "sum", giving (), or "none", giving (N,).
         weight: what the loss is multiplied by.
         input_range: the values of black and white in the images.

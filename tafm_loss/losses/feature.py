@@ -50,7 +50,8 @@ class TaskAdaptiveFeatureLoss(nn.Module):
     """Distance between restored and sharp images in the features of a backbone that has learned what blur is.
 
     Each tap's distance is averaged over the image and divided by its unit, so that a loss of 1 is as far as a 10 px
-    shake, on average over the validation images of the tuning; a backbone that carries no units gives plain distances.
+    shake, on average over the validation images of the tuning; a backbone that carries no units, or none for the
+    distance as the bundled one for "structure", gives plain distances.
     The backbone is a frozen copy: always in evaluation mode, without parameters, and absent from `state_dict()`. It
     follows the loss from device to device and from dtype to dtype, and is otherwise out of reach of the module that
     holds the loss.

@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from tafm_loss.losses.distances import DISTANCES, charbonnier, cosine, l1, l2, normalized_l2
+from tafm_loss.losses.distances import DISTANCES, charbonnier, cosine, l1, l2, normalized_l2, structure
 
 NAMES = list(DISTANCES)
 
@@ -49,7 +50,9 @@ def structure_reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", [(2, 5, 4, 3), (1, 64, 7, 9), (3, 8), (2, 1, 3, 3)])
+@pytest.mark.parametrize(
+    "shape", [(2, 5, 4, 3), (1, 64, 7, 9), (3, 8), (2, 1, 3, 3), (2, 4, 1, 1), (1, 3, 1, 6), (1, 3, 2, 1)]
+)
 def test_equals_the_definition(name: str, shape: tuple[int, ...]) -> None:
     a, b = random_features(0, *shape), random_features(1, *shape)
     distance = DISTANCES[name](a, b)
@@ -70,13 +73,61 @@ def test_closed_forms() -> None:
 
 def test_cosine_is_one_minus_the_cosine_similarity() -> None:
     a, b = random_features(0), random_features(1)
-    similarity = torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=1).unsqueeze(1)
+    similarity = F.cosine_similarity(a.double(), b.double(), dim=1).unsqueeze(1)
     torch.testing.assert_close(cosine(a, b).double(), 1 - similarity, rtol=1e-5, atol=1e-7)
 
 
 def test_normalized_distances_ignore_the_length() -> None:
     a, b = random_features(0), random_features(1)
     torch.testing.assert_close(normalized_l2(a, b), normalized_l2(50 * a, 0.1 * b), rtol=1e-5, atol=1e-6)
+
+
+def test_structure_counts_a_difference_by_how_little_else_there_is_in_the_window() -> None:
+    a, b = torch.zeros(1, 1, 5, 5), torch.zeros(1, 1, 5, 5)
+    a[..., 2, 2] = 3
+    inside = 1 / (1 + 9 * (1e-3 / 25 + 1e-8 / 9))
+    expected = F.pad(torch.full((1, 1, 3, 3), inside), (1, 1, 1, 1))
+    torch.testing.assert_close(structure(a, b), expected, rtol=1e-6, atol=0)
+    a[..., 2, 1] = b[..., 2, 1] = 6
+    assert structure(a, b)[..., 2, 2].item() == pytest.approx(9 / 81, rel=1e-3)
+
+
+def test_structure_of_windows_at_the_border_is_that_of_what_is_there() -> None:
+    a, b = torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3)
+    a[..., 0, 0], b[..., 0, 1] = 1, 1
+    floor = 1e-3 * 2 / 9 + 1e-8
+    expected = [[1 / (1 + 4 / 2 * floor), 1 / (1 + 6 / 2 * floor), 1 / (1 + 4 * floor)]]
+    torch.testing.assert_close(structure(a, b)[0, 0, :1], torch.tensor(expected), rtol=1e-6, atol=0)
+
+
+def test_structure_of_opposites_is_nearly_two_and_never_more() -> None:
+    ones = torch.ones(2, 5, 4, 3)
+    torch.testing.assert_close(structure(ones, -ones), torch.full((2, 1, 4, 3), 2 / 1.001))
+    for seed in range(5):
+        a = random_features(seed)
+        opposites = structure(a, -a)
+        assert ((opposites > 1.9) & (opposites <= 2)).all()
+        assert structure(a, random_features(seed + 10)).max() <= 2
+
+
+def test_structure_ignores_the_common_scale_of_each_image() -> None:
+    a, b = random_features(0), random_features(1)
+    scale = torch.tensor([50.0, 0.1])[:, None, None, None]
+    torch.testing.assert_close(structure(scale * a, scale * b), structure(a, b), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_has_the_same_distance_in_any_batch(name: str) -> None:
+    a, b = random_features(0), 100 * random_features(1)
+    alone = torch.cat([DISTANCES[name](a[i : i + 1], b[i : i + 1]) for i in range(len(a))])
+    torch.testing.assert_close(DISTANCES[name](a, b), alone)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_maps_of_one_location_are_embeddings(name: str) -> None:
+    a, b = random_features(0, 3, 8), random_features(1, 3, 8)
+    as_maps = DISTANCES[name](a[..., None, None], b[..., None, None])
+    torch.testing.assert_close(as_maps[..., 0, 0], DISTANCES[name](a, b))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,7 +158,7 @@ def test_gradients_of_both_sides_equal_autograd_through_the_definition(name: str
             ones = torch.ones_like(x)
 
             def window_sum(maps: Tensor) -> Tensor:
-                padded = torch.nn.functional.pad(maps, (1, 1, 1, 1))
+                padded = F.pad(maps, (1, 1, 1, 1))
                 return padded.unfold(2, 3, 1).unfold(3, 3, 1).sum((4, 5))
 
             energy = x.pow(2) + y.pow(2)
