@@ -8,7 +8,7 @@ unsharp mask that brings it to the same PSNR, chosen on validation photographs. 
 DATASETS holds bsds500/train, val and test; WEIGHTS squeezenet1_0-imagenet.safetensors, mdf/Ds_SISR.pth and
 niqe_pris_params.npz; RUNS the network of `deblurring_example.py` in unet_synthetic, trained first if it is not there.
 Every run is a file in RUNS/deblurring_quality, and runs that are there are skipped: an interrupted benchmark is taken
-up by the same command, and several processes may share it by --stages and --seeds. Writes
+up by the same command, and several processes may share it by --stages, --seeds and --arms. Writes
 results/deblurring_quality.json of all that is there. --quick does little of everything, from
 random weights in RUNS/quick, which means nothing. --plot draws docs/deblurring_quality.png again from the result file.
 """
@@ -100,6 +100,8 @@ class Bench:
 def runs_of(bench: Bench, name: str, stage: Stage, seed: int) -> list[Run]:
     """Return the runs of a stage and seed, L1 first."""
     names = stage.arms or tuple(arm for arm in bench.arms if arm not in (PIXEL, *VARIANTS))
+    if bench.options.arms:
+        names = tuple(arm for arm in names if arm in bench.options.arms)
     runs = [Run(bench.runs, name, seed, PIXEL, 0.0)]
     for arm in names:
         ratios = stage.ratios or (best_ratio(bench.runs, arm),)
@@ -153,6 +155,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--seeds", nargs="+", type=int, help="of these alone (default: all of a stage)")
+    parser.add_argument("--arms", nargs="+", help="of these and L1 alone (default: all of a stage)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--quick", action="store_true", help="a few steps of a few arms; the figures mean nothing")

@@ -195,7 +195,13 @@ def draw(runs: dict[str, Any]) -> None:
 
 def main() -> None:
     """Tune and measure what is not there yet."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    # Before the arguments that only tuning needs.
+    plotting = argparse.ArgumentParser(add_help=False)
+    plotting.add_argument("--plot", action="store_true", help="tune nothing; draw the report from the result file")
+    if plotting.parse_known_args()[0].plot:
+        draw(json.loads((RESULTS / "finetuning.json").read_text())["runs"])
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[plotting])
     parser.add_argument("group", choices=["squeezenet", "compact"])
     parser.add_argument("out", type=Path)
     parser.add_argument("--train", type=Path, required=True, help="a folder of photographs (BSDS500 train)")

@@ -281,7 +281,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "latent_comparison.json")
     parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "latent_comparison.png")
+    parser.add_argument("--plot", action="store_true", help="measure nothing; draw the result file again")
     options = parser.parse_args()
+    if options.plot:
+        result = json.loads(options.out.read_text())
+        draw(result["runs"], result["settings"]["family"], options.figure)
+        return
     torch.set_num_threads(options.threads)
     settings = {
         "scenes": f"photographs of {options.images.name}" if options.images else "generated scenes",

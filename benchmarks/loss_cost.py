@@ -1,265 +1,249 @@
-"""What a training step pays for a feature loss: forward, and backward to the prediction.
+"""What a training step pays for a feature loss: time, memory, its part of the step, and the digits bfloat16 leaves.
 
-    python benchmarks/loss_cost.py
+    python benchmarks/loss_cost.py --datasets DIR --weights DIR    # measures, writes results/loss_cost.json, draws
+    python benchmarks/loss_cost.py --plot                          # only draws the plot again, from the result file
 
-Time: all arms in one process, in interleaved rounds whose order rotates; median and interquartile range. Memory: one
-process per arm; the peak of its resident memory during two steps over what it holds with everything imported, built and
-the images made, so that weights are not counted. All networks have random weights, which cost the same as trained
-ones. VGG19 "as BasicSR" is written from its description: the network up to conv5_4 with in-place ReLUs, both images
-normalised and forwarded, the target detached, L1 between the features. LPIPS is the `lpips` package. The contrastive
-losses have the backbone of "default" and forward their negatives at every step; MDF has as many features as the
-official discriminators.
+Forward, and backward to the prediction. Time: all arms of a case in one process, in interleaved rounds whose order
+rotates; median and interquartile range. Memory: one process per arm; the peak of its resident memory during two steps
+over what it holds with everything imported, built and the images made, so that weights are not counted; on a GPU that
+of its allocator. All networks have random weights, which cost the same as trained ones. VGG19 "as BasicSR" is written
+from its description: the network up to conv5_4 with in-place ReLUs, both images normalised and forwarded, the target
+detached, L1 between the features. The other peers are the packages' own. The contrastive losses have the backbone of
+"default" and forward their negatives at every step; MDF has as many features as the official discriminators, and
+forwards them as its authors do.
+
+All arms are measured on one case. From there size, batch, dtype and compilation vary, one at a time, for a few arms; a
+case that VGG19 would take too long for is left out, and the result says so. The share of a training step is that of
+the default loss beside L1. The gradient's cosine in bfloat16 is with that in float32, on photographs 35 dB from sharp.
+The roofline counts the FLOP of convolutions and all bytes that operations read and write, against the measured
+FLOP/s of a product of matrices and bytes/s of a copy; caches make more than that ceiling possible.
 """
 
 import argparse
 import dataclasses
-import functools
-import gc
+import importlib.metadata
 import json
+import math
 import statistics
-import subprocess
 import sys
-import time
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from _common import RESULTS, command_line, markdown, metadata, peak, reset_peak, write_result
-from torch import Tensor, nn
+from _common import RESULTS, ROOT, command_line, markdown, metadata, write_result
+from _cost_arms import ALEX, ARMS, CACHED, DEFAULT, DISCRIMINATIVE, OUR_VGG19, OUR_VGG19_CACHED, VARIED, VGG19
+from _cost_fidelity import PSNR_DB, measure_fidelity
+from _cost_plot import draw, plain_cases
+from _cost_roofline import measure_roofline
+from _cost_timing import Case, measure_cases, measure_peak, measure_peaks, median_seconds
+from _cost_training import NAFNET, UNET, Training, measure_shares
 
-from tafm_loss import ContrastiveFeatureLoss, DiscriminativeFeatureLoss, TaskAdaptiveFeatureLoss, create_backbone
-from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
+Figures = dict[str, Any]
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-VGG_CONV5_4 = 34
-OFFICIAL_WIDTHS = [32] * 4 + [64] * 4
-FAST_SECONDS = 1.0
-FAST_REPEATS = 5
-
-
-class BasicSRVgg19(nn.Module):
-    """The perceptual loss on conv5_4 that restoration papers train with, as BasicSR computes it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        from torchvision.models import vgg19
-
-        self.features = vgg19(weights=None).features[: VGG_CONV5_4 + 1].requires_grad_(False)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
-        self.criterion = nn.L1Loss()
-
-    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Return the mean absolute difference of the features."""
-        ours = self.features((pred - self.mean) / self.std)
-        theirs = self.features((target.detach() - self.mean) / self.std)
-        return self.criterion(ours, theirs)
-
-
-def build_default(target: Tensor) -> Loss:
-    return TaskAdaptiveFeatureLoss()
-
-
-def build_default_cached(target: Tensor) -> Loss:
-    return _cached(TaskAdaptiveFeatureLoss(), target)
-
-
-def build_basicsr_vgg19(target: Tensor) -> Loss:
-    return BasicSRVgg19()
-
-
-def build_vgg19(target: Tensor) -> Loss:
-    return TaskAdaptiveFeatureLoss(_random_backbone("vgg19", ["conv5_4"]), distance="l1")
-
-
-def build_vgg19_cached(target: Tensor) -> Loss:
-    return _cached(build_vgg19(target), target)
-
-
-def build_squeezenet(target: Tensor) -> Loss:
-    return TaskAdaptiveFeatureLoss(_random_backbone("squeezenet1_0"))
-
-
-def build_discriminative(target: Tensor) -> Loss:
-    return DiscriminativeFeatureLoss(discriminator_backbone(PatchDiscriminators(OFFICIAL_WIDTHS), "random"))
-
-
-def build_contrastive(count: int, target: Tensor) -> Loss:
-    generator = torch.Generator().manual_seed(1)
-    negatives = torch.rand(count, *target.shape, generator=generator)
-    return functools.partial(ContrastiveFeatureLoss(), negatives=negatives)
-
-
-def build_lpips(net: str, target: Tensor) -> Loss:
-    import lpips
-
-    metric = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
-    return lambda pred, target: metric(pred, target, normalize=True).mean()
-
-
-ARMS: dict[str, Callable[[Tensor], Loss]] = {
-    "default": build_default,
-    "default, cached targets": build_default_cached,
-    "contrastive, 1 negative": functools.partial(build_contrastive, 1),
-    "contrastive, 3 negatives": functools.partial(build_contrastive, 3),
-    "MDF, 8 discriminators": build_discriminative,
-    "squeezenet1_0, our loss": build_squeezenet,
-    "lpips-alex": functools.partial(build_lpips, "alex"),
-    "lpips-vgg": functools.partial(build_lpips, "vgg"),
-    "VGG19 conv5_4, as BasicSR": build_basicsr_vgg19,
-    "VGG19 conv5_4, our loss": build_vgg19,
-    "VGG19 conv5_4, our loss, cached targets": build_vgg19_cached,
-}
+PACKAGES = ("lpips", "piq", "torchmetrics", "torchvision")
 
 # (arm, the arm it is compared with, measure, at most this ratio)
-REQUIREMENTS = [
-    ("default", "VGG19 conv5_4, as BasicSR", "seconds", 1 / 20),
-    ("default", "VGG19 conv5_4, as BasicSR", "mebibytes", 1 / 8),
-    ("default", "lpips-alex", "seconds", 1.0),
-    ("VGG19 conv5_4, our loss", "VGG19 conv5_4, as BasicSR", "seconds", 1.0),
-    ("VGG19 conv5_4, our loss, cached targets", "VGG19 conv5_4, as BasicSR", "seconds", 1 / 1.25),
+RATIOS = [
+    (DEFAULT, VGG19, "seconds", 1 / 20),
+    (DEFAULT, VGG19, "mebibytes", 1 / 8),
+    (DEFAULT, ALEX, "seconds", 1.0),
+    (CACHED, DEFAULT, "seconds", 0.7),
+    (OUR_VGG19, VGG19, "seconds", 1.0),
+    (OUR_VGG19_CACHED, VGG19, "seconds", 1 / 1.25),
 ]
+LARGEST_SHARE = 0.1
+LEAST_COSINE = 0.99
 
 
-@dataclasses.dataclass
-class Cost:
-    """One arm's figures: seconds a step, one for each measurement, and MiB."""
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is measured: all arms on `base`, a few on `cases`, training steps, and every so many-th photograph."""
 
-    seconds: list[float] = dataclasses.field(default_factory=list)
-    mebibytes: float = 0.0
-
-    def value(self, measure: str) -> float:
-        """Return the figure of that name, the median if there are several."""
-        return statistics.median(self.seconds) if measure == "seconds" else self.mebibytes
-
-
-def _random_backbone(name: str, layers: list[str] | None = None) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return create_backbone(name, weights=None, layers=layers)
+    base: Case
+    cases: list[Case]
+    arms: list[str]
+    trainings: list[Training]
+    rounds: int
+    every: int
 
 
-def _cached(loss: Any, target: Tensor) -> Loss:
-    features = loss.features(target)
-    return lambda pred, _: loss(pred, features)
+def full_plan(device: str) -> Plan:
+    """Return what is published."""
+    base = Case(device=device)
+    return Plan(
+        base,
+        [
+            *(dataclasses.replace(base, size=size) for size in (128, 512)),
+            *(dataclasses.replace(base, batch=batch) for batch in (1, 16)),
+            dataclasses.replace(base, batch=16, size=512),
+            dataclasses.replace(base, dtype="bfloat16"),
+            dataclasses.replace(base, compiled=True),
+        ],
+        list(ARMS),
+        [
+            Training(network, Case(batch, size, dtype, device=device))
+            for network, batch, size in ((UNET, 8, 96), (NAFNET, 4, 128), (NAFNET, 1, 256))
+            for dtype in ("float32", "bfloat16")
+        ],
+        rounds=5,
+        every=25,
+    )
 
 
-def make_images(batch: int, size: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    pred, target = (torch.rand(batch, 3, size, size, generator=generator) for _ in range(2))
-    return pred.requires_grad_(), target
+def quick_plan(device: str) -> Plan:
+    """Return what tells only that all runs."""
+    base = Case(1, 96, device=device)
+    cases = [dataclasses.replace(base, size=64), dataclasses.replace(base, dtype="bfloat16")]
+    arms = [name for name in ARMS if name != DISCRIMINATIVE]
+    trainings = [Training(network, base) for network in (UNET, NAFNET)]
+    return Plan(base, cases, arms, trainings, rounds=1, every=100)
 
 
-def step(loss: Loss, pred: Tensor, target: Tensor) -> float:
-    """Run one step and return its seconds."""
-    start = time.perf_counter()
-    torch.autograd.grad(loss(pred, target), pred)
-    return time.perf_counter() - start
-
-
-def measure_times(batch: int, size: int, rounds: int) -> dict[str, Cost]:
-    pred, target = make_images(batch, size)
-    losses = {name: build(target) for name, build in ARMS.items()}
-    # The first step of each plans its convolutions; it also tells which are quick enough to be repeated.
-    repeats = {name: FAST_REPEATS if step(loss, pred, target) < FAST_SECONDS else 1 for name, loss in losses.items()}
-    costs = {name: Cost() for name in ARMS}
-    names = list(ARMS)
-    for index in range(rounds):
-        turn = index % len(names)
-        for name in names[turn:] + names[:turn]:
-            for _ in range(repeats[name]):
-                costs[name].seconds.append(step(losses[name], pred, target))
-        print(f"round {index + 1} of {rounds}", file=sys.stderr, flush=True)
-    return costs
-
-
-def measure_peak(name: str, batch: int, size: int) -> float:
-    """Return the growth of this process's resident memory during two steps, in MiB."""
-    pred, target = make_images(batch, size)
-    loss = ARMS[name](target)
-    gc.collect()
-    baseline = reset_peak()
-    for _ in range(2):
-        step(loss, pred, target)
-    return peak() - baseline
-
-
-def measure_peaks(costs: dict[str, Cost], arguments: argparse.Namespace) -> None:
-    for name, cost in costs.items():
-        command = [sys.executable, __file__, "--peak-of", name]
-        for option in ("batch", "size", "threads"):
-            command += [f"--{option}", str(getattr(arguments, option))]
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
-        if run.returncode != 0:
-            raise RuntimeError(f"the memory of {name} could not be measured:\n{run.stderr}")
-        cost.mebibytes = json.loads(run.stdout)
-
-
-def as_table(costs: dict[str, Cost], arguments: argparse.Namespace) -> dict[str, Any]:
-    rows = []
-    for name, cost in costs.items():
-        low, middle, high = statistics.quantiles(cost.seconds, n=4, method="inclusive")
-        spread = f"{1e3 * low:.0f} - {1e3 * high:.0f}"
-        rows.append([name, f"{1e3 * middle:.0f}", spread, f"{cost.mebibytes:.0f}"])
+def measure(plan: Plan, arguments: argparse.Namespace) -> Figures:
+    cases = measure_cases(plan.base, plan.cases, plan.arms, VARIED, plan.rounds)
+    peaks = measure_peaks(plan.arms, plan.base, __file__, arguments.threads)
+    seconds = {row["arm"]: row["seconds"] for row in cases[: len(plan.arms)]}
+    photographs = arguments.datasets / "bsds500" / "test"
+    squeezenet = arguments.weights / "squeezenet1_0-imagenet.safetensors"
     return {
-        "columns": ["loss", "ms a step, median", "quartiles", "peak memory, MiB"],
-        "rows": rows,
-        "caption": (
-            f"Forward and backward to the prediction, {arguments.batch} x 3 x {arguments.size} x {arguments.size}, "
-            "random weights throughout; memory beyond weights and images."
-        ),
+        "base": dataclasses.asdict(plan.base),
+        "measurements": {name: {"seconds": seconds[name], "mebibytes": peaks[name]} for name in plan.arms},
+        "cases": cases,
+        "growth": {name: growth(cases, name) for name in VARIED},
+        "training": measure_shares(plan.trainings, plan.rounds),
+        "fidelity": measure_fidelity(photographs, squeezenet, every=plan.every, device=plan.base.device),
+        "roofline": measure_roofline(plan.base, median_seconds(cases, plan.base), VARIED),
     }
 
 
-def compare(costs: dict[str, Cost]) -> list[dict[str, Any]]:
-    comparisons = []
-    for arm, other, measure, limit in REQUIREMENTS:
-        ratio = costs[arm].value(measure) / costs[other].value(measure)
-        comparisons.append(
-            {"arm": arm, "against": other, "measure": measure, "ratio": ratio, "limit": limit, "holds": ratio <= limit}
+def growth(rows: list[Figures], name: str) -> float:
+    """Return the exponent of an arm's time against the pixels of a batch, by least squares of the logarithms."""
+    points = [
+        (math.log(case.pixels), math.log(seconds[name]))
+        for case in plain_cases(rows)
+        if name in (seconds := median_seconds(rows, case))
+    ]
+    return statistics.linear_regression(*zip(*points, strict=True)).slope
+
+
+def compare(result: Figures) -> list[Figures]:
+    """Return every goal with its value, and whether it holds."""
+    at_most = [
+        (f"{arm} / {other}, {measure}", value(result, arm, measure) / value(result, other, measure), limit)
+        for arm, other, measure, limit in RATIOS
+    ]
+    shares = [row["share"] for row in result["training"] if row["network"] == NAFNET]
+    at_most.append((f"{DEFAULT}, share of a step of {NAFNET}, the worst case", max(shares), LARGEST_SHARE))
+    at_least = [
+        (f"{DEFAULT}, cosine in bfloat16 under autocast, {residual}, the worst image", row["least"], LEAST_COSINE)
+        for row in autocast_rows(result)
+        for residual in [row["residual"]]
+    ]
+    return [
+        *({"goal": goal, "value": found, "at_most": limit, "holds": found <= limit} for goal, found, limit in at_most),
+        *(
+            {"goal": goal, "value": found, "at_least": limit, "holds": found >= limit}
+            for goal, found, limit in at_least
+        ),
+    ]
+
+
+def autocast_rows(result: Figures) -> list[Figures]:
+    """Return the cosines of the default loss under autocast, one row for each residual."""
+    return [row for row in result["fidelity"] if row["arm"] == DEFAULT and row["use"] == "autocast"]
+
+
+def value(result: Figures, arm: str, measure: str) -> float:
+    figures = result["measurements"][arm]
+    return statistics.median(figures["seconds"]) if measure == "seconds" else figures["mebibytes"]
+
+
+def as_table(result: Figures) -> Figures:
+    rows = []
+    vgg19 = value(result, VGG19, "seconds")
+    for name, figures in result["measurements"].items():
+        low, middle, high = (1e3 * seconds for seconds in statistics.quantiles(figures["seconds"], method="inclusive"))
+        rows.append(
+            [
+                name,
+                f"{middle:.0f}",
+                f"{low:.0f} - {high:.0f}",
+                f"{middle / 1e3 / vgg19:.3f}",
+                f"{figures['mebibytes']:.0f}",
+            ]
         )
-    return comparisons
+    columns = ["loss", "ms a step, median", "quartiles", "time / VGG19 as BasicSR", "peak memory, MiB"]
+    return {"columns": columns, "rows": rows, "caption": caption(result)}
+
+
+def caption(result: Figures) -> str:
+    base = result["base"]
+    shares = "; ".join(
+        f"{row['network']}, {row['batch']} x {row['size']}², {row['dtype']}: {100 * row['share']:.1f} %"
+        for row in result["training"]
+    )
+    cosines = ", ".join(f"{row['least']:.4f} ({row['residual']})" for row in autocast_rows(result))
+    return (
+        f"Forward and backward to the prediction, {base['batch']} x 3 x {base['size']} x {base['size']}, random "
+        "weights throughout; memory beyond weights and images. Time grows with the pixels to the power "
+        f"{result['growth'][DEFAULT]:.2f} (default) and {result['growth'][VGG19]:.2f} (VGG19). The default loss's part "
+        f"of a training step beside L1: {shares}. Least cosine of its gradient in bfloat16 with that in float32, "
+        f"images at {PSNR_DB:g} dB: {cosines}."
+    )
+
+
+def show(result: Figures) -> None:
+    """Print the table and the goals."""
+    print(markdown(result["table"]["columns"], result["table"]["rows"]))
+    for row in result["comparisons"]:
+        sign, limit = (">=", row["at_least"]) if "at_least" in row else ("<=", row["at_most"])
+        print(f"{row['goal']}: {row['value']:.3f} {sign} {limit:.3f} {'holds' if row['holds'] else 'DOES NOT HOLD'}")
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--datasets", type=Path, default=Path("datasets"), help="holds bsds500/test")
+    parser.add_argument(
+        "--weights", type=Path, default=Path("weights"), help="holds squeezenet1_0-imagenet.safetensors"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS / "loss_cost.json")
-    parser.add_argument("--peak-of", choices=ARMS, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="one round of what is small: tells only that all runs")
+    parser.add_argument("--plot", action="store_true", help="measure nothing; draw the result file again")
+    parser.add_argument("--out", type=Path, default=RESULTS / "loss_cost.json", help="the result file")
+    parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "loss_cost.png", help="the plot")
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda needs a GPU that PyTorch can use; torch.cuda.is_available() is False")
+    if arguments.plot and not arguments.out.exists():
+        parser.error(f"--plot draws the result file, and there is no {arguments.out}: measure first")
+    if not (arguments.plot or arguments.peak_of):
+        for path in (arguments.datasets / "bsds500" / "test", arguments.weights / "squeezenet1_0-imagenet.safetensors"):
+            if not path.exists():
+                parser.error(f"there is no {path}: pass --datasets and --weights")
+    return arguments
 
 
 def main() -> int:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
-    # lpips announces on every import of torchvision's old names that they will go.
-    warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
     if arguments.peak_of is not None:
-        print(json.dumps(measure_peak(arguments.peak_of, arguments.batch, arguments.size)))
+        name, *case = json.loads(arguments.peak_of)
+        print(measure_peak(name, Case(*case)))
         return 0
-    costs = measure_times(arguments.batch, arguments.size, arguments.rounds)
-    gc.collect()
-    measure_peaks(costs, arguments)
-    table, comparisons = as_table(costs, arguments), compare(costs)
-    write_result(
-        arguments.out,
-        {
-            "table": table,
-            "metadata": metadata(command_line()),
-            "comparisons": comparisons,
-            "measurements": {name: dataclasses.asdict(cost) for name, cost in costs.items()},
-        },
-    )
-    print(markdown(table["columns"], table["rows"]))
-    for row in comparisons:
-        verdict = "holds" if row["holds"] else "DOES NOT HOLD"
-        print(f"{row['arm']} / {row['against']}, {row['measure']}: {row['ratio']:.3f} <= {row['limit']:.3f} {verdict}")
-    return 0 if all(row["holds"] for row in comparisons) else 1
+    if arguments.plot:
+        draw(json.loads(arguments.out.read_text()), arguments.picture)
+        return 0
+    plan = quick_plan(arguments.device) if arguments.quick else full_plan(arguments.device)
+    measured = measure(plan, arguments)
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    facts = {**metadata(command_line()), "packages": packages}
+    result = {"table": as_table(measured), "metadata": facts, "comparisons": compare(measured), **measured}
+    write_result(arguments.out, result)
+    show(result)
+    draw(result, arguments.picture)
+    return 0 if arguments.quick or all(row["holds"] for row in result["comparisons"]) else 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,156 @@
+"""The losses that loss_cost.py compares: ours and their peers, built with random weights, which cost the same."""
+
+import functools
+import warnings
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from tafm_loss import ContrastiveFeatureLoss, DiscriminativeFeatureLoss, TaskAdaptiveFeatureLoss, create_backbone
+from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+DEFAULT, CACHED = "default", "default, cached targets"
+SQUEEZENET, DISCRIMINATIVE = "squeezenet1_0, our loss", "MDF, 8 discriminators"
+ALEX, VGG19 = "lpips-alex", "VGG19 conv5_4, as BasicSR"
+OUR_VGG19, OUR_VGG19_CACHED = "VGG19 conv5_4, our loss", "VGG19 conv5_4, our loss, cached targets"
+
+VGG_CONV5_4 = 34
+VGG16_TAPS = (64, 128, 256, 512, 512)
+OFFICIAL_WIDTHS = [32] * 4 + [64] * 4
+
+
+class BasicSRVgg19(nn.Module):
+    """The perceptual loss on conv5_4 that restoration papers train with, as BasicSR computes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from torchvision.models import vgg19
+
+        self.features = vgg19(weights=None).features[: VGG_CONV5_4 + 1].requires_grad_(False)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+        self.criterion = nn.L1Loss()
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Return the mean absolute difference of the features."""
+        ours = self.features((pred - self.mean) / self.std)
+        theirs = self.features((target.detach() - self.mean) / self.std)
+        return self.criterion(ours, theirs)
+
+
+def build(name: str, target: Tensor) -> Loss:
+    """Return the loss of that name for a target, on whose device it is; global random state is left as it is."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # Random weights are what is asked for, and lpips uses names that torchvision will drop.
+        warnings.simplefilter("ignore", UserWarning)
+        torch.default_generator.manual_seed(0)
+        return ARMS[name](target)
+
+
+def _default(target: Tensor) -> Loss:
+    return TaskAdaptiveFeatureLoss().to(target.device)
+
+
+def _squeezenet(target: Tensor) -> Loss:
+    return TaskAdaptiveFeatureLoss(create_backbone("squeezenet1_0", weights=None)).to(target.device)
+
+
+def _vgg19(target: Tensor) -> Loss:
+    backbone = create_backbone("vgg19", weights=None, layers=["conv5_4"])
+    return TaskAdaptiveFeatureLoss(backbone, distance="l1").to(target.device)
+
+
+def _cached(build_loss: Callable[[Tensor], Any], target: Tensor) -> Loss:
+    loss = build_loss(target)
+    features = loss.features(target)
+    return lambda pred, _: loss(pred, features)
+
+
+def _discriminative(target: Tensor) -> Loss:
+    backbone = discriminator_backbone(PatchDiscriminators(OFFICIAL_WIDTHS), "random")
+    return DiscriminativeFeatureLoss(backbone).to(target.device)
+
+
+def _contrastive(count: int, target: Tensor) -> Loss:
+    generator = torch.Generator().manual_seed(1)
+    negatives = torch.rand(count, *target.shape, generator=generator).to(target.device)
+    return functools.partial(ContrastiveFeatureLoss().to(target.device), negatives=negatives)
+
+
+def _basicsr_vgg19(target: Tensor) -> Loss:
+    return BasicSRVgg19().to(target.device)
+
+
+def _lpips(net: str, target: Tensor) -> Loss:
+    import lpips
+
+    metric = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False).to(target.device)
+    return lambda pred, target: metric(pred, target, normalize=True).mean()
+
+
+def _torchmetrics_lpips(target: Tensor) -> Loss:
+    import torchvision.models
+    from torchmetrics.functional.image import lpips as implementation
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    def untrained(net: str, pretrained: bool) -> nn.Module:
+        return getattr(torchvision.models, net)(weights=None).features
+
+    with mock.patch.object(implementation, "_get_tv_model_features", untrained):
+        metric = LearnedPerceptualImagePatchSimilarity("alex", normalize=True).to(target.device)
+
+    def loss(pred: Tensor, target: Tensor) -> Tensor:
+        # It keeps what it is called with until it is reset.
+        metric.reset()
+        return metric(pred, target)
+
+    return loss
+
+
+def _piq(name: str, target: Tensor) -> Loss:
+    import piq
+    from piq import perceptual
+    from torchvision.models import vgg
+
+    def untrained(**_: Any) -> SimpleNamespace:
+        # Without the classifier, whose 120 M weights take seconds to draw.
+        return SimpleNamespace(features=vgg.make_layers(vgg.cfgs["D"]))
+
+    with (
+        mock.patch.object(perceptual, "vgg16", untrained),
+        mock.patch.object(torch.hub, "load_state_dict_from_url", lambda *_, **__: _piq_weights(name)),
+    ):
+        return getattr(piq, name)()
+
+
+def _piq_weights(name: str) -> Any:
+    if name == "LPIPS":
+        return [torch.rand(1, width, 1, 1) for width in VGG16_TAPS]
+    # Equal ones that add up to 1, as the trained ones of DISTS do; the images count as three more features.
+    width = 3 + sum(VGG16_TAPS)
+    return {part: torch.full((1, width, 1, 1), 0.5 / width) for part in ("alpha", "beta")}
+
+
+ARMS: dict[str, Callable[[Tensor], Loss]] = {
+    DEFAULT: _default,
+    CACHED: functools.partial(_cached, _default),
+    "contrastive, 1 negative": functools.partial(_contrastive, 1),
+    "contrastive, 3 negatives": functools.partial(_contrastive, 3),
+    DISCRIMINATIVE: _discriminative,
+    SQUEEZENET: _squeezenet,
+    ALEX: functools.partial(_lpips, "alex"),
+    "torchmetrics LPIPS, alex": _torchmetrics_lpips,
+    "lpips-vgg": functools.partial(_lpips, "vgg"),
+    "piq LPIPS": functools.partial(_piq, "LPIPS"),
+    "piq DISTS": functools.partial(_piq, "DISTS"),
+    VGG19: _basicsr_vgg19,
+    OUR_VGG19: _vgg19,
+    OUR_VGG19_CACHED: functools.partial(_cached, _vgg19),
+}
+VARIED = [DEFAULT, CACHED, SQUEEZENET, ALEX, VGG19]

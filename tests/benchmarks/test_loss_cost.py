@@ -1,0 +1,220 @@
+"""What the benchmark of costs counts, leaves out and compares is what it says, and its peers need no download."""
+
+import importlib
+import math
+import socket
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+
+@pytest.fixture
+def benchmark(scripts: None) -> ModuleType:
+    return importlib.import_module("loss_cost")
+
+
+@pytest.fixture
+def arms(scripts: None) -> ModuleType:
+    return importlib.import_module("_cost_arms")
+
+
+@pytest.fixture
+def timing(scripts: None) -> ModuleType:
+    return importlib.import_module("_cost_timing")
+
+
+@pytest.fixture
+def roofline(scripts: None) -> ModuleType:
+    return importlib.import_module("_cost_roofline")
+
+
+@pytest.fixture
+def fidelity(scripts: None) -> ModuleType:
+    return importlib.import_module("_cost_fidelity")
+
+
+@pytest.mark.parametrize("name", ["torchmetrics LPIPS, alex", "piq LPIPS", "piq DISTS"])
+def test_peers_are_built_without_network_and_pass_a_gradient(
+    arms: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(name.partition(" ")[0], reason="a peer that is not installed")
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("it asked the network"))
+    before = torch.random.get_rng_state()
+    pred, target = (torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    loss = arms.build(name, target)
+    pred.requires_grad_()
+    for _ in range(2):
+        (gradient,) = torch.autograd.grad(loss(pred, target), pred)
+        assert gradient.isfinite().all() and gradient.abs().sum() > 0
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_cases_that_would_take_too_long_are_left_out_and_named(
+    timing: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"quick": 0.1, "slow": 5.0}
+    measured = []
+
+    def measure_case(case: Any, names: Any, rounds: int) -> dict[str, Any]:
+        measured.append((case.batch, list(names)))
+        return {name: {"seconds": [seconds[name]]} for name in names}
+
+    monkeypatch.setattr(timing, "measure_case", measure_case)
+    cases = [timing.Case(8, 16), timing.Case(16, 16)]
+    rows = timing.measure_cases(timing.Case(4, 16), cases, seconds, list(seconds), rounds=1)
+    assert measured == [(4, ["quick", "slow"]), (8, ["quick", "slow"]), (16, ["quick"])]
+    (absent,) = [row for row in rows if "left_out" in row]
+    assert (absent["arm"], absent["batch"], absent["predicted_seconds"]) == ("slow", 16, 20.0)
+    assert timing.median_seconds(rows, cases[1]) == {"quick": 0.1}
+
+
+def test_a_loss_that_does_not_compile_is_named_and_the_others_are_measured(
+    timing: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step_of(loss: str, *_: Any) -> Any:
+        def step() -> None:
+            if loss == "broken":
+                raise RuntimeError("no compiler\nand a long story")
+
+        return step
+
+    monkeypatch.setattr(timing, "build", lambda name, target: name)
+    monkeypatch.setattr(timing, "step_of", step_of)
+    measured = timing.measure_case(timing.Case(1, 16, compiled=True), ["broken", "whole"], rounds=1)
+    assert measured["broken"] == {"left_out": "RuntimeError: no compiler"}
+    assert len(measured["whole"]["seconds"]) == timing.FAST_REPEATS
+    assert list(timing.measure_case(timing.Case(1, 16, compiled=True), ["broken"], rounds=1)) == ["broken"]
+    with pytest.raises(RuntimeError, match="no compiler"):
+        timing.measure_case(timing.Case(1, 16), ["broken"], rounds=1)
+
+
+def test_work_is_counted_as_by_hand(roofline: ModuleType) -> None:
+    matrix = torch.ones(8, 16)
+
+    def step() -> None:
+        product = matrix @ matrix.t()  # a view is no work
+        product.add_(1)
+
+    counted = roofline.count(step)
+    assert counted["flop"] == 2 * 8 * 8 * 16
+    # Both factors and the product; the product as input, and again as output.
+    assert counted["bytes"] == 4 * (2 * 8 * 16 + 8 * 8) + 4 * 2 * 8 * 8
+
+
+def test_an_expanded_tensor_counts_the_memory_that_it_lies_in(roofline: ModuleType) -> None:
+    row = torch.ones(1, 16).expand(1000, 16)
+    assert roofline.count(row.sum)["bytes"] == 4 * (16 + 1)
+
+
+def test_the_roofline_is_the_higher_of_both_ceilings(roofline: ModuleType) -> None:
+    ceilings = {"flop_per_s": 100.0, "bytes_per_s": 10.0}
+    memory = roofline.against(ceilings, {"flop": 100, "bytes": 40}, 8.0)
+    assert (memory["flop_share"], memory["bytes_share"], memory["roofline_share"]) == (0.125, 0.5, 0.5)
+    assert memory["bound"] == "memory"
+    assert roofline.against(ceilings, {"flop": 100, "bytes": 4}, 8.0)["bound"] == "compute"
+
+
+def test_residuals_have_the_psnr_that_is_asked_for(fidelity: ModuleType) -> None:
+    sharp = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    restored = fidelity.restored_images(sharp)
+    assert len(restored) == 2
+    for images in restored.values():
+        error = (images - sharp).square().mean((1, 2, 3))
+        torch.testing.assert_close(-10 * error.log10(), torch.full((2,), fidelity.PSNR_DB), atol=0.01, rtol=0)
+
+
+def test_the_cosine_falls_where_a_loss_loses_digits(fidelity: ModuleType) -> None:
+    def difference(pred: Tensor, target: Tensor) -> Tensor:
+        return (
+            (F.conv2d(pred, torch.ones(1, 3, 1, 1)) - F.conv2d(target, torch.ones(1, 3, 1, 1))).float().square().sum()
+        )
+
+    sharp = 0.5 + 0.4 * torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    near = sharp + 1e-3 * torch.randn(sharp.shape, generator=torch.Generator().manual_seed(1))
+    far = 1 - sharp
+    cosines = {}
+    for name, pred in (("near", near), ("far", far)):
+        exact = fidelity.gradient(difference, pred, sharp)
+        torch.testing.assert_close(fidelity.cosines(exact, 3 * exact)["least"], 1.0)
+        cosines[name] = fidelity.cosines(exact, fidelity.gradient(difference, pred, sharp, "bfloat16"))
+    assert cosines["near"]["least"] < 0.9 < 0.999 < cosines["far"]["least"]
+
+
+def test_the_share_is_the_part_that_the_loss_adds(scripts: None) -> None:
+    training = importlib.import_module("_cost_training")
+    assert training.share({"L1": [9.0, 8.0, 100.0], "L1 + default": [10.0, 12.0, 9.0]}) == pytest.approx(0.1)
+
+
+def result_of(benchmark: ModuleType) -> dict[str, Any]:
+    """A result whose time grows as the power 1.5 of the pixels, and of which VGG19 misses the largest case."""
+    base = benchmark.Case()
+    cases = [benchmark.Case(size=size) for size in (128, 256, 512)]
+    ways = [benchmark.Case(dtype="bfloat16"), benchmark.Case(compiled=True)]
+    unit = {name: 1.0 + index for index, name in enumerate(benchmark.ARMS)}
+    unit |= {benchmark.VGG19: 20.0, benchmark.CACHED: 0.71}
+    rows = [
+        {
+            "arm": name,
+            **benchmark.dataclasses.asdict(case),
+            "seconds": [unit[name] * (case.pixels / base.pixels) ** 1.5],
+        }
+        for case in (*cases, *ways)
+        for name in benchmark.VARIED
+        if (name, case.size) != (benchmark.VGG19, 512)
+    ]
+    cosine = {"arm": benchmark.DEFAULT, "use": "autocast", "mean": 1.0, "batch": 1.0}
+    return {
+        "base": benchmark.dataclasses.asdict(base),
+        "cases": rows,
+        "measurements": {name: {"seconds": [unit[name]] * 2, "mebibytes": 8.0} for name in unit},
+        "growth": {name: benchmark.growth(rows, name) for name in benchmark.VARIED},
+        "training": [
+            {"network": network, **benchmark.dataclasses.asdict(base), "share": share}
+            for network, share in ((benchmark.UNET, 0.5), (benchmark.NAFNET, 0.05), (benchmark.NAFNET, 0.11))
+        ],
+        "fidelity": [
+            {**cosine, "residual": "shake", "least": 0.999},
+            {**cosine, "residual": "noise", "least": 0.98},
+            {**cosine, "residual": "noise", "least": 0.1, "use": "images in bfloat16"},
+        ],
+    }
+
+
+def test_growth_is_the_exponent_of_time_against_pixels_where_there_are_times(benchmark: ModuleType) -> None:
+    found = result_of(benchmark)["growth"]
+    assert all(math.isclose(exponent, 1.5) for exponent in found.values())
+
+
+def test_goals_take_the_worst_case_and_may_be_missed(benchmark: ModuleType) -> None:
+    goals = {row["goal"]: (row["value"], row["holds"]) for row in benchmark.compare(result_of(benchmark))}
+    assert goals[f"{benchmark.DEFAULT} / {benchmark.VGG19}, seconds"] == (0.05, True)
+    assert goals[f"{benchmark.CACHED} / {benchmark.DEFAULT}, seconds"] == (0.71, False)
+    assert [goals[goal] for goal in goals if "share" in goal] == [(0.11, False)]
+    assert [goals[goal] for goal in goals if "cosine" in goal] == [(0.999, True), (0.98, False)]
+
+
+def test_the_table_has_a_row_for_each_loss_beside_vgg19(benchmark: ModuleType) -> None:
+    table = benchmark.as_table(result_of(benchmark))
+    assert [row[0] for row in table["rows"]] == list(benchmark.ARMS)
+    assert table["rows"][0] == ["default", "1000", "1000 - 1000", "0.050", "8"]
+    assert all(len(row) == len(table["columns"]) for row in table["rows"])
+    assert "11.0 %" in table["caption"] and "0.9800 (noise)" in table["caption"]
+
+
+def test_the_picture_is_drawn_from_the_result(benchmark: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib draws the picture and is not installed")
+    path = tmp_path / "new" / "picture.png"
+    benchmark.draw(result_of(benchmark), path)
+    assert path.read_bytes().startswith(b"\x89PNG")
