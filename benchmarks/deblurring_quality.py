@@ -30,7 +30,7 @@ from quality.arms import PIXEL, VARIANTS, Places, arms
 from quality.data import Pairs, held_out_pairs, training_pairs
 from quality.figure import draw
 from quality.judging import Judge, Level
-from quality.plan import MATTER, PRIMARY, STAGES, Stage
+from quality.plan import MATTER, PRIMARY, STAGES, TOLERANCE, Stage
 from quality.runs import Run
 from quality.summary import best_ratio, results
 from quality.training import BATCH_SIZE, Schedule, Term, calibrated, trained
@@ -94,7 +94,8 @@ class Bench:
         choosing = held_out_pairs(validation, stage.kinds[0], **CHOOSING, few=few).to(self.device)
         slowly = stage.slow_metrics and seed == 0
         metrics = (*stage.metrics, *stage.slow_metrics) if slowly else stage.metrics
-        return Judge(choosing, judging, PRIMARY, metrics, self.device, self.niqe if slowly else None)
+        tolerance = TOLERANCE if stage.tested else 0.0
+        return Judge(choosing, judging, PRIMARY, metrics, self.device, tolerance, self.niqe if slowly else None)
 
 
 def runs_of(bench: Bench, name: str, stage: Stage, seed: int) -> list[Run]:

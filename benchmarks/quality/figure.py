@@ -14,6 +14,7 @@ from tafm_loss._figures import write_figure
 
 INCHES = (10.0, 4.6)
 COLOURS = {"against": "#888888", "ours": "#c0392b"}
+OTHERS = ("tab:blue", "tab:green", "tab:orange", "tab:purple", "tab:brown")
 
 
 def draw(results: Path, path: Path) -> None:
@@ -31,6 +32,7 @@ def draw(results: Path, path: Path) -> None:
 
 def _draw_price(axis: Any, runs: Sequence[Mapping[str, Any]]) -> None:
     """Draw an arrow an arm: from the network as it is to the same after its mask."""
+    others = iter(OTHERS)
     for arm in dict.fromkeys(run["arm"] for run in runs):
         own = [run for run in runs if run["arm"] == arm and run["equal"][SEEN] is not None]
         if not own:
@@ -39,15 +41,15 @@ def _draw_price(axis: Any, runs: Sequence[Mapping[str, Any]]) -> None:
             [statistics.fmean(figures[metric] for figures in ways) for metric in ("psnr", PRIMARY)]
             for ways in ([run["raw"] for run in own], [run["equal"][SEEN] for run in own])
         )
-        emphasis = {PIXEL: "black", OURS: COLOURS["ours"]}.get(arm)
-        (line,) = axis.plot([x], [y], "o", color=emphasis, label=arm if arm == PIXEL else f"L1 + {arm}")
+        colour = {PIXEL: "black", OURS: COLOURS["ours"]}.get(arm) or next(others)
+        (line,) = axis.plot([x], [y], "o", color=colour, label=arm if arm == PIXEL else f"L1 + {arm}")
         arrow = {"arrowstyle": "->", "color": line.get_color(), "linewidth": 1.5}
         axis.annotate("", (x_masked, y_masked), (x, y), arrowprops=arrow)
         axis.plot([x_masked], [y_masked], marker="", alpha=0)
     axis.invert_xaxis()
     axis.invert_yaxis()
     axis.set(xlabel="PSNR, dB (worse to the right)", ylabel=f"{METRICS[PRIMARY].heading} (better upwards)")
-    axis.set_title("as trained (dot), after the unsharp mask (arrow)", fontsize=10)
+    axis.set_title("as trained (dot), and after the unsharp mask\nthat brings all to one PSNR (arrow)", fontsize=10)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7, loc="best")
 
@@ -63,8 +65,8 @@ def _draw_gains(axis: Any, contrasts: Sequence[Mapping[str, Any]]) -> None:
     axis.axvline(0, color="black", linewidth=1)
     labels = [f"{row['case']}\nagainst {row['against']}" for row in rows]
     axis.set_yticks(range(len(rows)), labels, fontsize=6)
-    axis.set_xlabel(f"{METRICS[PRIMARY].heading} gained by {OURS}, both after their masks")
-    axis.set_title("mean and 95 % over seeds; red: named beforehand", fontsize=10)
+    axis.set_xlabel(f"{METRICS[PRIMARY].heading} gained at equal PSNR")
+    axis.set_title(f"{OURS}: mean and 95 % over seeds\nred: the contrasts named beforehand", fontsize=10)
     axis.grid(alpha=0.3, axis="x")
 
 

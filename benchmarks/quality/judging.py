@@ -35,6 +35,7 @@ class Judge:
         primary: the metric that chooses the mask.
         metrics: what is measured.
         device: where networks and metrics compute.
+        tolerance: dB that an arm may be below the common PSNR where its PSNR has its peak.
         niqe: measured too if it is there.
     """
 
@@ -45,6 +46,7 @@ class Judge:
         primary: str,
         metrics: Sequence[str],
         device: torch.device,
+        tolerance: float,
         niqe: NIQE | None = None,
     ) -> None:
         self.choosing = choosing
@@ -52,6 +54,7 @@ class Judge:
         self.primary = primary
         self.metrics = list(metrics)
         self.device = device
+        self.tolerance = tolerance
         self.niqe = niqe
 
     def __call__(self, network: nn.Module, level: Level | None) -> tuple[dict[str, Any], Level]:
@@ -66,7 +69,7 @@ class Judge:
         """
         restored, sharp = self._restored(network, self.choosing)
         aimed = _psnr(restored, sharp) - PRICE if level is None else level.choosing
-        mask = chosen_mask(restored, sharp, aimed, self.primary)
+        mask = chosen_mask(restored, sharp, aimed, self.primary, tolerance=self.tolerance)
         figures: dict[str, Any] = {"mask": mask and mask._asdict(), "equal": {}}
         levels = {}
         for kind, pairs in self.judging.items():
@@ -75,7 +78,7 @@ class Judge:
             if kind == next(iter(self.judging)):
                 figures["raw"] = self._measured(restored, sharp)
                 figures["masked"] = None if mask is None else self._measured(masked(restored, mask), sharp)
-            gain = None if mask is None else largest_gain(restored, sharp, mask.sigma, levels[kind])
+            gain = mask and largest_gain(restored, sharp, mask.sigma, levels[kind], tolerance=self.tolerance)
             if gain is None or mask is None:
                 figures["equal"][kind] = None
             else:

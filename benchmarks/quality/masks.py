@@ -12,12 +12,12 @@ GAINS = torch.linspace(-0.5, 3.5, 801, dtype=torch.float64)
 CHUNK = 16
 
 
-def chosen_mask(restored: Tensor, sharp: Tensor, level: float, metric: str) -> Mask | None:
+def chosen_mask(restored: Tensor, sharp: Tensor, level: float, metric: str, *, tolerance: float = 0.0) -> Mask | None:
     """Return the mask after which the mean PSNR is `level` and the metric best, or None if no mask gets there.
 
     Of each sigma the largest gain that keeps the level is taken: the sharpest images at that price.
     """
-    gains = {sigma: largest_gain(restored, sharp, sigma, level) for sigma in SIGMAS}
+    gains = {sigma: largest_gain(restored, sharp, sigma, level, tolerance=tolerance) for sigma in SIGMAS}
     masks = [Mask(sigma, gain) for sigma, gain in gains.items() if gain is not None]
 
     def value(mask: Mask) -> float:
@@ -32,8 +32,12 @@ def masked(restored: Tensor, mask: Mask) -> Tensor:
         return torch.cat([mask(images) for images in restored.split(CHUNK)])
 
 
-def largest_gain(restored: Tensor, sharp: Tensor, sigma: float, level: float) -> float | None:
-    """Return the largest gain at which the mean PSNR is at least `level`, or None if there is none.
+def largest_gain(
+    restored: Tensor, sharp: Tensor, sigma: float, level: float, *, tolerance: float = 0.0
+) -> float | None:
+    """Return the largest gain at which the mean PSNR is at least `level`.
+
+    Where no gain gets there it is that of the highest PSNR, or None if that is below by more than `tolerance`, dB.
 
     Clamping to [0, 1], which moves the mean by some thousandths of a dB, is left out: without it each image's squared
     error is a parabola in the gain.
@@ -48,4 +52,6 @@ def largest_gain(restored: Tensor, sharp: Tensor, sigma: float, level: float) ->
     gains = GAINS[:, None]
     psnr = -10 * (constant + linear * gains + square * gains**2).log10().mean(1)
     reached = GAINS[psnr >= level]
-    return float(reached.max()) if len(reached) else None
+    if len(reached):
+        return float(reached.max())
+    return float(GAINS[psnr.argmax()]) if float(psnr.max()) >= level - tolerance else None

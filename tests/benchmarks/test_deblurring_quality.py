@@ -62,6 +62,17 @@ def test_a_level_that_no_mask_reaches_gives_no_mask(part: Any) -> None:
     assert part("masks").chosen_mask(restored, sharp, 80.0, "gmsd") is None
 
 
+def test_an_arm_whose_psnr_peaks_just_below_the_level_is_taken_at_its_peak(part: Any) -> None:
+    largest_gain = part("masks").largest_gain
+    restored, sharp = restored_and_sharp()
+    gains = part("masks").GAINS.tolist()
+    peak = max(gains, key=lambda gain: float(psnr(Mask(0.7, gain)(restored), sharp).mean()))
+    highest = float(psnr(Mask(0.7, peak)(restored), sharp).mean())
+    assert largest_gain(restored, sharp, 0.7, highest + 0.01) is None
+    assert largest_gain(restored, sharp, 0.7, highest + 0.01, tolerance=0.02) == pytest.approx(peak, abs=0.02)
+    assert largest_gain(restored, sharp, 0.7, highest + 0.03, tolerance=0.02) is None
+
+
 def test_of_all_sigmas_the_one_with_the_best_metric_is_chosen(part: Any) -> None:
     masks = part("masks")
     restored, sharp = restored_and_sharp()
