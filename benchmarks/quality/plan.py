@@ -52,7 +52,7 @@ MATTER = (UNTUNED, STRUCTURE)
 CONFIRMED = (*MATTER, RANDOM_STRUCTURE, SSIM_LOSS, COMPACT)
 STAGES = {
     "screening": Stage("Which arms are worth a closer look?", None, (0.35, 1.0), seeds=1, tested=False),
-    "curve": Stage("Which ratio does each want?", CONFIRMED, (0.1, 0.6, 2.5), seeds=1, tested=False),
+    "curve": Stage("Which ratio does each want?", CONFIRMED, (0.1, 0.6, 1.6, 2.5), seeds=1, tested=False),
     "variants": Stage("What else has been tried?", tuple(VARIANTS), (0.35, 1.0), seeds=1, tested=False),
     "confirmation": Stage(
         "Does it hold over seeds, and under blur that was not trained on?",
