@@ -1,6 +1,7 @@
 """What the networks train on and are judged on: photographs and their blur, drawn once and held in memory."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,23 +63,20 @@ def training_pairs(photographs: Path, count: int, *, seed: int, shift: int = 0) 
     return Pairs(*(torch.cat(halves) for halves in zip(*parts, strict=True)))
 
 
-def held_out_pairs(
-    photographs: Path, kind: str, *, start: int = 0, every: int = 1, few: bool = False, seed: int = 1
-) -> Pairs:
-    """Return the central square of every so many-th photograph, each under a blur of its own of 3 to 13 px.
+def held_out_pairs(photographs: Path, kind: str, indices: Sequence[int] | None = None, *, seed: int = 1) -> Pairs:
+    """Return the central square of photographs, each under a blur of its own of 3 to 13 px.
 
     Args:
         photographs: a folder.
         kind: of blur.
-        start: of the photographs, the first that is taken.
-        every: which are taken from there on.
-        few: take no more than four.
+        indices: of the photographs that are taken, in the order of their names; all of them by default.
         seed: determines the blur.
     """
     dataset = SyntheticPairs(photographs, extents=EXTENTS, kind=kind)
     generator = torch.Generator().manual_seed(seed)
     parts = []
-    for path in find_images(photographs)[start::every][: 4 if few else None]:
+    paths = find_images(photographs)
+    for path in paths if indices is None else [paths[index] for index in indices]:
         crop = _central_crop(read_pixels(path), HELD_OUT_SIZE + dataset.margin)
         parts.append([_eight_bits(images) for images in dataset.blur(crop[None].float().div(255), generator)])
     return Pairs(*(torch.cat(halves) for halves in zip(*parts, strict=True)))

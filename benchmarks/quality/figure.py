@@ -56,12 +56,12 @@ def _draw_price(axis: Any, runs: Sequence[Mapping[str, Any]]) -> None:
 
 def _draw_gains(axis: Any, contrasts: Sequence[Mapping[str, Any]]) -> None:
     """Draw a row a contrast: the gain over seeds, with its interval."""
-    rows = list(reversed(contrasts))
+    rows = [row for row in reversed(contrasts) if "gains" in row]
     for height, row in enumerate(rows):
         low, high = row["seeds"]
         colour = COLOURS["ours"] if row["named"] else COLOURS["against"]
         axis.plot([low, high], [height, height], color=colour, linewidth=2)
-        axis.plot([row["gain"]], [height], "o", color=colour)
+        axis.plot([row["gains"][PRIMARY]], [height], "o", color=colour)
     axis.axvline(0, color="black", linewidth=1)
     labels = [f"{row['case']}\nagainst {row['against']}" for row in rows]
     axis.set_yticks(range(len(rows)), labels, fontsize=6)

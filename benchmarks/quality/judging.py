@@ -13,8 +13,6 @@ from quality.measuring import measure
 from quality.training import restore
 from tafm_loss.demo.evaluation import Mask
 
-# What an arm may give away in PSNR against L1 as it is, dB.
-PRICE = 0.05
 # What is measured at equal PSNR.
 EQUAL = ("psnr", "ssim", "gmsd", "mdsi", "haarpsi")
 
@@ -35,7 +33,7 @@ class Judge:
         primary: the metric that chooses the mask.
         metrics: what is measured.
         device: where networks and metrics compute.
-        tolerance: dB that an arm may be below the common PSNR where its PSNR has its peak.
+        price: dB that an arm is brought below L1 as it is.
         niqe: measured too if it is there.
     """
 
@@ -46,7 +44,7 @@ class Judge:
         primary: str,
         metrics: Sequence[str],
         device: torch.device,
-        tolerance: float,
+        price: float,
         niqe: NIQE | None = None,
     ) -> None:
         self.choosing = choosing
@@ -54,7 +52,7 @@ class Judge:
         self.primary = primary
         self.metrics = list(metrics)
         self.device = device
-        self.tolerance = tolerance
+        self.price = price
         self.niqe = niqe
 
     def __call__(self, network: nn.Module, level: Level | None) -> tuple[dict[str, Any], Level]:
@@ -68,17 +66,17 @@ class Judge:
             level: None for the arm that sets it.
         """
         restored, sharp = self._restored(network, self.choosing)
-        aimed = _psnr(restored, sharp) - PRICE if level is None else level.choosing
-        mask = chosen_mask(restored, sharp, aimed, self.primary, tolerance=self.tolerance)
+        aimed = _psnr(restored, sharp) - self.price if level is None else level.choosing
+        mask = chosen_mask(restored, sharp, aimed, self.primary)
         figures: dict[str, Any] = {"mask": mask and mask._asdict(), "equal": {}}
         levels = {}
         for kind, pairs in self.judging.items():
             restored, sharp = self._restored(network, pairs)
-            levels[kind] = _psnr(restored, sharp) - PRICE if level is None else level.judging[kind]
+            levels[kind] = _psnr(restored, sharp) - self.price if level is None else level.judging[kind]
             if kind == next(iter(self.judging)):
                 figures["raw"] = self._measured(restored, sharp)
                 figures["masked"] = None if mask is None else self._measured(masked(restored, mask), sharp)
-            gain = mask and largest_gain(restored, sharp, mask.sigma, levels[kind], tolerance=self.tolerance)
+            gain = None if mask is None else largest_gain(restored, sharp, mask.sigma, levels[kind])
             if gain is None or mask is None:
                 figures["equal"][kind] = None
             else:

@@ -1,6 +1,7 @@
 """One run, and the file that keeps what came out."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,19 @@ class Run:
         self.stage, self.seed, self.arm, self.ratio = stage, seed, arm, ratio
         self.path = folder / f"{stage}-{seed}-{arm.replace(' ', '_').replace(',', '')}-{ratio:g}.json"
 
-    def figures(self) -> dict[str, Any] | None:
-        """Return what came out, or None if the run is not there."""
-        return json.loads(self.path.read_text()) if self.path.exists() else None
+    def figures(self, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return what came out, or None if the run is not there.
+
+        Raises:
+            ValueError: if it saw other batches or was made with other settings.
+        """
+        if not self.path.exists():
+            return None
+        found: dict[str, Any] = json.loads(self.path.read_text())
+        for fact in ("batches", "settings"):
+            if fact in found and found[fact] != facts[fact]:
+                raise ValueError(f"{self.path} has {fact} {found[fact]}, now they are {facts[fact]}; move it away")
+        return found
 
     def keep(self, figures: dict[str, Any]) -> None:
         """Write what came out, with what it came from."""

@@ -40,7 +40,7 @@ def photographs(tmp_path: Path) -> Path:
 
 
 def restored_and_sharp() -> tuple[torch.Tensor, torch.Tensor]:
-    sharp = generate_scenes(3, 64, generator=torch.Generator().manual_seed(1)).mul(0.4).add(0.3)
+    sharp = generate_scenes(3, 64, generator=torch.Generator().manual_seed(1)).mul(0.9).add(0.1)
     restored = sharp - 0.6 * Mask(1.0, 1.0).detail(sharp)
     return restored + 0.01 * torch.randn(sharp.shape, generator=torch.Generator().manual_seed(2)), sharp
 
@@ -51,7 +51,7 @@ def test_the_gain_brings_the_mean_psnr_to_the_level(part: Any, sigma: float) -> 
     level = float(psnr(restored, sharp).mean()) - 0.05
     gain = part("masks").largest_gain(restored, sharp, sigma, level)
     assert gain is not None
-    assert float(psnr(Mask(sigma, gain)(restored), sharp).mean()) == pytest.approx(level, abs=0.02)
+    assert float(psnr(Mask(sigma, gain)(restored), sharp).mean()) == pytest.approx(level, abs=0.003)
     more = float(psnr(Mask(sigma, gain + 0.05)(restored), sharp).mean())
     assert more < level
 
@@ -60,17 +60,6 @@ def test_a_level_that_no_mask_reaches_gives_no_mask(part: Any) -> None:
     restored, sharp = restored_and_sharp()
     assert part("masks").largest_gain(restored, sharp, 0.7, 80.0) is None
     assert part("masks").chosen_mask(restored, sharp, 80.0, "gmsd") is None
-
-
-def test_an_arm_whose_psnr_peaks_just_below_the_level_is_taken_at_its_peak(part: Any) -> None:
-    largest_gain = part("masks").largest_gain
-    restored, sharp = restored_and_sharp()
-    gains = part("masks").GAINS.tolist()
-    peak = max(gains, key=lambda gain: float(psnr(Mask(0.7, gain)(restored), sharp).mean()))
-    highest = float(psnr(Mask(0.7, peak)(restored), sharp).mean())
-    assert largest_gain(restored, sharp, 0.7, highest + 0.01) is None
-    assert largest_gain(restored, sharp, 0.7, highest + 0.01, tolerance=0.02) == pytest.approx(peak, abs=0.02)
-    assert largest_gain(restored, sharp, 0.7, highest + 0.03, tolerance=0.02) is None
 
 
 def test_of_all_sigmas_the_one_with_the_best_metric_is_chosen(part: Any) -> None:
@@ -121,7 +110,7 @@ def test_moved_targets_lie_beside_by_no_more_than_the_shift(data: ModuleType, ph
 
 
 def test_held_out_parts_share_no_photograph(data: ModuleType, photographs: Path) -> None:
-    first, second = (data.held_out_pairs(photographs, "shake", start=start, every=2) for start in (0, 1))
+    first, second = (data.held_out_pairs(photographs, "shake", indices) for indices in ((0, 2), (1,)))
     assert len(first.sharp) == 2
     assert len(second.sharp) == 1
     assert not any(torch.equal(second.sharp[0], image) for image in first.sharp)
@@ -153,19 +142,21 @@ def test_a_contrast_is_paired_by_seed_and_photograph(part: Any) -> None:
     runs += [run_figures("B", seed, [0.4 + 0.1 * seed, 0.7 + 0.001 * seed]) for seed in range(8)]
     found = part("summary").contrast(runs, "A", "B")
     # MDSI is better when lower: A gains 0.1 on one photograph, and 0.2 and a little on the other.
-    assert found.gain == pytest.approx(0.15 + 0.0005 * 3.5)
+    assert found.gains["mdsi"] == pytest.approx(0.15 + 0.0005 * 3.5, abs=1e-6)
+    assert found.gains["ssim"] == 0
     assert found.p == 2 / 2**8
     assert found.psnr == 0
-    assert found.seeds[0] < found.gain < found.seeds[1]
-    assert found.photographs == pytest.approx((0.1, 0.2035))
+    assert found.seeds[0] < found.gains["mdsi"] < found.seeds[1]
+    assert found.photographs == pytest.approx((0.1, 0.2035), abs=1e-6)
 
 
-def test_seeds_that_one_arm_lacks_are_left_out(part: Any) -> None:
-    runs = [run_figures("A", seed, [0.3, 0.3]) for seed in range(3)]
-    runs += [run_figures("B", seed, [0.4, 0.4]) for seed in (0, 2, 5)]
-    assert part("summary").contrast(runs, "A", "B").count == 2
+def test_a_seed_on_which_an_arm_does_not_get_there_is_not_left_out_in_silence(part: Any) -> None:
+    contrast = part("summary").contrast
+    runs = [run_figures(arm, seed, [0.3, 0.3]) for arm in ("A", "B") for seed in range(3)]
+    assert contrast(runs, "A", "B").count == 3
+    assert contrast(runs[:-1], "A", "B") is None
     runs[0]["equal"]["shake"] = None
-    assert part("summary").contrast(runs, "A", "B") is None
+    assert contrast(runs, "A", "B") is None
 
 
 def keep(folder: Path, runs: list[Any]) -> None:
@@ -174,14 +165,27 @@ def keep(folder: Path, runs: list[Any]) -> None:
 
 
 def test_the_ratio_with_the_best_primary_metric_is_taken(part: Any, tmp_path: Path) -> None:
-    trials = [("screening", 0.35, 0.4), ("screening", 1.0, 0.3), ("curve", 0.1, 0.5), ("curve", 2.5, 0.2)]
-    runs = [run_figures("A", 0, [mdsi], stage=stage, ratio=ratio) for stage, ratio, mdsi in trials]
+    stages = part("plan").STAGES
+    trials = [(stage, ratio) for stage in ("screening", "curve") for ratio in stages[stage].ratios]
+    runs = [run_figures("A", 0, [1 - ratio / 10], stage=stage, ratio=ratio) for stage, ratio in trials]
+    keep(tmp_path, runs[:-1])
+    with pytest.raises(FileNotFoundError, match=r"A has not been tried at \[2.5\]"):
+        part("summary").best_ratio(tmp_path, "A")
     # What no mask brings to the common PSNR is no choice.
     runs[-1]["equal"]["shake"] = None
     keep(tmp_path, runs)
-    assert part("summary").best_ratio(tmp_path, "A") == 1.0
-    with pytest.raises(FileNotFoundError, match="no ratio has been tried for B"):
-        part("summary").best_ratio(tmp_path, "B")
+    assert part("summary").best_ratio(tmp_path, "A") == 1.6
+
+
+def test_a_run_of_other_batches_or_settings_is_not_taken_for_this_one(part: Any, tmp_path: Path) -> None:
+    run = part("runs").Run(tmp_path, "scratch", 0, "SqueezeNet, untuned", 0.35)
+    facts = {"batches": "a", "settings": {"price": 0.1}}
+    assert run.figures(facts) is None
+    run.keep({"weight": 2.0, **facts})
+    assert run.figures(facts)["weight"] == 2.0
+    for other in ({"batches": "b"}, {"settings": {"price": 0.05}}):
+        with pytest.raises(ValueError, match="move it away"):
+            run.figures(facts | other)
 
 
 def test_the_tables_name_all_arms_and_correct_the_two_contrasts_alone(part: Any, tmp_path: Path) -> None:
@@ -200,5 +204,6 @@ def test_the_tables_name_all_arms_and_correct_the_two_contrasts_alone(part: Any,
     assert [row[1] for row in made["deblurring_screening"]["table"]["rows"]].count("-") == 2
     contrasts = made["deblurring_contrasts"]["contrasts"]
     named = {each["against"]: each["p_holm"] for each in contrasts if each["case"] == "fine-tuned, shake"}
-    assert named["L1"] == named[plan.SAME_UNTUNED] == pytest.approx(4 / 2**8)
-    assert all(p is None for arm, p in named.items() if arm not in ("L1", plan.SAME_UNTUNED))
+    assert [named.pop(arm) for arm in plan.NAMED] == [pytest.approx(4 / 2**8)] * 2
+    assert set(named.values()) == {None}
+    assert not any(each["named"] for each in contrasts if each["case"] != "fine-tuned, shake")
