@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 
 import torch
@@ -87,7 +88,7 @@ class Stem(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return features (N, width, H // 2, W // 2) of images (N, 3, H, W)."""
         # What near images differ by is in the last digits of these features: half precision would lose it.
-        with torch.autocast(images.device.type, enabled=False):
+        with _without_autocast(images.device):
             return self._convolve(images)
 
     def _convolve(self, images: Tensor) -> Tensor:
@@ -130,6 +131,11 @@ class BlurPool(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return features (N, C, H // 2, W // 2)."""
         return F.conv2d(features, self.kernel, stride=2, padding=1, groups=len(self.kernel))
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    # Tensors without values, on the device "meta", know no autocast.
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _replicate_border(images: Tensor) -> Tensor:

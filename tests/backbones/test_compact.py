@@ -86,3 +86,17 @@ def test_the_stem_keeps_its_promise_for_any_weights() -> None:
     pattern = patterns()[0]
     inner = (stem(pattern) - stem(torch.zeros_like(pattern)))[:, :-3, 2:-2, 2:-2]
     assert inner.abs().max() < 1e-4
+
+
+def test_shapes_can_be_asked_for_without_values() -> None:
+    network = CompactNetwork().to("meta")
+    maps = network(torch.empty(1, 3, 33, 48, device="meta"))
+    assert [tuple(features.shape[2:]) for features in maps.values()] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+
+
+def test_the_stem_keeps_its_digits_under_autocast() -> None:
+    network = CompactNetwork(["stage1"])
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        features = network(images)["stage1"]
+    assert torch.equal(features, network(images)["stage1"])

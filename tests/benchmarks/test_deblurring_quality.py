@@ -51,7 +51,7 @@ def test_the_gain_brings_the_mean_psnr_to_the_level(part: Any, sigma: float) -> 
     level = float(psnr(restored, sharp).mean()) - 0.05
     gain = part("masks").largest_gain(restored, sharp, sigma, level)
     assert gain is not None
-    assert float(psnr(Mask(sigma, gain)(restored), sharp).mean()) == pytest.approx(level, abs=0.003)
+    assert float(psnr(Mask(sigma, gain)(restored), sharp).mean()) == pytest.approx(level, abs=0.005)
     more = float(psnr(Mask(sigma, gain + 0.05)(restored), sharp).mean())
     assert more < level
 
