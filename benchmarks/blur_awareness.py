@@ -119,7 +119,8 @@ def residuals_caption(facts: Figures) -> str:
         "of sigma 0.7 and 2 px, 3 px more of shake, the residual with random phases, white noise. Long: steps as long "
         "as the residual. Cosine: of the residual with the gradient turned round; by band: below 0.125, below 0.25 and "
         "above it, cycles/px. Squared error gives the masks next to nothing: what a judge gives for them it gives for "
-        "sharpness, not for truth. The energy of the MSE's gradient is the residual's. Medians."
+        "sharpness, not for truth. The energy of the MSE's gradient is the residual's. Medians; "
+        "a reward is the ratio of two."
     )
 
 
@@ -184,6 +185,8 @@ def main() -> None:
             lambda name, judge: judged_blur(name, judge, test),
             lambda arms: awareness_table(arms, awareness_caption(next(iter(arms.values()))["images"])),
             again=options.again,
+            size=SIZE,
+            every=EVERY,
         )
     draw(kept(AWARENESS)["arms"], kept(RESIDUALS)["arms"], PICTURE)
 
