@@ -1,5 +1,6 @@
 """What every benchmark shares: where a figure came from, and writing it down."""
 
+import argparse
 import datetime
 import json
 import os
@@ -37,6 +38,12 @@ def command_line() -> str:
     script = Path(sys.argv[0]).resolve()
     name = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script
     return " ".join(["python", str(name), *sys.argv[1:]])
+
+
+def refuse_quick_results(parser: argparse.ArgumentParser, *, quick: bool, out: Path) -> None:
+    """End the program if a quick run would put its figures, which mean nothing, in the place of published ones."""
+    if quick and RESULTS in (out, out.parent):
+        parser.error("--quick needs an --out of its own: its figures mean nothing and must not replace published ones")
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ from _balance_arms import (
     weight_of,
 )
 from _balance_plot import draw
-from _common import RESULTS, ROOT, command_line, markdown, metadata, write_result
+from _common import RESULTS, ROOT, command_line, markdown, metadata, refuse_quick_results, write_result
 from _photographs import central_crops
 from latent_comparison import kept_runs
 from torch import Tensor, nn
@@ -209,6 +209,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "balance.png", help="the plot")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
+    refuse_quick_results(parser, quick=arguments.quick, out=arguments.out)
     if arguments.plot and not arguments.out.exists():
         parser.error(f"--plot draws the result file, and there is no {arguments.out}: measure first")
     return arguments

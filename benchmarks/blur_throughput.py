@@ -26,7 +26,17 @@ from typing import Any
 import torch
 from _blur_arms import ARMS, ONE_LEVEL, OURS, THREE_LEVELS, Arm, Blur, Case, build_ours, synthesizer
 from _blur_plot import draw
-from _common import RESULTS, ROOT, command_line, markdown, metadata, peak, reset_peak, write_result
+from _common import (
+    RESULTS,
+    ROOT,
+    command_line,
+    markdown,
+    metadata,
+    peak,
+    refuse_quick_results,
+    reset_peak,
+    write_result,
+)
 
 from tafm_loss.blur import BlurKernels, BlurSynthesizer
 from tafm_loss.blur.kernels import KINDS
@@ -345,6 +355,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "blur_throughput.png", help="the plot")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    refuse_quick_results(parser, quick=arguments.quick, out=arguments.out)
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda needs a GPU that PyTorch can use; torch.cuda.is_available() is False")
     if arguments.plot and not arguments.out.exists():

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import RESULTS, ROOT, command_line, metadata, write_result
+from _common import RESULTS, ROOT, command_line, metadata, refuse_quick_results, write_result
 from torch import nn
 from tqdm import tqdm
 
@@ -181,8 +181,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=PICTURE)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.quick and options.out == RESULTS:
-        parser.error("--quick needs an --out of its own: its figures would take the place of the published ones")
+    refuse_quick_results(parser, quick=options.quick, out=options.out)
     if not options.plot:
         bench = Bench(options)
         if unknown := set(options.arms or ()) - set(bench.arms):

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import RESULTS, ROOT, command_line, markdown, metadata, write_result
+from _common import RESULTS, ROOT, command_line, markdown, metadata, refuse_quick_results, write_result
 from _cost_arms import ALEX, ARMS, CACHED, DEFAULT, DISCRIMINATIVE, OUR_VGG19, OUR_VGG19_CACHED, VARIED, VGG19
 from _cost_fidelity import PSNR_DB, measure_fidelity
 from _cost_plot import draw, plain_cases
@@ -214,6 +214,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "loss_cost.png", help="the plot")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    refuse_quick_results(parser, quick=arguments.quick, out=arguments.out)
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda needs a GPU that PyTorch can use; torch.cuda.is_available() is False")
     if arguments.plot and not arguments.out.exists():
