@@ -12,7 +12,7 @@ from quality.measuring import METRICS
 from quality.plan import OURS, PRIMARY
 from tafm_loss._figures import write_figure
 
-INCHES = (10.0, 4.6)
+INCHES = (10.0, 6.4)
 COLOURS = {"against": "#888888", "ours": "#c0392b"}
 OTHERS = ("tab:blue", "tab:green", "tab:orange", "tab:purple", "tab:brown")
 
