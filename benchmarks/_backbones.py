@@ -13,10 +13,11 @@ from tafm_loss.finetune import finetune_backbone
 from tafm_loss.finetune.units import measure_units
 
 COMPACT, RANDOM, UNTUNED = "tafm-compact", "random features", "SqueezeNet, untuned"
+GEOMETRY = "SqueezeNet, graded + distractors + geometry"
 TUNED = {
     "SqueezeNet, triplet": "triplet",
     "SqueezeNet, graded": "order alone",
-    "SqueezeNet, graded + distractors + geometry": "graded + geometry",
+    GEOMETRY: "graded + geometry",
 }
 UNITS_SIZE = 192
 UNITS_EVERY = 10

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from _common import ROOT
+from _photographs import central_square
 from torch import Tensor
 
 from tafm_loss._metrics import psnr
@@ -62,7 +63,7 @@ def restored_photographs(restorer: Path, photographs: Path, size: int, *, every:
     squares = []
     for index in range(0, len(pairs), every):
         blurred, sharp = (image.float() / 255 for image in pairs[index])
-        squares.append([_central(image, size) for image in (sharp, blurred, method(blurred))])
+        squares.append([central_square(image, size) for image in (sharp, blurred, method(blurred))])
     return Restored(*map(torch.stack, zip(*squares, strict=True)))
 
 
@@ -166,8 +167,3 @@ def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def _spreads(values: Mapping[str, Tensor]) -> Figures:
     return {name: _spread(value, digits=4) for name, value in values.items()}
-
-
-def _central(image: Tensor, size: int) -> Tensor:
-    top, left = ((side - size) // 2 for side in image.shape[1:])
-    return image[:, top : top + size, left : left + size]

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from _backbones import COMPACT, RANDOM, TUNED, UNTUNED, backbones
-from discriminators import photograph
-from torch import Tensor, nn
+from _backbones import COMPACT, GEOMETRY, RANDOM, TUNED, UNTUNED, backbones
+from sister_losses import trained as trained_discriminators
+from torch import Tensor
 
 from examples.deblurring.training.losses import Fourier
 from quality.training import Term
@@ -15,15 +15,12 @@ from tafm_loss import (
     ContrastiveFeatureLoss,
     DiscriminativeFeatureLoss,
     TaskAdaptiveFeatureLoss,
-    train_discriminators,
 )
-from tafm_loss.finetune.degradations import BlurDegradation
 
 PIXEL = "L1"
 STRUCTURE = "tafm-compact, structure"
 RANDOM_STRUCTURE = "random features, structure"
 SSIM_LOSS = "SSIM"
-GEOMETRY = "SqueezeNet, graded + distractors + geometry"
 PATCHES, PATCH_SIZE = 2, 64
 STRUCTURE_OPTIONS = {"layers": ["stage1"], "distance": "structure"}
 # Attempts at a better loss that validation photographs were asked about.
@@ -67,7 +64,7 @@ def arms(places: Places, device: torch.device) -> dict[str, Callable[[], Term | 
         "contrastive, SqueezeNet untuned": contrast(UNTUNED),
         "contrastive, tafm-compact": contrast(COMPACT),
         "MDF, official": lambda: _on_patches(DiscriminativeFeatureLoss(places.mdf).to(device)),
-        "MDF, trained on blur": lambda: _on_patches(_blur_discriminators(places.made / "mdf-blur").to(device)),
+        "MDF, trained on blur": lambda: _on_patches(trained_discriminators(places.made / "mdf-blur").to(device)),
         **{name: feature(source, **options) for name, (source, options) in VARIANTS.items()},
     }
 
@@ -95,10 +92,3 @@ def _ssim(restored: Tensor, sharp: Tensor, blurred: Tensor) -> Tensor:
     import piq
 
     return 1 - piq.ssim(restored.clamp(0, 1), sharp, downsample=False)
-
-
-def _blur_discriminators(folder: Path) -> nn.Module:
-    """Return the discriminators of `discriminators.py`, trained now if they are not there."""
-    if not (folder / "config.json").exists():
-        train_discriminators(photograph(), BlurDegradation(), out_dir=folder, resume=folder.exists())
-    return DiscriminativeFeatureLoss(folder)

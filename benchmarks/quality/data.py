@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from _photographs import central_square
 from torch import Tensor
 
 from examples.deblurring.data.synthetic import SyntheticPairs
@@ -63,21 +64,21 @@ def training_pairs(photographs: Path, count: int, *, seed: int, shift: int = 0) 
     return Pairs(*(torch.cat(halves) for halves in zip(*parts, strict=True)))
 
 
-def held_out_pairs(photographs: Path, kind: str, indices: Sequence[int] | None = None, *, seed: int = 1) -> Pairs:
+def held_out_pairs(photographs: Path, kind: str, indices: Sequence[int], *, seed: int = 1) -> Pairs:
     """Return the central square of photographs, each under a blur of its own of 3 to 13 px.
 
     Args:
         photographs: a folder.
         kind: of blur.
-        indices: of the photographs that are taken, in the order of their names; all of them by default.
+        indices: of the photographs that are taken, in the order of their names.
         seed: determines the blur.
     """
     dataset = SyntheticPairs(photographs, extents=EXTENTS, kind=kind)
     generator = torch.Generator().manual_seed(seed)
     parts = []
     paths = find_images(photographs)
-    for path in paths if indices is None else [paths[index] for index in indices]:
-        crop = _central_crop(read_pixels(path), HELD_OUT_SIZE + dataset.margin)
+    for index in indices:
+        crop = central_square(read_pixels(paths[index]), HELD_OUT_SIZE + dataset.margin)
         parts.append([_eight_bits(images) for images in dataset.blur(crop[None].float().div(255), generator)])
     return Pairs(*(torch.cat(halves) for halves in zip(*parts, strict=True)))
 
@@ -101,11 +102,6 @@ def _moved(blurred: Tensor, sharp: Tensor, shift: int, generator: torch.Generato
 
 def _square(images: Tensor, top: int, left: int) -> Tensor:
     return images[..., top : top + CROP_SIZE, left : left + CROP_SIZE]
-
-
-def _central_crop(image: Tensor, side: int) -> Tensor:
-    top, left = ((length - side) // 2 for length in image.shape[1:])
-    return image[:, top : top + side, left : left + side]
 
 
 def _draw(choices: int, generator: torch.Generator) -> int:
