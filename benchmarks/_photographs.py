@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tafm_loss._images import find_images, read_image
+from tafm_loss.images import find_images, read_image
 
 
 def central_crops(folder: Path, size: int, *, every: int = 1) -> Tensor:

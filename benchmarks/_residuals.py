@@ -17,11 +17,11 @@ from torch import Tensor
 from tafm_loss._metrics import psnr
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.demo.evaluation import Mask
-from tafm_loss.finetune.comparison import Distance, as_target
-from tafm_loss.finetune.distractors import scrambled_error, white_noise, with_energy_of
-from tafm_loss.finetune.health import _gradient
-from tafm_loss.finetune.report import _spread
-from tafm_loss.finetune.response import _matching_error
+from tafm_loss.distractors import scrambled_error, white_noise, with_energy_of
+from tafm_loss.report.comparison import Distance, as_target
+from tafm_loss.report.figures import _spread
+from tafm_loss.report.health import _gradient
+from tafm_loss.report.response import _matching_error
 
 sys.path.insert(0, str(ROOT))
 

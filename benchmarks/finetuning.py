@@ -25,11 +25,11 @@ from tqdm import tqdm
 from tafm_loss import Backbone, create_backbone
 from tafm_loss._figures import write_figure
 from tafm_loss.finetune import finetune_backbone
-from tafm_loss.finetune.extent_probe import extent_probe
 from tafm_loss.finetune.objectives import GradedObjective, Objective, TripletObjective
-from tafm_loss.finetune.report import report
-from tafm_loss.finetune.report_figure import plot_report
-from tafm_loss.finetune.report_table import least_selectivity
+from tafm_loss.report.extent_probe import extent_probe
+from tafm_loss.report.figure import plot_report
+from tafm_loss.report.figures import report
+from tafm_loss.report.table import least_selectivity
 from tafm_loss.scenes import generate_scenes
 
 SIZE = 128

@@ -29,10 +29,10 @@ from tafm_loss._metrics import gmsd, psnr
 from tafm_loss.demo.data import NOISE, Pairs, generated_pairs, photograph_pairs
 from tafm_loss.demo.evaluation import restore
 from tafm_loss.demo.training import batches_of, cosine_schedule
-from tafm_loss.finetune.rank_correlation import spearman
-from tafm_loss.finetune.ridge import ridge_prediction
 from tafm_loss.losses.distances import normalized_l2
 from tafm_loss.losses.latent import LatentComparisonLoss
+from tafm_loss.report.rank_correlation import spearman
+from tafm_loss.report.ridge import ridge_prediction
 
 sys.path.insert(0, str(ROOT / "examples" / "deblurring" / "models"))
 from bdirnet import BDIRNet

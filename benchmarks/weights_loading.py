@@ -23,7 +23,7 @@ import torch
 from _common import RESULTS, command_line, markdown, metadata, peak, reset_peak, write_result
 from torch import nn
 
-from tafm_loss.backbones.weight_files import fill_network, read_weights
+from tafm_loss.weights.files import fill_network, read_weights
 
 WIDTH = 5000
 LAYERS = 3

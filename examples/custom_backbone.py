@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from tafm_loss import Backbone, BackboneConfig, Tap, TaskAdaptiveFeatureLoss, finetune_backbone, load_backbone
 from tafm_loss.blur import BlurSynthesizer
-from tafm_loss.finetune.report_table import selectivity_gains
+from tafm_loss.report.table import selectivity_gains
 from tafm_loss.scenes import generate_scenes
 
 SCENES = 160

@@ -33,9 +33,9 @@ from tafm_loss import (
     train_discriminators,
 )
 from tafm_loss._figures import require_matplotlib, write_figure
-from tafm_loss._images import find_images, read_image
 from tafm_loss._text import align
-from tafm_loss.finetune.degradations import BlurDegradation
+from tafm_loss.images import find_images, read_image
+from tafm_loss.mdf.degradations import BlurDegradation
 from tafm_loss.scenes import generate_scenes
 
 SCENES, SIZE = 4, 96

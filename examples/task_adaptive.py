@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from tafm_loss import Backbone, BlurSynthesizer, TaskAdaptiveFeatureLoss, create_backbone, finetune_backbone
+from tafm_loss.distractors import jpeg
 from tafm_loss.finetune import GradedObjective
-from tafm_loss.finetune.distractors import jpeg
 from tafm_loss.scenes import generate_scenes
 
 # From none to much: px of a shake, standard deviation in 8-bit levels, 100 - quality.

@@ -3,19 +3,10 @@
 from tafm_loss._version import __version__
 from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
 from tafm_loss.backbones.registry import create_backbone, list_backbones
-from tafm_loss.backbones.weight_errors import (
-    WeightsAccessError,
-    WeightsCorruptError,
-    WeightsError,
-    WeightsFormatError,
-    WeightsNotFoundError,
-    WeightsUnavailableError,
-)
 from tafm_loss.blur import BlurKernels, BlurSynthesizer, blur_extent
-from tafm_loss.finetune import FinetuneResult, finetune_backbone, train_discriminators
+from tafm_loss.finetune import FinetuneResult, finetune_backbone
 from tafm_loss.losses import (
     ContrastiveFeatureLoss,
-    DiscriminativeFeatureLoss,
     FeatureMaps,
     LatentComparisonLoss,
     ProgressiveNegatives,
@@ -24,7 +15,18 @@ from tafm_loss.losses import (
     gradient_ratio,
     multi_output,
 )
-from tafm_loss.weights import load_backbone, push_backbone, save_backbone
+from tafm_loss.mdf import DiscriminativeFeatureLoss, train_discriminators
+from tafm_loss.weights.errors import (
+    WeightsAccessError,
+    WeightsCorruptError,
+    WeightsError,
+    WeightsFormatError,
+    WeightsNotFoundError,
+    WeightsUnavailableError,
+)
+from tafm_loss.weights.folders import save_backbone
+from tafm_loss.weights.loading import load_backbone
+from tafm_loss.weights.publishing import push_backbone
 
 __all__ = [
     "Backbone",

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tafm_loss._images import LUMA, check_images
+from tafm_loss.images import LUMA, check_images
 
 __all__ = [
     "SSIM_SIGMA",

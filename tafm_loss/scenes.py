@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from tafm_loss._images import LUMA
+from tafm_loss.images import LUMA
 
 __all__ = ["generate_scenes"]
 

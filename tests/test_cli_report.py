@@ -8,7 +8,7 @@ import pytest
 
 import tafm_loss
 from tafm_loss.cli import main
-from tafm_loss.finetune import report as module
+from tafm_loss.report import figures as module
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

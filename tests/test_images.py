@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tafm_loss._images import check_images, read_image
+from tafm_loss.images import check_images, read_image
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "1"])

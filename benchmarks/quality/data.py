@@ -10,7 +10,7 @@ from _photographs import central_square
 from torch import Tensor
 
 from examples.deblurring.data.synthetic import SyntheticPairs
-from tafm_loss._images import find_images, read_pixels
+from tafm_loss.images import find_images, read_pixels
 
 CROP_SIZE = 96
 HELD_OUT_SIZE = 192

@@ -24,9 +24,9 @@ from examples.deblurring.data.options import key_values
 from examples.deblurring.data.pairs import PairedImages
 from tafm_loss._commands.program import run_program
 from tafm_loss._files import write_atomically
-from tafm_loss._images import read_header
-from tafm_loss._strict_json import read_object
+from tafm_loss._json import read_object
 from tafm_loss._text import differences
+from tafm_loss.images import read_header
 
 __all__ = ["crop_starts", "main", "write_crops"]
 

@@ -21,7 +21,7 @@ from examples.deblurring.evaluation.pictures import as_pixels
 from tafm_loss._commands.arguments import count, warnings_in_lines
 from tafm_loss._commands.program import run_program
 from tafm_loss._files import write_atomically
-from tafm_loss._images import read_image
+from tafm_loss.images import read_image
 
 __all__ = ["main"]
 

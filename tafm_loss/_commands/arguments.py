@@ -27,7 +27,7 @@ def open_backbone(source: str, weights: str | None = None, layers: Sequence[str]
         ValueError: if there is no such backbone, or `weights` or `layers` are given for a folder or Hub id.
     """
     from tafm_loss.backbones.registry import create_backbone, list_backbones
-    from tafm_loss.weights import load_backbone
+    from tafm_loss.weights.loading import load_backbone
 
     if weights is None and layers is None:
         return load_backbone(source)

@@ -206,7 +206,7 @@ def _objective(options: argparse.Namespace) -> "Objective":
 
 def _summary(out: Path, report: Mapping[str, Any]) -> list[str]:
     """Return where the backbone is, how to use it, and what was gained."""
-    from tafm_loss.finetune.report_table import selectivity_gains
+    from tafm_loss.report.table import selectivity_gains
 
     # The whole path: it works from any folder, and is never taken for a listed name.
     folder = out.resolve()

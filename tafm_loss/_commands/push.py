@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from tafm_loss.weights import push_backbone
+    from tafm_loss.weights.publishing import push_backbone
 
     source = push_backbone(
         options.folder, options.repo_id, private=options.private or None, revision=options.revision, tag=options.tag

@@ -41,10 +41,10 @@ def add(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from tafm_loss._figures import require_matplotlib
-    from tafm_loss.finetune.report import least_report_size, report
-    from tafm_loss.finetune.report_files import FIGURES_FILE, PICTURE_FILE, write_reports
-    from tafm_loss.finetune.report_table import report_table
     from tafm_loss.finetune.triplets import SceneCrops
+    from tafm_loss.report.figures import least_report_size, report
+    from tafm_loss.report.files import FIGURES_FILE, PICTURE_FILE, write_reports
+    from tafm_loss.report.table import report_table
 
     require_matplotlib()
     if options.most < 1:

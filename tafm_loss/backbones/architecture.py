@@ -8,7 +8,7 @@ from torch import nn
 
 from tafm_loss.backbones.backbone import BackboneConfig, Tap
 from tafm_loss.backbones.tapped import measure_taps, smallest_size
-from tafm_loss.backbones.weight_files import WeightFile
+from tafm_loss.weights.files import WeightFile
 
 __all__ = ["Architecture"]
 

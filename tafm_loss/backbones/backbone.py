@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tafm_loss._images import check_images
-from tafm_loss._strict_json import read_object
+from tafm_loss._json import read_object
+from tafm_loss.images import check_images
 
 __all__ = ["Backbone", "BackboneConfig", "Tap", "check_features"]
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from tafm_loss.backbones.architecture import Architecture
 from tafm_loss.backbones.backbone import Tap
-from tafm_loss.backbones.downloads import HubRepository
 from tafm_loss.backbones.tapped import Step, TappedNetwork
-from tafm_loss.backbones.weight_errors import WeightsError
-from tafm_loss.backbones.weight_files import WeightFile, read_weights
+from tafm_loss.weights.downloads import HubRepository
+from tafm_loss.weights.errors import WeightsError
+from tafm_loss.weights.files import WeightFile, read_weights
 
 __all__ = [
     "CLIP_TOWERS",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tafm_loss.backbones.backbone import BackboneConfig, Tap
 from tafm_loss.backbones.clip_towers import CLIP_TOWERS, IMAGE_SIZE, WIDTH, ClipViTArchitecture, ClipViTNetwork, resize
-from tafm_loss.backbones.weight_files import WeightFile
+from tafm_loss.weights.files import WeightFile
 
 __all__ = ["EmbeddingArchitecture", "EmbeddingNetwork"]
 

@@ -17,8 +17,8 @@ from tafm_loss.backbones.compact import COMPACT_CONFIG, CompactNetwork
 from tafm_loss.backbones.embedding import EmbeddingArchitecture
 from tafm_loss.backbones.tapped import measure_taps
 from tafm_loss.backbones.torchvision_networks import TORCHVISION_NAMES, TorchvisionArchitecture
-from tafm_loss.backbones.weight_errors import WeightsFormatError, WeightsNotFoundError
-from tafm_loss.backbones.weight_files import WeightFile, fill_network, read_weight_bytes, read_weights
+from tafm_loss.weights.errors import WeightsFormatError, WeightsNotFoundError
+from tafm_loss.weights.files import WeightFile, fill_network, read_weight_bytes, read_weights
 
 __all__ = [
     "BackboneSummary",

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from tafm_loss.backbones.architecture import Architecture
-from tafm_loss.backbones.downloads import reachable
 from tafm_loss.backbones.tapped import Step, TappedNetwork
-from tafm_loss.backbones.weight_errors import WeightsCorruptError, WeightsUnavailableError
-from tafm_loss.backbones.weight_files import WeightFile, read_weights
+from tafm_loss.weights.downloads import reachable
+from tafm_loss.weights.errors import WeightsCorruptError, WeightsUnavailableError
+from tafm_loss.weights.files import WeightFile, read_weights
 
 __all__ = ["TORCHVISION_NAMES", "TorchvisionArchitecture"]
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tafm_loss._images import IMAGE_SUFFIXES, find_images, read_image
 from tafm_loss._text import natural_key
 from tafm_loss.blur.motion import exposure_extent, frame_motion, path_length
 from tafm_loss.blur.transfer import checked_transfer, from_linear, to_linear
+from tafm_loss.images import IMAGE_SUFFIXES, find_images, read_image
 
 __all__ = ["Exposure", "FrameExposures"]
 

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tafm_loss._images import LUMA, check_unit_range
 from tafm_loss.blur.kernels import EXTENT_PER_RADIUS
+from tafm_loss.images import LUMA, check_unit_range
 
 __all__ = ["exposure_extent", "frame_motion", "path_length"]
 

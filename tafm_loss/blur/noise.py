@@ -9,9 +9,9 @@ import math
 import torch
 from torch import Tensor
 
-from tafm_loss._images import check_images, check_unit_range
 from tafm_loss.blur._random import fresh_generator
 from tafm_loss.blur.transfer import checked_transfer, from_linear, to_linear
+from tafm_loss.images import check_images, check_unit_range
 
 __all__ = ["add_sensor_noise", "check_noise"]
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from tafm_loss._files import write_atomically
-from tafm_loss._images import IMAGE_SUFFIXES, find_images, read_image
 from tafm_loss._text import differences
 from tafm_loss._version import __version__
 from tafm_loss.blur.kernels import KINDS, BlurKernels, blur_extent
 from tafm_loss.blur.noise import add_sensor_noise, check_noise
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.blur.tiles import Nodes
+from tafm_loss.images import IMAGE_SUFFIXES, find_images, read_image
 
 __all__ = ["PairsReport", "crop_like", "write_pairs"]
 

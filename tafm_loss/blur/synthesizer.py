@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tafm_loss._images import check_images, check_unit_range
 from tafm_loss.blur._random import fresh_generator
 from tafm_loss.blur.apply import apply_blur, without_margin
 from tafm_loss.blur.convolve import BORDERS
 from tafm_loss.blur.kernels import KINDS, BlurKernels, Roll, kernel_size, largest_extent, point_spread_functions
 from tafm_loss.blur.tiles import Nodes
 from tafm_loss.blur.transfer import checked_transfer
+from tafm_loss.images import check_images, check_unit_range
 
 __all__ = ["BlurSynthesizer"]
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tafm_loss._images import IMAGE_SUFFIXES, read_image
 from tafm_loss.blur import BlurSynthesizer
+from tafm_loss.images import IMAGE_SUFFIXES, read_image
 from tafm_loss.scenes import generate_scenes
 
 __all__ = ["Pairs", "blur_scenes", "generated_pairs", "photograph_pairs"]

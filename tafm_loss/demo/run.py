@@ -12,8 +12,8 @@ from tafm_loss.demo.data import HELD_OUT_SIZE, NOISE, Pairs, generated_pairs, ph
 from tafm_loss.demo.evaluation import best_mask, count_better, format_table, measure, restore
 from tafm_loss.demo.pictures import plot_response, plot_restorations
 from tafm_loss.demo.training import GRADIENT_RATIO, train_arms
-from tafm_loss.finetune.report import response
 from tafm_loss.losses import TaskAdaptiveFeatureLoss
+from tafm_loss.report.figures import response
 
 __all__ = ["DemoResult", "run_demo"]
 

@@ -16,10 +16,10 @@ from tafm_loss.finetune.checkpoint import CHECKPOINT_FILE
 from tafm_loss.finetune.grading import Grade
 from tafm_loss.finetune.loop import Plan
 from tafm_loss.finetune.objectives import OBJECTIVES, Objective
-from tafm_loss.finetune.report import least_report_size
-from tafm_loss.finetune.report_files import FIGURES_FILE
 from tafm_loss.finetune.sources import Images
 from tafm_loss.finetune.triplets import SceneCrops
+from tafm_loss.report.figures import least_report_size
+from tafm_loss.report.files import FIGURES_FILE
 from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE
 
 __all__ = [

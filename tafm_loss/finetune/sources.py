@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from tafm_loss._images import IMAGE_SUFFIXES, check_images, check_unit_range, find_images, read_header, read_pixels
 from tafm_loss.blur.frames import FrameExposures
 from tafm_loss.finetune.kept import MEMORY_BYTES, Kept
+from tafm_loss.images import IMAGE_SUFFIXES, check_images, check_unit_range, find_images, read_header, read_pixels
 
 __all__ = ["Graded", "Images", "Source", "UnusableImageError", "none_usable", "open_source"]
 

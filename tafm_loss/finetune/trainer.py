@@ -30,12 +30,12 @@ from tafm_loss.finetune.checkpoint import Checkpoint
 from tafm_loss.finetune.grading import Grade, default_synthesizer
 from tafm_loss.finetune.loop import Loop, Plan
 from tafm_loss.finetune.objectives import Objective
-from tafm_loss.finetune.report import measure_units, report
-from tafm_loss.finetune.report_files import write_reports
 from tafm_loss.finetune.sources import Images
 from tafm_loss.finetune.triplets import SceneCrops
 from tafm_loss.finetune.tuning import Tuning
-from tafm_loss.weights import save_backbone
+from tafm_loss.report.figures import measure_units, report
+from tafm_loss.report.files import write_reports
+from tafm_loss.weights.folders import save_backbone
 
 __all__ = ["FinetuneResult", "finetune_backbone"]
 
@@ -48,7 +48,7 @@ class FinetuneResult:
         backbone: the tuned one, on the CPU, in evaluation mode.
         history: rows of {"step", every term, "loss", "ordering_accuracy"}, every 20 steps, and of the validation
             passes: {"step", "validation_loss", "validation_ordering_accuracy", selectivities}.
-        report: {"before": figures, "after": figures} of `tafm_loss.finetune.report.report` on validation images;
+        report: {"before": figures, "after": figures} of `tafm_loss.report.figures.report` on validation images;
             empty without any, after an interrupt, and in all processes but the first.
         finished: whether the run came to its end; False after an interrupt.
     """

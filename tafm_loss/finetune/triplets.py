@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tafm_loss.blur.pairs import crop_like
-from tafm_loss.finetune.distractors import grey
+from tafm_loss.distractors import grey
 from tafm_loss.finetune.sources import Graded, Images, none_usable, open_source
 
 __all__ = ["GradedCrops", "SceneCrops"]

@@ -5,9 +5,9 @@ from torch import Tensor
 
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.finetune.grading import Grade, grade, scene_generators
-from tafm_loss.finetune.report import selectivity
 from tafm_loss.finetune.triplets import SceneCrops
 from tafm_loss.finetune.tuning import Tuning
+from tafm_loss.report.figures import selectivity
 
 __all__ = ["Validation"]
 

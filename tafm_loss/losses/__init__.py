@@ -2,14 +2,12 @@
 
 from tafm_loss.losses.balance import calibrate_weight, gradient_ratio, multi_output
 from tafm_loss.losses.contrastive import ContrastiveFeatureLoss
-from tafm_loss.losses.discriminative import DiscriminativeFeatureLoss
 from tafm_loss.losses.feature import FeatureMaps, TaskAdaptiveFeatureLoss
 from tafm_loss.losses.latent import LatentComparisonLoss
 from tafm_loss.losses.negatives import ProgressiveNegatives
 
 __all__ = [
     "ContrastiveFeatureLoss",
-    "DiscriminativeFeatureLoss",
     "FeatureMaps",
     "LatentComparisonLoss",
     "ProgressiveNegatives",

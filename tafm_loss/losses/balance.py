@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tafm_loss._images import check_images
+from tafm_loss.images import check_images
 
 __all__ = ["calibrate_weight", "gradient_ratio", "multi_output"]
 

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tafm_loss._images import check_images
 from tafm_loss._version import __version__
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.backbones.registry import create_backbone, list_backbones
+from tafm_loss.images import check_images
 from tafm_loss.losses.distances import DISTANCES
 from tafm_loss.losses.options import Layers, checked_range, checked_weight, layer_names, layer_weights, require_one_of
-from tafm_loss.weights import load_backbone
+from tafm_loss.weights.loading import load_backbone
 
 if TYPE_CHECKING:
     from typing_extensions import Self

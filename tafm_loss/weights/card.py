@@ -87,7 +87,7 @@ def model_card(
         repo_id: "owner/name"; None if the repository is not known yet.
         sha256: of the weights, 64 hexadecimal digits.
         size: of the weights, in bytes.
-        reports: {title: figures of `tafm_loss.finetune.report.report`}, as in `report.json`; None without one.
+        reports: {title: figures of `tafm_loss.report.figures.report`}, as in `report.json`; None without one.
         figure: name of the picture of the reports that is beside the card; None without one.
         licence_file: name of the text of the licence that is beside the card; None without one.
 
@@ -265,7 +265,7 @@ def _figures(
 
 def _report(reports: Mapping[str, Any]) -> str:
     # Here, since fine-tuning imports the package of this file in order to save what it tuned.
-    from tafm_loss.finetune.report_table import report_table
+    from tafm_loss.report.table import report_table
 
     with _as_reported("the reports", "make report.json again with `tafm-loss report`, or delete it"):
         head, rows = report_table(reports)
@@ -291,7 +291,7 @@ def _licence(config: BackboneConfig, licence_file: str | None) -> str:
 
 def _measurements(figures: Mapping[str, Any]) -> list[Measurement]:
     """Return those of the report's main figures that have a value."""
-    from tafm_loss.finetune.report_table import LEAST_EXTENT, least_selectivity
+    from tafm_loss.report.table import LEAST_EXTENT, least_selectivity
 
     with _as_reported(
         "the figures in the backbone's config", "set them to {} with dataclasses.replace, or to a report"
@@ -335,7 +335,7 @@ def _as_reported(what: str, advice: str) -> Iterator[None]:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {str(error)[:60]}"
         raise ValueError(
-            f"{what} are not as tafm_loss.finetune.report.report gives them ({reason}); {advice}"
+            f"{what} are not as tafm_loss.report.figures.report gives them ({reason}); {advice}"
         ) from error
 
 

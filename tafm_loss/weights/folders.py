@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tafm_loss._files import open_regular, replacing
-from tafm_loss._strict_json import read_object
+from tafm_loss._json import read_object
 from tafm_loss.backbones.backbone import Backbone
-from tafm_loss.backbones.safetensors_files import MAXIMUM_FILE
-from tafm_loss.backbones.weight_errors import WeightsError, WeightsFormatError, WeightsNotFoundError
-from tafm_loss.backbones.weight_files import WeightFile, check_finite, read_weight_bytes, read_weights
+from tafm_loss.weights.errors import WeightsError, WeightsFormatError, WeightsNotFoundError
+from tafm_loss.weights.files import WeightFile, check_finite, read_weight_bytes, read_weights
+from tafm_loss.weights.safetensors_files import MAXIMUM_FILE
 
 __all__ = ["CONFIG_FILE", "SHA256", "WEIGHTS_FILE", "read_config", "read_folder", "save_backbone"]
 

@@ -4,9 +4,9 @@ import logging
 import re
 from pathlib import Path
 
-from tafm_loss.backbones.downloads import HubRepository
-from tafm_loss.backbones.weight_errors import WeightsCorruptError, WeightsError, WeightsFormatError
-from tafm_loss.backbones.weight_files import WeightFile
+from tafm_loss.weights.downloads import HubRepository
+from tafm_loss.weights.errors import WeightsCorruptError, WeightsError, WeightsFormatError
+from tafm_loss.weights.files import WeightFile
 from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE, read_config, read_folder
 
 __all__ = ["read_repository"]

@@ -8,14 +8,14 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from tafm_loss._strict_json import read_object
+from tafm_loss._json import read_object
 from tafm_loss.backbones.backbone import Backbone
-from tafm_loss.backbones.downloads import checked_token
-from tafm_loss.backbones.hub_errors import weights_error
-from tafm_loss.backbones.weight_errors import WeightsError, WeightsFormatError
-from tafm_loss.backbones.weight_files import WeightFile
 from tafm_loss.weights.card import model_card
+from tafm_loss.weights.downloads import checked_token
+from tafm_loss.weights.errors import WeightsError, WeightsFormatError
+from tafm_loss.weights.files import WeightFile
 from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE, read_folder, save_backbone
+from tafm_loss.weights.hub_errors import weights_error
 from tafm_loss.weights.loading import is_listed, load_backbone
 from tafm_loss.weights.sources import REPOSITORY
 

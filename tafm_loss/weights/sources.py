@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tafm_loss.backbones.registry import list_backbones
-from tafm_loss.backbones.weight_errors import WeightsNotFoundError
+from tafm_loss.weights.errors import WeightsNotFoundError
 from tafm_loss.weights.published import PUBLISHED
 
 __all__ = ["HUB_PREFIX", "REPOSITORY", "HubSource", "Source", "read_source"]

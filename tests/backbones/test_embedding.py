@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from tafm_loss import Backbone, TaskAdaptiveFeatureLoss, WeightsError, create_backbone, load_backbone, save_backbone
 from tafm_loss.backbones.backbone import BackboneConfig, Tap
 from tafm_loss.backbones.clip_towers import ClipViTNetwork
-from tafm_loss.backbones.downloads import HubRepository
 from tafm_loss.backbones.embedding import EmbeddingNetwork
 from tafm_loss.backbones.registry import find_architecture
-from tafm_loss.backbones.weight_files import WeightFile
+from tafm_loss.weights.downloads import HubRepository
+from tafm_loss.weights.files import WeightFile
 
 POOLED = "clip-vit-b16-embedding-pooled"
 

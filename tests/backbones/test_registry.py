@@ -16,7 +16,7 @@ from tafm_loss import Backbone, WeightsCorruptError, WeightsError, create_backbo
 from tafm_loss.backbones import registry
 from tafm_loss.backbones.registry import ARCHITECTURES, describe_backbones, find_architecture
 from tafm_loss.backbones.torchvision_networks import TORCHVISION_NAMES, TorchvisionArchitecture
-from tafm_loss.backbones.weight_files import WeightFile
+from tafm_loss.weights.files import WeightFile
 
 NETWORKS = [name for name in list_backbones() if name != "tafm-compact" and "embedding" not in name]
 
@@ -32,7 +32,7 @@ def random_backbone(name: str, layers: Sequence[str] | str | None = None) -> Bac
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("tafm_loss.backbones.torchvision_networks.reachable", lambda url: False)
-    monkeypatch.setattr("tafm_loss.backbones.downloads.reachable", lambda url: False)
+    monkeypatch.setattr("tafm_loss.weights.downloads.reachable", lambda url: False)
     return tmp_path
 
 

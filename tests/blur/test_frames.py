@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from tafm_loss._images import read_image
 from tafm_loss.blur.frames import FrameExposures
+from tafm_loss.images import read_image
 from tafm_loss.scenes import generate_scenes
 
 CANVAS = (255 * generate_scenes(1, (64, 320), generator=torch.Generator().manual_seed(0))[0]).byte()

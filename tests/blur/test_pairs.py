@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from tafm_loss import __version__
-from tafm_loss._images import read_image
 from tafm_loss.blur import BlurSynthesizer, blur_extent, pairs
 from tafm_loss.blur.noise import add_sensor_noise
 from tafm_loss.blur.pairs import PairsReport, crop_like, write_pairs
+from tafm_loss.images import read_image
 
 SIZE = (40, 44)
 

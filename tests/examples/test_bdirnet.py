@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tafm_loss import BlurSynthesizer
-from tafm_loss.finetune.ridge import ridge_prediction
 from tafm_loss.losses.distances import normalized_l2
 from tafm_loss.losses.latent import LatentComparisonLoss
+from tafm_loss.report.ridge import ridge_prediction
 from tafm_loss.scenes import generate_scenes
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "deblurring" / "models" / "bdirnet.py"

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import nn
 
 from tafm_loss import save_backbone
-from tafm_loss._images import read_image
 from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
+from tafm_loss.images import read_image
 from tafm_loss.scenes import generate_scenes
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "losses.py"

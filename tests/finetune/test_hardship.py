@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tafm_loss.weights import load_backbone
+from tafm_loss.weights.loading import load_backbone
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="kills by POSIX signals")]
 

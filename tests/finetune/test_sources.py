@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset, TensorDataset
 
-from tafm_loss._images import read_image, read_pixels
 from tafm_loss.blur.frames import FrameExposures
 from tafm_loss.finetune import sources
 from tafm_loss.finetune.sources import UnusableImageError, open_source
+from tafm_loss.images import read_image, read_pixels
 
 
 def noise_image(height: int = 40, width: int = 48, mode: str = "RGB", seed: int = 0) -> Image.Image:

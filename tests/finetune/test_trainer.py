@@ -20,12 +20,12 @@ from tafm_loss.blur import BlurSynthesizer, FrameExposures
 from tafm_loss.finetune import finetune_backbone
 from tafm_loss.finetune.checkpoint import Checkpoint, Progress
 from tafm_loss.finetune.objectives import GradedObjective, Measured, TripletObjective
-from tafm_loss.finetune.report import measure_units, response
 from tafm_loss.finetune.tuning import Tuning
 from tafm_loss.finetune.validation import Validation
 from tafm_loss.losses.feature import TaskAdaptiveFeatureLoss
+from tafm_loss.report.figures import measure_units, response
 from tafm_loss.scenes import generate_scenes
-from tafm_loss.weights import load_backbone
+from tafm_loss.weights.loading import load_backbone
 
 SMALL = {"batch_size": 2, "crop_size": 40, "progress": False}
 

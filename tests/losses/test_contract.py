@@ -19,8 +19,8 @@ from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminato
 from tafm_loss.backbones.embedding import EmbeddingNetwork
 from tafm_loss.losses import TaskAdaptiveFeatureLoss
 from tafm_loss.losses.contrastive import ContrastiveFeatureLoss
-from tafm_loss.losses.discriminative import DiscriminativeFeatureLoss
 from tafm_loss.losses.distances import DISTANCES
+from tafm_loss.mdf.loss import DiscriminativeFeatureLoss
 
 
 class TrapNetwork(nn.Module):

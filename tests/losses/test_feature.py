@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tafm_loss import FeatureMaps, TaskAdaptiveFeatureLoss, __version__
 from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
 from tafm_loss.losses.distances import DISTANCES
-from tafm_loss.weights import save_backbone
+from tafm_loss.weights.folders import save_backbone
 
 
 class TwoTaps(nn.Module):

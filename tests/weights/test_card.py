@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from tafm_loss import Backbone, BackboneConfig, Tap, create_backbone, load_backbone, save_backbone
 from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
-from tafm_loss.finetune import report as report_module
-from tafm_loss.finetune.report import report
-from tafm_loss.finetune.report_table import least_selectivity, report_table
+from tafm_loss.report import figures as report_module
+from tafm_loss.report.figures import report
+from tafm_loss.report.table import least_selectivity, report_table
 from tafm_loss.scenes import generate_scenes
 from tafm_loss.weights.card import model_card
 

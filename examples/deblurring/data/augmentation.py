@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from examples.deblurring.data.pairs import PairSample
-from tafm_loss._images import LUMA
+from tafm_loss.images import LUMA
 
 __all__ = ["AUGMENTATIONS", "check_augmentation", "random_crop"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from tafm_loss._images import find_images
 from tafm_loss._text import natural_key
+from tafm_loss.images import find_images
 
 __all__ = [
     "encode_png",

@@ -10,8 +10,8 @@ from torch import Tensor
 from examples.deblurring.data.files import images_below
 from examples.deblurring.data.gopro import SCENES, gopro_scenes
 from examples.deblurring.data.pairs import PairDataset, PairSample, check_counts, count_scenes
-from tafm_loss._images import read_pixels
 from tafm_loss.blur.transfer import checked_transfer, from_linear, to_linear
+from tafm_loss.images import read_pixels
 
 __all__ = ["AveragedFrames", "Exposure", "official_length"]
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tafm_loss.backbones.downloads import reachable
-from tafm_loss.backbones.hub_errors import weights_error
+from tafm_loss.weights.downloads import reachable
+from tafm_loss.weights.hub_errors import weights_error
 
 __all__ = ["download", "file_sizes", "online"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from examples.deblurring.data.files import named
-from tafm_loss._images import read_pixels
+from tafm_loss.images import read_pixels
 
 __all__ = [
     "INCOMPLETE",

@@ -12,10 +12,10 @@ from torch import Tensor
 from examples.deblurring.data.files import images_below
 from examples.deblurring.data.pairs import PairDataset, PairSample
 from tafm_loss import BlurSynthesizer
-from tafm_loss._images import read_pixels
 from tafm_loss.blur import add_sensor_noise
 from tafm_loss.blur.kernels import kernel_size
 from tafm_loss.blur.noise import check_noise
+from tafm_loss.images import read_pixels
 
 __all__ = ["PairBatch", "Photograph", "SyntheticPairs"]
 

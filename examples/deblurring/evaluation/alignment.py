@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tafm_loss._images import check_images
 from tafm_loss._metrics import SSIM_WINDOW, similarity_map, window_mean
+from tafm_loss.images import check_images
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -9,7 +9,7 @@ from examples.deblurring.data.pairs import PairSample
 from examples.deblurring.evaluation.methods import open_method
 from examples.deblurring.evaluation.pictures import CROP_SIZE, Example, as_pixels, choose, make_example
 from examples.deblurring.evaluation.results import Result, open_data
-from tafm_loss._images import read_pixels
+from tafm_loss.images import read_pixels
 
 __all__ = ["PLACE", "SAVED_IMAGES", "make_gallery"]
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tafm_loss._images import check_images, check_unit_range
+from tafm_loss.images import check_images, check_unit_range
 
 __all__ = ["ENSEMBLES", "check_protocol", "restore"]
 

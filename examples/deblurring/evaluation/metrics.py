@@ -17,8 +17,8 @@ from torch import Tensor
 from examples.deblurring.evaluation.alignment import align, aligned_psnr, aligned_ssim, import_opencv
 from examples.deblurring.evaluation.niqe import NIQE, read_pristine_model
 from examples.deblurring.evaluation.ssim import as_8_bits, ssim_3d, ssim_luma, ssim_uniform
-from tafm_loss._images import check_images, check_unit_range
 from tafm_loss._metrics import gmsd, psnr, sharpness_kept, ssim
+from tafm_loss.images import check_images, check_unit_range
 
 __all__ = ["GROUPS", "METRICS", "Measurement", "Metric", "MetricUnavailableError"]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from examples.deblurring.evaluation.ssim import as_8_bits, luma_8_bits
-from tafm_loss._images import check_images
+from tafm_loss.images import check_images
 
 __all__ = ["NIQE", "SMALLEST", "PristineModel", "read_pristine_model"]
 

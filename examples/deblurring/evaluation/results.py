@@ -12,7 +12,7 @@ from examples.deblurring.evaluation.rows import ROWS_FILE, ImageRows, read_rows
 from examples.deblurring.evaluation.settings import Settings, read_settings
 from examples.deblurring.evaluation.summary import Summary, as_json
 from tafm_loss._files import write_atomically
-from tafm_loss._strict_json import read_object
+from tafm_loss._json import read_object
 
 __all__ = ["SUMMARY_FILE", "Result", "describe", "open_data", "read_result", "write_summary"]
 

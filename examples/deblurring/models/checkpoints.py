@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from tafm_loss._files import open_regular, write_atomically
-from tafm_loss.backbones.weight_errors import WeightsError, WeightsFormatError, WeightsNotFoundError
-from tafm_loss.backbones.weight_files import WeightFile, check_digest, check_finite, fill_network, read_weights
+from tafm_loss.weights.errors import WeightsError, WeightsFormatError, WeightsNotFoundError
+from tafm_loss.weights.files import WeightFile, check_digest, check_finite, fill_network, read_weights
 
 __all__ = ["OFFICIAL", "OfficialFile", "load_weights", "save_weights"]
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from examples.deblurring.data.augmentation import check_augmentation, random_crop
 from examples.deblurring.data.pairs import PairDataset, PairSample
 from examples.deblurring.data.synthetic import PairBatch, SyntheticPairs
-from tafm_loss._images import read_header
 from tafm_loss.finetune.kept import Kept
+from tafm_loss.images import read_header
 
 __all__ = ["Batches", "seeded"]
 

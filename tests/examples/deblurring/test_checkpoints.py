@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from examples.deblurring.models.checkpoints import OFFICIAL, load_weights, save_weights
 from examples.deblurring.models.networks import create_network, list_networks
-from tafm_loss.backbones.weight_errors import (
+from tafm_loss.weights.errors import (
     WeightsCorruptError,
     WeightsError,
     WeightsFormatError,

@@ -8,7 +8,7 @@ import pytest
 
 from examples.deblurring import compare
 from examples.deblurring.data.files import encode_png
-from tafm_loss._images import read_pixels
+from tafm_loss.images import read_pixels
 from tests.examples.deblurring.evaluation_runs import NETWORK, SCENES, Evaluate, write_weights
 
 

@@ -18,7 +18,7 @@ from examples.deblurring.evaluation.niqe import (
     normalised,
     read_pristine_model,
 )
-from tafm_loss._images import read_image
+from tafm_loss.images import read_image
 
 SharedPath = Callable[[str], Path]
 

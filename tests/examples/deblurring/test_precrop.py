@@ -15,7 +15,7 @@ from examples.deblurring.data.opening import open_pairs
 from examples.deblurring.data.pairs import PairedImages
 from examples.deblurring.data.trees import make_tree
 from examples.deblurring.precrop import crop_starts, write_crops
-from tafm_loss._images import read_pixels
+from tafm_loss.images import read_pixels
 
 
 def flat_tree(root: Path) -> PairedImages:

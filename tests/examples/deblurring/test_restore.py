@@ -9,7 +9,7 @@ from examples.deblurring import restore
 from examples.deblurring.data.files import encode_png
 from examples.deblurring.models.checkpoints import save_weights
 from examples.deblurring.models.networks import create_network
-from tafm_loss._images import read_pixels
+from tafm_loss.images import read_pixels
 
 NETWORK = ["--network", "residual-unet", "--network-options", "width=4"]
 

@@ -1,0 +1,199 @@
+"""Files of weights: what is checked before a byte of them reaches a network."""
+
+import hashlib
+import io
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tafm_loss._files import open_regular
+from tafm_loss.backbones.backbone import BackboneConfig
+from tafm_loss.weights.errors import (
+    WeightsCorruptError,
+    WeightsError,
+    WeightsFormatError,
+    WeightsNotFoundError,
+)
+from tafm_loss.weights.safetensors_files import read_safetensors
+
+__all__ = ["WeightFile", "check_digest", "check_finite", "fill_network", "read_weight_bytes", "read_weights"]
+
+PICKLED = (".pth", ".pt", ".bin")
+BLOCK = 2**20
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class WeightFile(NamedTuple):
+    """The contents of a verified file: tensors by name, and its config if it is a file of ours."""
+
+    name: str
+    sha256: str
+    tensors: Mapping[str, Tensor]
+    config: BackboneConfig | None = None
+
+
+def read_weights(path: str | os.PathLike[str], *, size: int | None = None, sha256: str | None = None) -> WeightFile:
+    """Read a safetensors file, or a pickled state dict of tensors alone (.pth, .pt, .bin).
+
+    Args:
+        path: the file.
+        size: how many bytes it must have, if known.
+        sha256: the SHA-256 it must have, if known, in hexadecimal digits.
+
+    Raises:
+        WeightsNotFoundError: if there is no such file.
+        WeightsCorruptError: if its size or digest is another.
+        WeightsFormatError: if it holds something else than weights.
+        WeightsError: if it cannot be read.
+    """
+    path = Path(path)
+    if path.suffix not in (".safetensors", *PICKLED):
+        raise WeightsFormatError(f"weights must be a .safetensors, {', '.join(PICKLED)} file, got {path}")
+    try:
+        with open_regular(path) as file:
+            return _read(file, path, size, sha256)
+    except FileNotFoundError as error:
+        raise WeightsNotFoundError(f"cannot read the weights {path}: {error.strerror}") from None
+    except WeightsError:
+        raise
+    except OSError as error:
+        raise WeightsError(f"cannot read the weights {path}: {error.strerror}") from error
+
+
+def read_weight_bytes(data: bytes, where: str, *, sha256: str | None = None) -> WeightFile:
+    """Read the bytes of a safetensors file; `where` names it in errors.
+
+    Raises:
+        WeightsCorruptError: if the digest differs from `sha256`, if that is known.
+        WeightsFormatError: if the format or the config in it is broken.
+    """
+    return _read_safetensors(io.BytesIO(data), len(data), where, sha256)
+
+
+def check_digest(found: str, expected: str, where: str) -> None:
+    """Raise a WeightsCorruptError unless the SHA-256 that was found is the one that was expected."""
+    if found != expected.lower():
+        raise WeightsCorruptError(f"{where} has sha256 {found}, expected {expected}: it is damaged, or another file")
+
+
+def check_finite(file: WeightFile) -> None:
+    """Raise a WeightsFormatError that names the tensors with values that are not finite, if there are any."""
+    if wrong := [name for name, tensor in file.tensors.items() if not _is_finite(tensor)]:
+        raise WeightsFormatError(f"{file.name} has values that are not finite: {_listed('in', wrong)}")
+
+
+def fill_network(
+    network: nn.Module, file: WeightFile, architecture: str, *, accepts: Callable[[str], bool] | None = None
+) -> None:
+    """Load the tensors of `file` into `network`, which may be on the meta device.
+
+    Args:
+        network: what is filled, in place.
+        file: where the tensors come from.
+        architecture: what `network` is called in errors.
+        accepts: says whether a tensor that `network` lacks is left aside (a part beyond the last tap) instead
+            of being an error; None: nothing is.
+
+    Raises:
+        WeightsFormatError: naming the tensors that are missing, unexpected, of another shape or kind, or not finite.
+    """
+    wanted = network.state_dict()
+    unexpected = [name for name in file.tensors if name not in wanted and not (accepts and accepts(name))]
+    missing, misfits, selected = [], [], {}
+    for name, target in wanted.items():
+        tensor = file.tensors.get(name)
+        if tensor is not None:
+            misfits += _misfit(name, tensor, target)
+            selected[name] = tensor.to(target.dtype)
+        elif name.endswith("num_batches_tracked"):
+            # A counter that evaluation never reads; files from before it existed are in use.
+            selected[name] = torch.zeros((), dtype=target.dtype)
+        else:
+            missing.append(name)
+    faults = [_listed("missing", missing), _listed("unexpected", sorted(unexpected)), _listed("wrong", misfits)]
+    if any(faults):
+        told = "; ".join(fault for fault in faults if fault)
+        raise WeightsFormatError(f"{file.name} does not fit {architecture}: {told}")
+    network.load_state_dict(selected, assign=any(tensor.is_meta for tensor in wanted.values()))
+
+
+def _read(file: BinaryIO, path: Path, size: int | None, sha256: str | None) -> WeightFile:
+    found = os.fstat(file.fileno()).st_size
+    if size is not None and found != size:
+        raise WeightsCorruptError(f"{path} has {found} bytes, expected {size}: fetch it again, or save it again")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(file, found, str(path), sha256)
+    data = file.read()
+    digest = hashlib.sha256(data).hexdigest()
+    if sha256 is not None:
+        check_digest(digest, sha256, str(path))
+    return WeightFile(path.name, digest, _unpickle(data, path))
+
+
+def _read_safetensors(file: BinaryIO, size: int, where: str, sha256: str | None) -> WeightFile:
+    try:
+        content = read_safetensors(file, size, where)
+    except WeightsFormatError:
+        if sha256 is not None:
+            # Damage in the header is damage before it is anything else.
+            check_digest(_digest(file), sha256, where)
+        raise
+    if sha256 is not None:
+        check_digest(content.sha256, sha256, where)
+    try:
+        config = BackboneConfig.from_json(content.metadata["config"]) if "config" in content.metadata else None
+    except ValueError as error:
+        raise WeightsFormatError(f"{where} cannot be read as weights: {error}") from error
+    return WeightFile(Path(where).name, content.sha256, content.tensors, config)
+
+
+def _digest(file: BinaryIO) -> str:
+    file.seek(0)
+    digest = hashlib.sha256()
+    while block := file.read(BLOCK):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _unpickle(data: bytes, path: Path) -> dict[str, Tensor]:
+    try:
+        tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsFormatError(
+            f"{path} holds more than tensors, or is damaged, and is not unpickled; "
+            "save a plain state dict, best as safetensors"
+        ) from error
+    except Exception as error:  # a damaged archive makes torch.load raise almost anything
+        raise WeightsFormatError(f"{path} is no state dict saved by torch.save, or is damaged: {error}") from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise WeightsFormatError(
+            f"{path} must hold a plain state dict {{name: tensor}}; pick it out of the checkpoint first"
+        )
+    return tensors
+
+
+def _misfit(name: str, tensor: Tensor, target: Tensor) -> list[str]:
+    if tensor.shape != target.shape:
+        return [f"{name} has shape {tuple(tensor.shape)}, expected {tuple(target.shape)}"]
+    if not (tensor.dtype == target.dtype or (tensor.dtype in FLOATS and target.dtype in FLOATS)):
+        return [f"{name} is {tensor.dtype}, expected {target.dtype}"]
+    if not _is_finite(tensor):
+        return [f"{name} has values that are not finite"]
+    return []
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # Extremes show NaN and infinity without a copy of the tensor.
+    return not tensor.is_floating_point() or all(bool(extreme.isfinite()) for extreme in tensor.aminmax())
+
+
+def _listed(what: str, names: list[str], limit: int = 3) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{what}: {', '.join(names[:limit])}{more}"

@@ -1,0 +1,186 @@
+"""Reading weights: every way a file can be wrong, made by hand."""
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from tafm_loss import WeightsCorruptError, WeightsError
+from tafm_loss.weights.files import WeightFile, fill_network, read_weights
+
+
+@pytest.fixture
+def tensors() -> dict[str, Tensor]:
+    return {"weight": torch.arange(6.0).view(2, 3), "bias": torch.zeros(2)}
+
+
+@pytest.fixture
+def good(tensors: dict[str, Tensor], tmp_path: Path) -> Path:
+    path = tmp_path / "good.safetensors"
+    path.write_bytes(safetensors.torch.save(tensors))
+    return path
+
+
+def _header_bomb(data: bytes) -> bytes:
+    return (2**40).to_bytes(8, "little") + data[8:]
+
+
+def _broken_config(data: bytes) -> bytes:
+    return safetensors.torch.save({"weight": torch.zeros(1)}, metadata={"config": '{"name": 1}'})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:5],
+        lambda data: data[:-1],
+        lambda data: data + b"\0",
+        lambda data: data[:40],
+        lambda data: b"<!DOCTYPE html><title>404</title>",
+        lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
+        lambda data: data[:8] + b"\xff" + data[9:],
+        _header_bomb,
+        _broken_config,
+        pickle.dumps,
+    ],
+)
+def test_a_damaged_file_is_a_weights_error_that_names_it(good: Path, damage: Callable[[bytes], bytes]) -> None:
+    good.write_bytes(damage(good.read_bytes()))
+    with pytest.raises(WeightsError, match=r"good\.safetensors"):
+        read_weights(good)
+
+
+def test_one_flipped_bit_is_found_by_the_digest_alone(good: Path) -> None:
+    file = read_weights(good)
+    data = bytearray(good.read_bytes())
+    data[-1] ^= 1
+    good.write_bytes(data)
+    assert read_weights(good).sha256 != file.sha256
+    with pytest.raises(WeightsError, match=f"expected {file.sha256}"):
+        read_weights(good, sha256=file.sha256)
+
+
+@pytest.mark.parametrize("place", [0, 8, 30, -1])
+def test_damage_is_told_as_damage_wherever_it_is(good: Path, place: int) -> None:
+    sha256 = read_weights(good).sha256
+    data = bytearray(good.read_bytes())
+    data[place] ^= 0x80
+    good.write_bytes(data)
+    with pytest.raises(WeightsCorruptError, match=f"has sha256 {hashlib.sha256(data).hexdigest()}, expected {sha256}"):
+        read_weights(good, sha256=sha256)
+
+
+def test_size_is_checked(good: Path) -> None:
+    size = good.stat().st_size
+    assert read_weights(good, size=size).tensors
+    with pytest.raises(WeightsError, match=f"has {size} bytes, expected {size + 1}"):
+        read_weights(good, size=size + 1)
+
+
+def test_what_is_not_there_or_of_no_known_kind_is_a_weights_error(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"absent\.safetensors"):
+        read_weights(tmp_path / "absent.safetensors")
+    with pytest.raises(WeightsError, match=r"\.onnx"):
+        read_weights(tmp_path / "network.onnx")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_pickled_state_dict_is_read(tensors: dict[str, Tensor], tmp_path: Path, legacy: bool) -> None:
+    path = tmp_path / "state.pth"
+    torch.save(tensors, path, _use_new_zipfile_serialization=not legacy)
+    file = read_weights(path)
+    assert file.config is None
+    assert file.tensors.keys() == tensors.keys()
+    assert all(torch.equal(file.tensors[name], tensor) for name, tensor in tensors.items())
+
+
+class _Hostile:
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, ("pwned",)
+
+
+def test_a_pickle_is_never_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weight": _Hostile()}, tmp_path / "state.pth")
+    with pytest.raises(WeightsError, match=r"state\.pth"):
+        read_weights(tmp_path / "state.pth")
+    assert not Path("pwned").exists()
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {"weight": torch.zeros(1)}}, torch.zeros(2)])
+def test_a_checkpoint_that_is_no_plain_state_dict_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "state.pt")
+    with pytest.raises(WeightsError, match="plain state dict"):
+        read_weights(tmp_path / "state.pt")
+
+
+def test_a_truncated_pickle_is_refused(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "state.pth"
+    torch.save(tensors, path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(WeightsError, match=r"state\.pth"):
+        read_weights(path)
+
+
+def _change(tensors: dict[str, Tensor], **changes: Tensor | None) -> WeightFile:
+    changed = {**tensors, **changes}
+    return WeightFile("file", "", {name: tensor for name, tensor in changed.items() if tensor is not None})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bias": None}, "missing: bias"),
+        ({"extra": torch.zeros(1)}, "unexpected: extra"),
+        ({"bias": torch.zeros(3)}, r"bias has shape \(3,\), expected \(2,\)"),
+        ({"bias": torch.zeros(2, dtype=torch.int64)}, "bias is torch.int64"),
+        ({"bias": torch.tensor([0.0, torch.nan])}, "bias has values that are not finite"),
+        ({"weight": torch.full((2, 3), torch.inf)}, "weight has values that are not finite"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_nothing_is_loaded(
+    tensors: dict[str, Tensor], changes: dict[str, Tensor | None], message: str
+) -> None:
+    network = nn.Linear(3, 2)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(WeightsError, match=message):
+        fill_network(network, _change(tensors, **changes), "linear")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_network_is_filled_in_its_own_type(tensors: dict[str, Tensor], device: str, dtype: torch.dtype) -> None:
+    network = nn.Linear(3, 2, device=device)
+    file = WeightFile("file", "", {name: tensor.to(dtype) for name, tensor in tensors.items()})
+    fill_network(network, file, "linear")
+    assert network.weight.requires_grad
+    torch.testing.assert_close(network.weight.detach(), tensors["weight"], rtol=0, atol=0)
+
+
+def test_parts_that_are_accepted_are_left_aside(tensors: dict[str, Tensor]) -> None:
+    file = _change(tensors, **{"classifier.weight": torch.full((2,), torch.nan)})
+    fill_network(nn.Linear(3, 2), file, "linear", accepts=lambda name: name.startswith("classifier."))
+
+
+def test_batch_norm_from_before_the_counter_is_loaded() -> None:
+    state = {name: tensor for name, tensor in nn.BatchNorm2d(2).state_dict().items() if "num_batches" not in name}
+    network = nn.BatchNorm2d(2, device="meta")
+    fill_network(network, WeightFile("file", "", state), "norm")
+    assert network.num_batches_tracked is not None
+    assert network.num_batches_tracked.item() == 0
+
+
+def test_metadata_of_others_is_not_taken_for_a_config(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "others.safetensors"
+    path.write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt"}))
+    assert read_weights(path).config is None
+    assert json.loads(path.read_bytes()[8:].split(b"}}")[0].decode() + "}}")["__metadata__"] == {"format": "pt"}
