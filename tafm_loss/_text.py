@@ -1,11 +1,12 @@
 """Text for people: tables for the terminal, and names for recipes."""
 
+import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["align", "differences", "natural_key", "stable_name"]
+__all__ = ["align", "did_you_mean", "differences", "natural_key", "stable_name"]
 
 
 def align(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -24,6 +25,21 @@ def align(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence
         cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
         text.append("  ".join(cells).rstrip())
     return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """Return the question that helps after a mistyped name; empty if none of the options is near.
+
+    >>> did_you_mean("CLIP_ViT", ["clip-vit", "vgg16"])
+    "did you mean 'clip-vit'?"
+    """
+    keys = {_folded(option): option for option in options}
+    near = difflib.get_close_matches(_folded(name), keys)
+    return f"did you mean {' or '.join(repr(keys[key]) for key in near)}?" if near else ""
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 def stable_name(thing: Any) -> str:

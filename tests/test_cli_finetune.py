@@ -219,7 +219,7 @@ def test_options_that_make_no_sense_are_told_in_one_line(
 def test_a_mistyped_backbone_says_what_is_near(
     trainer: Trainer, photos: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "did you mean tafm-compact" in fails(capsys, out, "tafm-compakt", str(photos))
+    assert "did you mean 'tafm-compact'" in fails(capsys, out, "tafm-compakt", str(photos))
 
 
 def test_resume_is_passed_on(trainer: Trainer, photos: Path, out: Path) -> None:

@@ -1,7 +1,6 @@
 """Backbones by name."""
 
 import dataclasses
-import difflib
 import importlib.resources
 import os
 import warnings
@@ -10,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from tafm_loss._text import did_you_mean
 from tafm_loss.backbones.architecture import Architecture
 from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
 from tafm_loss.backbones.clip_towers import CLIP_TOWERS, IMAGE_SIZE, ClipResNetArchitecture, ClipViTArchitecture
@@ -191,8 +191,7 @@ def find_architecture(name: str) -> Architecture:
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    near = difflib.get_close_matches(name.lower().replace("_", "-"), ARCHITECTURES, n=3, cutoff=0.5)
-    advice = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(ARCHITECTURES)}"
+    advice = did_you_mean(name, ARCHITECTURES) or f"there are {', '.join(ARCHITECTURES)}"
     raise ValueError(f"no backbone is called {name!r}; {advice}")
 
 

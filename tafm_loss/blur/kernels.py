@@ -15,7 +15,16 @@ from torch import Tensor
 from tafm_loss.blur.camera import camera_paths, displacements, swings
 from tafm_loss.blur.tiles import Nodes
 
-__all__ = ["KINDS", "BlurKernels", "Roll", "blur_extent", "kernel_size", "largest_extent", "point_spread_functions"]
+__all__ = [
+    "KINDS",
+    "BlurKernels",
+    "Roll",
+    "blur_extent",
+    "generator_device",
+    "kernel_size",
+    "largest_extent",
+    "point_spread_functions",
+]
 
 KINDS = ("shake", "linear", "defocus", "gaussian")
 
@@ -81,6 +90,17 @@ def blur_extent(kernels: Tensor) -> Tensor:
         centroid = (profile * position).sum(-1, keepdim=True)
         variance = variance + (profile * (position - centroid) ** 2).sum(-1)
     return EXTENT_PER_RADIUS * variance.sqrt()
+
+
+def generator_device(generator: torch.Generator | None) -> torch.device:
+    """Return where random numbers come from: the CPU for None, which means torch's global state.
+
+    Raises:
+        TypeError: if `generator` is neither.
+    """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
+    return torch.device("cpu") if generator is None else generator.device
 
 
 def kernel_size(largest_extent: float) -> int:

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from tafm_loss.blur._random import fresh_generator
+from tafm_loss.blur.kernels import generator_device
 from tafm_loss.blur.transfer import checked_transfer, from_linear, to_linear
 from tafm_loss.images import check_images, check_unit_range
 
@@ -37,7 +37,7 @@ def add_sensor_noise(
         shot: full scale per photo-electron, in linear light; 0 for no photon noise.
         read: standard deviation of linear light; 0 for no read noise.
         transfer: "srgb", a gamma, or None if the values are linear light.
-        generator: where random numbers come from; None draws a fresh seed and leaves the global state alone.
+        generator: where random numbers come from; None for torch's global state on the CPU.
 
     Raises:
         TypeError: if images are not floating, or `generator` is no torch.Generator.
@@ -52,9 +52,9 @@ def add_sensor_noise(
     check_unit_range(images, "images")
     check_noise(shot, read)
     transfer = checked_transfer(transfer)
-    generator = fresh_generator(generator)
+    device = generator_device(generator)
     precision = torch.float64 if images.dtype == torch.float64 else torch.float32
-    normal = torch.randn(images.shape, generator=generator, dtype=precision, device=generator.device)
+    normal = torch.randn(images.shape, generator=generator, dtype=precision, device=device)
     light = to_linear(images.to(precision).clamp(0, 1), transfer)
     # Detached: the slope of the root is infinite at black.
     deviation = (shot * light.detach() + read**2).sqrt()

@@ -8,10 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tafm_loss.blur._random import fresh_generator
 from tafm_loss.blur.apply import apply_blur, without_margin
 from tafm_loss.blur.convolve import BORDERS
-from tafm_loss.blur.kernels import KINDS, BlurKernels, Roll, kernel_size, largest_extent, point_spread_functions
+from tafm_loss.blur.kernels import (
+    KINDS,
+    BlurKernels,
+    Roll,
+    generator_device,
+    kernel_size,
+    largest_extent,
+    point_spread_functions,
+)
 from tafm_loss.blur.tiles import Nodes
 from tafm_loss.blur.transfer import checked_transfer
 from tafm_loss.images import check_images, check_unit_range
@@ -105,16 +112,15 @@ class BlurSynthesizer(nn.Module):
         Args:
             n: how many.
             image_size: (height, width) in px of the images to blur; needed with `roll_deg`, and else without effect.
-            generator: where random numbers come from; None draws a fresh seed and leaves the global state alone.
+            generator: where random numbers come from; None for torch's global state on the CPU.
 
         Raises:
             TypeError: if `generator` is no torch.Generator.
             ValueError: if n is negative, or `image_size` is missing.
         """
-        generator = fresh_generator(generator)
         if not isinstance(n, int) or n < 0:
             raise ValueError(f"n must be a number of scenes, 0 or more, got {n!r}")
-        device = generator.device
+        device = generator_device(generator)
         draws = torch.rand(n, 2, generator=generator, device=device)
         bounds = torch.tensor([*accumulate(self.kinds.values())][:-1], device=device)
         drawn = torch.searchsorted(bounds, draws[:, 0].contiguous(), right=True)
@@ -147,7 +153,7 @@ class BlurSynthesizer(nn.Module):
             images: floating; half precision is computed in float32 and returned in kind.
             kernels: N from `sample`, to blur several batches alike; drawn from `generator` if None. Those of varying
                 blur belong to one size of images.
-            generator: where random numbers come from; None draws a fresh seed and leaves the global state alone.
+            generator: where random numbers come from; None for torch's global state on the CPU.
 
         Raises:
             TypeError: if images are not floating, or `kernels` is not what `sample` returns.

@@ -1,8 +1,9 @@
 """Checks of what a loss is constructed with."""
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+
+from tafm_loss._text import did_you_mean
 
 __all__ = ["Layers", "checked_range", "checked_weight", "layer_names", "layer_weights", "require_one_of"]
 
@@ -61,6 +62,7 @@ def require_one_of(value: str, options: Iterable[str], name: str) -> None:
     options = list(options)
     if value in options:
         return
-    near = difflib.get_close_matches(str(value), options)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}{hint}")
+    near = did_you_mean(str(value), options)
+    raise ValueError(
+        f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}{f'; {near}' if near else ''}"
+    )

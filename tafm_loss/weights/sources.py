@@ -1,11 +1,11 @@
 """What a source means: a listed name, a path, or a repository on the Hub."""
 
-import difflib
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
+from tafm_loss._text import did_you_mean
 from tafm_loss.backbones.registry import list_backbones
 from tafm_loss.weights.errors import WeightsNotFoundError
 from tafm_loss.weights.published import PUBLISHED
@@ -86,8 +86,8 @@ def _exists(text: str) -> bool:
 
 
 def _near(text: str) -> str:
-    near = difflib.get_close_matches(text.removeprefix(HUB_PREFIX).lower().replace("_", "-"), list_backbones(), n=3)
-    return f" (did you mean {' or '.join(near)}?)" if near else ""
+    near = did_you_mean(text.removeprefix(HUB_PREFIX), list_backbones())
+    return f" ({near})" if near else ""
 
 
 def _echo(text: str) -> str:

@@ -348,21 +348,34 @@ def test_it_has_no_state_copies_and_pickles() -> None:
 
 
 class Blurred(Dataset[torch.Tensor]):
-    """A data set that blurs in the workers of its loader, each image by a seed of its own."""
+    """A data set that blurs in the workers of its loader, by a seed for each image or by those of the workers."""
 
-    def __init__(self) -> None:
-        self.blur = BlurSynthesizer((0.0, 4.0))
+    def __init__(self, *, seeded: bool) -> None:
+        self.blur = BlurSynthesizer((0.0, 4.0), extent_jitter=0.5)
+        self.seeded = seeded
 
     def __len__(self) -> int:
         return 4
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return self.blur(rand(1, 3, 32, 32, seed=index), generator=torch.Generator().manual_seed(index))[:, 0]
+        if self.seeded:
+            return self.blur(rand(1, 3, 32, 32, seed=index), generator=torch.Generator().manual_seed(index))[:, 0]
+        return self.blur.sample(1).extents
 
 
 def test_workers_of_a_data_loader_give_what_the_main_process_gives() -> None:
-    alone, workers = (torch.cat(list(DataLoader(Blurred(), batch_size=2, num_workers=n))) for n in (0, 2))
+    alone, workers = (torch.cat(list(DataLoader(Blurred(seeded=True), batch_size=2, num_workers=n))) for n in (0, 2))
     assert torch.equal(alone, workers)
+
+
+def test_without_a_generator_each_worker_of_a_data_loader_draws_by_its_own_seed() -> None:
+    epochs = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        epochs.append(torch.cat(list(DataLoader(Blurred(seeded=False), batch_size=1, num_workers=2)))[:, 1, 0])
+    assert torch.equal(epochs[0], epochs[1]) and not torch.equal(epochs[0], epochs[2])
+    # Two workers take turns: what one drew first and second, and the other.
+    assert len(epochs[0].unique()) == 4
 
 
 @pytest.mark.parametrize("gradient", [False, True])

@@ -154,7 +154,7 @@ def test_a_listed_name_is_loaded_and_its_digest_checked() -> None:
 
 
 def test_a_source_that_is_nothing_says_how_it_was_read() -> None:
-    with pytest.raises(WeightsNotFoundError, match=r"did you mean tafm-compact\?\), nor is it a folder, or an"):
+    with pytest.raises(WeightsNotFoundError, match=r"did you mean 'tafm-compact'\?\), nor is it a folder, or an"):
         load_backbone("tafm-compcat")
     with pytest.raises(WeightsNotFoundError, match=r"no backbone in .*there is no config\.json"):
         load_backbone(Path("not/there"))
