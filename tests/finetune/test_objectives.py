@@ -73,35 +73,35 @@ def test_the_graded_objective_is_zero_for_what_it_asks_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "factor", "name"),
+    ("version", "factor", "name", "cost"),
     [
-        ("noise", 4, "noise"),
-        ("noise", 0.1, "noise_ceiling"),
-        ("scrambled", 4, "scrambled"),
-        ("fine noise", 0.5, "fine_ceiling"),
-        ("shifted", 4, "shifted"),
-        ("jpeg", 4, "jpeg"),
-        ("brightened", 4, "brightened"),
-        ("speckled", 0.5, "speckled"),
-        ("halfway", 2, "halfway"),
-        ("mirrored", 2, "mirrored"),
-        ("mirrored", 0.5, "mirrored"),
-        ("grey", 0.1, "grey"),
-        ("other", 0.1, "other"),
-        ("blurred", torch.tensor([[1.0], [1.0], [0.1]]), "order"),
+        ("noise", 4, "noise", math.log(2)),
+        ("noise", 0.1, "noise_ceiling", math.log(20 / 3)),
+        ("scrambled", 4, "scrambled", 2 * math.log(2)),
+        ("fine noise", 0.5, "fine_ceiling", -2 * math.log(0.55)),
+        ("shifted", 4, "shifted", math.log(2)),
+        ("jpeg", 4, "jpeg", math.log(2)),
+        ("brightened", 4, "brightened", math.log(2)),
+        ("speckled", 0.5, "speckled", 2 * (0.05 - math.log(0.6))),
+        ("halfway", 2, "halfway", 2 * math.log(1.5)),
+        ("mirrored", 2, "mirrored", math.log(2) - 0.15),
+        ("mirrored", 0.5, "mirrored", math.log(2) - 0.15),
+        ("grey", 0.1, "grey", 0.9 - math.log(0.8)),
+        ("other", 0.1, "other", 0.6 - math.log(0.3)),
     ],
 )
-def test_what_is_too_near_or_too_far_costs(version: str, factor: float, name: str) -> None:
-    assert GradedObjective().terms(measured({**GOOD, version: GOOD[version] * factor}))[name] > 0
+def test_what_is_too_near_or_too_far_costs_by_how_much_and_nothing_else_does(
+    version: str, factor: float, name: str, cost: float
+) -> None:
+    terms = GradedObjective().terms(measured({**GOOD, version: GOOD[version] * factor}))
+    assert terms[name].item() == pytest.approx(cost, rel=1e-5)
+    assert all(term == 0 for other, term in terms.items() if other != name)
 
 
-def test_a_gradient_that_leads_astray_costs() -> None:
-    assert GradedObjective().terms(measured(GOOD, -DOWNHILL))["descent"] > 0
-
-
-def test_a_gradient_with_a_checkerboard_costs() -> None:
+def test_a_gradient_that_leads_astray_or_has_a_checkerboard_costs() -> None:
+    assert GradedObjective().terms(measured(GOOD, -DOWNHILL))["descent"].item() == pytest.approx(2 * (0.7 + 0.8))
     rough = measured(GOOD)._replace(checkerboards=torch.full((2, 1), 20.0))
-    assert GradedObjective().terms(rough)["checkerboard"] > 0
+    assert GradedObjective().terms(rough)["checkerboard"].item() == pytest.approx(math.log(20) / 2)
 
 
 def test_without_distractors_only_the_order_counts(scenes: Tensor) -> None:

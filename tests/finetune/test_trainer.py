@@ -20,7 +20,7 @@ from tafm_loss.blur import BlurSynthesizer, FrameExposures
 from tafm_loss.finetune import finetune_backbone
 from tafm_loss.finetune.checkpoint import Checkpoint, Progress
 from tafm_loss.finetune.objectives import GradedObjective, Measured, TripletObjective
-from tafm_loss.finetune.tuning import Tuning
+from tafm_loss.finetune.tuning import StepOutput, Tuning
 from tafm_loss.finetune.validation import Validation
 from tafm_loss.losses.feature import TaskAdaptiveFeatureLoss
 from tafm_loss.report.figures import measure_units, response
@@ -87,8 +87,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(
 def test_a_batch_in_parts_is_the_batch(
     backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Adam divides the first gradients by themselves, rounding errors included; plain descent shows what they are.
-    monkeypatch.setattr("torch.optim.AdamW", lambda parameters, lr, betas: torch.optim.SGD(parameters, lr=lr))
+    plain_descent(monkeypatch)
     whole, parts = (
         finetune_backbone(backbone, scenes, synthesizer=blur, steps=3, accumulation=k, **{**SMALL, "batch_size": 4})
         for k in (1, 2)
@@ -96,6 +95,72 @@ def test_a_batch_in_parts_is_the_batch(
     torch.testing.assert_close(weights(parts.backbone), weights(whole.backbone), rtol=1e-4, atol=1e-5)
     assert parts.history[-1]["loss"] == pytest.approx(whole.history[-1]["loss"], rel=1e-4)
     assert (weights(whole.backbone) - weights(backbone)).abs().max() > 1e-4
+
+
+def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adam divides gradients by themselves; without that, what they are can be seen in the weights."""
+    monkeypatch.setattr("torch.optim.AdamW", lambda parameters, lr, betas: torch.optim.SGD(parameters, lr=lr))
+
+
+@pytest.mark.parametrize(("factor", "clipped"), [(1e4, True), (1e-6, False)])
+def test_a_gradient_longer_than_one_is_shortened_to_one(
+    backbone: Backbone,
+    scenes: Tensor,
+    blur: BlurSynthesizer,
+    monkeypatch: pytest.MonkeyPatch,
+    factor: float,
+    clipped: bool,
+) -> None:
+    class Steep(TripletObjective):
+        def terms(self, measured: Measured) -> dict[str, Tensor]:
+            return {"order": factor * super().terms(measured)["order"]}
+
+    plain_descent(monkeypatch)
+    options = {"synthesizer": blur, "objective": Steep(), "steps": 1, "learning_rate": 0.5, **SMALL}
+    moved = (weights(finetune_backbone(backbone, scenes, **options).backbone) - weights(backbone)).norm().item()
+    assert moved == pytest.approx(0.5, rel=1e-3) if clipped else moved < 1e-3
+
+
+def test_the_rate_rises_for_a_twentieth_and_falls_as_a_cosine(
+    backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            rates.append(self.param_groups[0]["lr"])
+
+    monkeypatch.setattr("torch.optim.AdamW", lambda parameters, lr, betas: Watched(parameters, lr=lr))
+    flat = GradedObjective(distractors=False)
+    options = {"synthesizer": blur, "objective": flat, "steps": 40, "learning_rate": 0.2, **SMALL}
+    finetune_backbone(backbone, scenes, **options)
+    cosine = [0.1 * (1 + math.cos(math.pi * step / 38)) for step in range(38)]
+    assert rates == pytest.approx([0.1, 0.2, *cosine])
+
+
+def test_the_scale_of_a_tap_follows_its_distances_and_the_untuned_one_stays(
+    backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    outputs: list[Tensor] = []
+    forward = Tuning.forward
+
+    def watched(self: Tuning, *given: Any) -> StepOutput:
+        output = forward(self, *given)
+        outputs.append(output.tap_distances)
+        return output
+
+    monkeypatch.setattr(Tuning, "forward", watched)
+    goal = GradedObjective(geometry=1.0)
+    options = {"synthesizer": blur, "objective": goal, "steps": 3, "out_dir": tmp_path, **SMALL}
+    finetune_backbone(backbone, scenes, **options)
+    first, *steps = outputs
+    expected = first
+    for now in steps:
+        expected = 0.95 * expected + 0.05 * now
+    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    torch.testing.assert_close(kept["scales"], expected)
+    torch.testing.assert_close(kept["untuned_scales"], first)
+    assert len(steps) == 3 and not torch.allclose(expected, first, rtol=1e-3)
 
 
 def test_an_interrupted_run_ends_after_its_step_and_goes_on_to_where_an_unbroken_one_ends(
@@ -210,26 +275,70 @@ def test_what_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     assert [path.name for path in tmp_path.iterdir()] == ["history.jsonl"]
 
 
-def test_the_validation_pass_is_recorded_and_patience_ends_the_run_with_the_best_weights(
+class Scripted(TripletObjective):
+    """Says of held-out scenes what it is told to."""
+
+    def __init__(self, says: list[float]) -> None:
+        super().__init__()
+        self.says = iter([0.0, *says])  # the first pass without gradient finds the scales
+
+    def terms(self, measured: Measured) -> dict[str, Tensor]:
+        return super().terms(measured) if torch.is_grad_enabled() else {"order": torch.tensor(next(self.says))}
+
+
+@pytest.mark.parametrize(("patience", "steps", "best"), [(2, 4, 1), (1, 3, 1), (3, 5, 4)])
+def test_patience_ends_the_run_with_the_weights_of_the_best_pass(
+    backbone: Backbone,
+    scenes: Tensor,
+    blur: BlurSynthesizer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    patience: int,
+    steps: int,
+    best: int,
+) -> None:
+    monkeypatch.setattr("tafm_loss.finetune.loop.VALIDATE_EVERY", 1)
+    monkeypatch.setattr("tafm_loss.finetune.trainer.report", lambda *given, **options: {})
+    monkeypatch.setattr("tafm_loss.finetune.trainer.write_reports", lambda *given: None)
+    seen: list[Tensor] = []
+    figures = Validation.figures
+
+    def watched(self: Validation, tuning: Tuning, *scales: Tensor) -> dict[str, float]:
+        seen.append(weights(tuning.backbone).clone())
+        return figures(self, tuning, *scales)
+
+    monkeypatch.setattr(Validation, "figures", watched)
+    options = {"steps": 5, "synthesizer": blur, "validation": 0.4, "patience": patience, "out_dir": tmp_path, **SMALL}
+    result = finetune_backbone(backbone, scenes, objective=Scripted([3.0, 1.0, 1.0, 1.5, 0.1]), **options)
+    assert result.finished and len(seen) == steps and torch.equal(weights(result.backbone), seen[best])
+    # A run that stopped early has come to its end: it is not trained on.
+    again = finetune_backbone(backbone, scenes, objective=Scripted([]), resume=True, **options)
+    assert again.finished and len(seen) == steps
+    assert torch.equal(weights(again.backbone), weights(result.backbone)) and again.history == result.history
+
+
+def test_without_patience_the_last_weights_are_taken(
     backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tafm_loss.finetune.loop.VALIDATE_EVERY", 1)
-    monkeypatch.setattr("tafm_loss.finetune.trainer._reports", lambda *given: {"before": {}, "after": {}})
-    seen: list[Tensor] = []
-    losses = iter([3.0, 1.0, 2.0, 1.5, 0.1])
+    monkeypatch.setattr("tafm_loss.finetune.trainer.report", lambda *given, **options: {})
+    runs = [
+        finetune_backbone(
+            backbone, scenes, objective=Scripted(says), steps=3, synthesizer=blur, validation=0.4, **SMALL
+        )
+        for says in ([1.0, 2.0, 3.0], [3.0, 2.0, 1.0])
+    ]
+    assert torch.equal(weights(runs[0].backbone), weights(runs[1].backbone))
 
-    def figures(self: Validation, tuning: Tuning, *scales: Tensor) -> dict[str, float]:
-        seen.append(weights(tuning.backbone).clone())
-        return {"validation_loss": next(losses)}
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Validation, "figures", figures)
-        result = finetune_backbone(backbone, scenes, synthesizer=blur, steps=9, validation=0.4, patience=2, **SMALL)
-    assert len(seen) == 4 and torch.equal(weights(result.backbone), seen[1])
-
-    passes = finetune_backbone(backbone, scenes, synthesizer=blur, steps=2, validation=scenes, **SMALL).history
-    rows = [row for row in passes if "validation_loss" in row]
-    assert [row["step"] for row in rows] == [0.0, 1.0]
+def test_the_validation_pass_is_recorded(
+    backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tafm_loss.finetune.loop.VALIDATE_EVERY", 2)
+    monkeypatch.setattr("tafm_loss.finetune.trainer.report", lambda *given, **options: {})
+    history = finetune_backbone(backbone, scenes, synthesizer=blur, steps=3, validation=scenes, **SMALL).history
+    rows = [row for row in history if "validation_loss" in row]
+    assert [row["step"] for row in rows] == [1.0, 2.0]
     assert rows[0]["validation_loss"] > 0 and 0 <= rows[0]["validation_ordering_accuracy"] <= 1
     assert rows[0]["selectivity, white noise"] > 0 and rows[0]["selectivity, scrambled error"] > 0
 
@@ -251,21 +360,6 @@ def test_the_report_compares_before_and_after_on_held_out_scenes(
     assert [count for _, count, _ in reported] == [2, 2] and [told for *_, told in reported] == [False, True]
     assert torch.equal(reported[0][0], weights(backbone)) and torch.equal(reported[1][0], weights(result.backbone))
     assert "4 of 6" in result.backbone.config.training_data
-
-
-def test_a_run_that_stopped_early_is_not_trained_on(
-    backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tafm_loss.finetune.loop.VALIDATE_EVERY", 1)
-    monkeypatch.setattr("tafm_loss.finetune.trainer.report", lambda *given, **options: {})
-    monkeypatch.setattr("tafm_loss.finetune.trainer.write_reports", lambda *given: None)
-    losses = iter([1.0, 2.0])
-    monkeypatch.setattr(Validation, "figures", lambda *given: {"validation_loss": next(losses)})
-    options = {"synthesizer": blur, "steps": 8, "validation": 0.4, "patience": 1, "out_dir": tmp_path, **SMALL}
-    stopped = finetune_backbone(backbone, scenes, **options)
-    resumed = finetune_backbone(backbone, scenes, resume=True, **options)
-    assert stopped.finished and resumed.finished
-    assert torch.equal(weights(stopped.backbone), weights(resumed.backbone)) and stopped.history == resumed.history
 
 
 def test_an_earlier_run_is_not_written_over(

@@ -108,26 +108,28 @@ def test_crops_are_windows_of_the_scene_in_every_place_and_orientation(no_jitter
     assert set(distance.argmin(dim=1).tolist()) == set(range(6 * 8))
 
 
-def test_colour_changes_by_the_jitter_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Grey of one value: contrast and saturation leave it alone, so that what is left is the brightness.
-    crops = SceneCrops(torch.full((2, 3, SIZE, SIZE), 0.5), SIZE)
-    brightness = crops.draw(300, seeded()).levels[0, :, 0, 0, 0] / 0.5
-    assert (
-        brightness.min() >= 1 - triplets.COLOUR_JITTER - 1e-5 and brightness.max() <= 1 + triplets.COLOUR_JITTER + 1e-5
-    )
-    assert brightness.min() < 0.82 and brightness.max() > 1.18
-
-
-def test_contrast_and_saturation_keep_the_mean_lightness() -> None:
-    generator = seeded()
-    scenes = 0.4 + 0.2 * torch.rand(2, 3, SIZE, SIZE, generator=generator)
+def test_brightness_contrast_and_saturation_each_change_by_up_to_a_fifth_and_no_more() -> None:
+    # Vertical halves of two colours. Brightness scales the mean lightness, contrast the difference of lightness of the
+    # halves over it, saturation the distance of a colour from grey over its lightness: each is seen by itself.
+    halves = torch.tensor([[0.5, 0.4, 0.3], [0.6, 0.5, 0.4]]).mT.repeat_interleave(SIZE // 2, dim=1)
+    scene = halves[:, None].expand(-1, SIZE, -1)
+    drawn = SceneCrops(torch.stack([scene, scene]), SIZE).draw(400, seeded()).levels[0]
     luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-    levels = SceneCrops(scenes, SIZE).draw(2, seeded(5)).levels[0]
-    lightness = (levels * luma).sum(1).flatten(1)
-    original = (scenes * luma).sum(1).flatten(1)
-    colour = ((levels - (levels * luma).sum(1, keepdim=True)).flatten(1).norm(dim=1) / lightness.mean(1)).sort().values
-    before = ((scenes - (scenes * luma).sum(1, keepdim=True)).flatten(1).norm(dim=1) / original.mean(1)).sort().values
-    assert bool(((colour / before - 1).abs() < 1.2 * 1.2 - 1 + 1e-3).all()) and not torch.allclose(colour, before)
+
+    def facts(images: Tensor) -> Tensor:
+        light = (images * luma).sum(-3)
+        chroma = images[..., 0, :, :] - images[..., 2, :, :]
+        spread = light.amax((-1, -2)) - light.amin((-1, -2))
+        return torch.stack([light.mean((-1, -2)), spread / light.mean((-1, -2)), chroma.mean((-1, -2))])
+
+    brightness, contrast, chroma = facts(drawn) / facts(scene[None])
+    # All colours here are as far from grey, and brightness and contrast act on that as well.
+    saturation = chroma / (brightness * contrast)
+    for change in (brightness, contrast, saturation):
+        assert 0.8 - 1e-4 <= change.min() < 0.82 and 1.18 < change.max() <= 1.2 + 1e-4
+        assert change.mean().item() == pytest.approx(1.0, abs=0.02)
+    drawn_together = torch.corrcoef(torch.stack([brightness, contrast, saturation]))
+    assert (drawn_together - torch.eye(3)).abs().max() < 0.2
 
 
 # ---- real exposures ----
