@@ -1,62 +1,9 @@
-"""A feature-matching loss for image deblurring whose backbone has learned what blur is."""
+"""A feature-matching loss for image deblurring whose backbone has learned what blur is.
 
-from tafm_loss._version import __version__
-from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
-from tafm_loss.backbones.registry import create_backbone, list_backbones
-from tafm_loss.blur import BlurKernels, BlurSynthesizer, blur_extent
-from tafm_loss.finetune import FinetuneResult, finetune_backbone
-from tafm_loss.losses import (
-    ContrastiveFeatureLoss,
-    FeatureMaps,
-    LatentComparisonLoss,
-    ProgressiveNegatives,
-    TaskAdaptiveFeatureLoss,
-    calibrate_weight,
-    gradient_ratio,
-    multi_output,
-)
-from tafm_loss.mdf import DiscriminativeFeatureLoss, train_discriminators
-from tafm_loss.weights.errors import (
-    WeightsAccessError,
-    WeightsCorruptError,
-    WeightsError,
-    WeightsFormatError,
-    WeightsNotFoundError,
-    WeightsUnavailableError,
-)
-from tafm_loss.weights.folders import save_backbone
-from tafm_loss.weights.loading import load_backbone
-from tafm_loss.weights.publishing import push_backbone
+The public names stand in `__init__.pyi`. They are imported when they are first used, so that `tafm-loss --help` does
+not wait for torch.
+"""
 
-__all__ = [
-    "Backbone",
-    "BackboneConfig",
-    "BlurKernels",
-    "BlurSynthesizer",
-    "ContrastiveFeatureLoss",
-    "DiscriminativeFeatureLoss",
-    "FeatureMaps",
-    "FinetuneResult",
-    "LatentComparisonLoss",
-    "ProgressiveNegatives",
-    "Tap",
-    "TaskAdaptiveFeatureLoss",
-    "WeightsAccessError",
-    "WeightsCorruptError",
-    "WeightsError",
-    "WeightsFormatError",
-    "WeightsNotFoundError",
-    "WeightsUnavailableError",
-    "__version__",
-    "blur_extent",
-    "calibrate_weight",
-    "create_backbone",
-    "finetune_backbone",
-    "gradient_ratio",
-    "list_backbones",
-    "load_backbone",
-    "multi_output",
-    "push_backbone",
-    "save_backbone",
-    "train_discriminators",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,62 @@
+"""A feature-matching loss for image deblurring whose backbone has learned what blur is."""
+
+from ._version import __version__
+from .backbones.backbone import Backbone, BackboneConfig, Tap
+from .backbones.registry import create_backbone, list_backbones
+from .blur import BlurKernels, BlurSynthesizer, blur_extent
+from .finetune import FinetuneResult, finetune_backbone
+from .losses import (
+    ContrastiveFeatureLoss,
+    FeatureMaps,
+    LatentComparisonLoss,
+    ProgressiveNegatives,
+    TaskAdaptiveFeatureLoss,
+    calibrate_weight,
+    gradient_ratio,
+    multi_output,
+)
+from .mdf import DiscriminativeFeatureLoss, train_discriminators
+from .weights.errors import (
+    WeightsAccessError,
+    WeightsCorruptError,
+    WeightsError,
+    WeightsFormatError,
+    WeightsNotFoundError,
+    WeightsUnavailableError,
+)
+from .weights.folders import save_backbone
+from .weights.loading import load_backbone
+from .weights.publishing import push_backbone
+
+__all__ = [
+    "Backbone",
+    "BackboneConfig",
+    "BlurKernels",
+    "BlurSynthesizer",
+    "ContrastiveFeatureLoss",
+    "DiscriminativeFeatureLoss",
+    "FeatureMaps",
+    "FinetuneResult",
+    "LatentComparisonLoss",
+    "ProgressiveNegatives",
+    "Tap",
+    "TaskAdaptiveFeatureLoss",
+    "WeightsAccessError",
+    "WeightsCorruptError",
+    "WeightsError",
+    "WeightsFormatError",
+    "WeightsNotFoundError",
+    "WeightsUnavailableError",
+    "__version__",
+    "blur_extent",
+    "calibrate_weight",
+    "create_backbone",
+    "finetune_backbone",
+    "gradient_ratio",
+    "list_backbones",
+    "load_backbone",
+    "multi_output",
+    "push_backbone",
+    "save_backbone",
+    "train_discriminators",
+]
