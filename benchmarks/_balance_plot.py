@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from _balance_arms import ALONE, FIXED, RATIO, READINGS, START, SWEPT, WARM
 
-from tafm_loss._figures import write_figure
+from tafm_loss._files import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

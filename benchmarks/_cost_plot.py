@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from _cost_arms import VARIED, VGG19
 from _cost_timing import Case, median_seconds
 
-from tafm_loss._figures import write_figure
+from tafm_loss._files import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

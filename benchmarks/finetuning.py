@@ -23,7 +23,7 @@ from _photographs import central_crops
 from tqdm import tqdm
 
 from tafm_loss import Backbone, create_backbone
-from tafm_loss._figures import write_figure
+from tafm_loss._files import write_figure
 from tafm_loss.finetune import finetune_backbone
 from tafm_loss.finetune.objectives import GradedObjective, Objective, TripletObjective
 from tafm_loss.report.extent_probe import extent_probe

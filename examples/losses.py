@@ -32,7 +32,7 @@ from tafm_loss import (
     gradient_ratio,
     train_discriminators,
 )
-from tafm_loss._figures import require_matplotlib, write_figure
+from tafm_loss._files import require_matplotlib, write_figure
 from tafm_loss._text import align
 from tafm_loss.images import find_images, read_image
 from tafm_loss.mdf.degradations import BlurDegradation

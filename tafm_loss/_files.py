@@ -1,30 +1,31 @@
-"""Writing files so that a reader never sees half of one, and opening them so that a reader never waits."""
+"""Files: written so that a reader never sees half of one, and read so that what a stranger wrote can do no harm."""
 
 import contextlib
 import errno
+import io
+import json
+import math
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-__all__ = ["TEMPORARY_FILES", "open_regular", "replacing", "write_atomically"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "TEMPORARY_FILES",
+    "open_regular",
+    "read_object",
+    "replacing",
+    "require_matplotlib",
+    "write_atomically",
+    "write_figure",
+]
 
 TEMPORARY_FILES = ".*.tmp"
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary file beside `path` and rename it onto `path`."""
-    with replacing(path) as temporary, open(temporary, "xb") as file:
-        file.write(data)
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file to be read; raises an OSError for a folder, or for a pipe or a device, which may never end."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file")
-    return open(path, "rb")
 
 
 @contextlib.contextmanager
@@ -37,3 +38,64 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to a temporary file beside `path` and rename it onto `path`."""
+    with replacing(path) as temporary, open(temporary, "xb") as file:
+        file.write(data)
+
+
+def write_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure of matplotlib as PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomically(path, buffer.getvalue())
+
+
+def require_matplotlib() -> None:
+    """Raise a ModuleNotFoundError that names the extra unless matplotlib is there, before anything is computed."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('pictures need matplotlib: pip install "tafm-loss[plots]"') from error
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to be read; raises an OSError for a folder, or for a pipe or a device, which may never end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return open(path, "rb")
+
+
+def read_object(data: bytes | str) -> dict[str, Any]:
+    """Return the JSON object that `data` holds.
+
+    Raises:
+        ValueError: if it is no UTF-8, no JSON, no object, nested too deeply, or holds a key twice or a number that is
+            not finite.
+    """
+    try:
+        text = data.decode() if isinstance(data, bytes) else data
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_without_doubles)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"numbers must be finite, got {text}")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)
+
+
+def _without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a key comes twice in one object")
+    return fields

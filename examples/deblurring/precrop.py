@@ -23,8 +23,7 @@ from examples.deblurring.data.opening import list_datasets, open_pairs
 from examples.deblurring.data.options import key_values
 from examples.deblurring.data.pairs import PairedImages
 from tafm_loss._commands.program import run_program
-from tafm_loss._files import write_atomically
-from tafm_loss._json import read_object
+from tafm_loss._files import read_object, write_atomically
 from tafm_loss._text import differences
 from tafm_loss.images import read_header
 

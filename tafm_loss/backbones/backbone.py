@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tafm_loss._json import read_object
+from tafm_loss._files import read_object
 from tafm_loss.images import check_images
 
 __all__ = ["Backbone", "BackboneConfig", "Tap", "check_features"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tafm_loss._figures import require_matplotlib, write_figure
+from tafm_loss._files import require_matplotlib, write_figure
 from tafm_loss._text import align
 from tafm_loss.demo.data import HELD_OUT_SIZE, NOISE, Pairs, generated_pairs, photograph_pairs
 from tafm_loss.demo.evaluation import best_mask, count_better, format_table, measure, restore

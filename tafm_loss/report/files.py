@@ -4,8 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
-from tafm_loss._figures import write_figure
-from tafm_loss._files import write_atomically
+from tafm_loss._files import write_atomically, write_figure
 from tafm_loss.report.figure import Reports, plot_report
 
 __all__ = ["FIGURES_FILE", "PICTURE_FILE", "write_reports"]

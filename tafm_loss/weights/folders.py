@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tafm_loss._files import open_regular, replacing
-from tafm_loss._json import read_object
+from tafm_loss._files import open_regular, read_object, replacing
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.weights.errors import WeightsError, WeightsFormatError, WeightsNotFoundError
 from tafm_loss.weights.files import WeightFile, check_finite, read_weight_bytes, read_weights

@@ -8,7 +8,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from tafm_loss._json import read_object
+from tafm_loss._files import read_object
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.weights.card import model_card
 from tafm_loss.weights.downloads import checked_token

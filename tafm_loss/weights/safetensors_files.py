@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-from tafm_loss._json import read_object
+from tafm_loss._files import read_object
 from tafm_loss.weights.errors import WeightsFormatError
 
 __all__ = ["MAXIMUM_FILE", "SafetensorsContent", "read_safetensors"]

@@ -14,8 +14,7 @@ from examples.deblurring.evaluation.settings import Network
 from examples.deblurring.models.checkpoints import load_weights
 from examples.deblurring.models.local_statistics import pools_over_image, use_local_statistics
 from examples.deblurring.models.networks import create_network
-from tafm_loss._files import open_regular
-from tafm_loss._json import read_object
+from tafm_loss._files import open_regular, read_object
 
 __all__ = ["Method", "describe_network", "open_method"]
 

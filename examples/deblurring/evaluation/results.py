@@ -11,8 +11,7 @@ from examples.deblurring.evaluation.columns import INPUT_PSNR
 from examples.deblurring.evaluation.rows import ROWS_FILE, ImageRows, read_rows
 from examples.deblurring.evaluation.settings import Settings, read_settings
 from examples.deblurring.evaluation.summary import Summary, as_json
-from tafm_loss._files import write_atomically
-from tafm_loss._json import read_object
+from tafm_loss._files import read_object, write_atomically
 
 __all__ = ["SUMMARY_FILE", "Result", "describe", "open_data", "read_result", "write_summary"]
 

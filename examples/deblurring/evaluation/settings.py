@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.deblurring.data import opening
-from tafm_loss._files import write_atomically
-from tafm_loss._json import read_object
+from tafm_loss._files import read_object, write_atomically
 from tafm_loss._text import differences
 from tafm_loss._version import __version__
 

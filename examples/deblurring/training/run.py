@@ -17,8 +17,7 @@ from examples.deblurring.training.config import Experiment, Training, as_dict
 from examples.deblurring.training.loop import Loop
 from examples.deblurring.training.samples import Samples
 from examples.deblurring.training.schedule import check_schedule
-from tafm_loss._files import write_atomically
-from tafm_loss._json import read_object
+from tafm_loss._files import read_object, write_atomically
 from tafm_loss._text import differences
 from tafm_loss.finetune.arguments import accelerator_for
 from tafm_loss.finetune.checkpoint import CHECKPOINT_FILE, Checkpoint
