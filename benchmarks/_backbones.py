@@ -4,11 +4,12 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from _photographs import central_crops
 from finetuning import OBJECTIVES, SQUEEZENET, random_compact
 
-from tafm_loss import Backbone, create_backbone, load_backbone
+from tafm_loss import Backbone, TaskAdaptiveFeatureLoss, create_backbone, load_backbone
 from tafm_loss.finetune import finetune_backbone
 from tafm_loss.report.units import measure_units
 
@@ -21,6 +22,13 @@ TUNED = {
 }
 UNITS_SIZE = 192
 UNITS_EVERY = 10
+
+
+def loss_on_all_taps(backbone: Backbone, **options: Any) -> TaskAdaptiveFeatureLoss:
+    """Return the loss in the form in which backbones are compared, whatever each of them recommends: that of LPIPS."""
+    return TaskAdaptiveFeatureLoss(
+        backbone, **{"layers": tuple(backbone.config.taps), "distance": "normalized_l2", **options}
+    )
 
 
 def backbones(folder: Path, train: Path, weights: Path) -> dict[str, Callable[[], Backbone]]:

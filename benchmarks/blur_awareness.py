@@ -21,14 +21,14 @@ import torch
 import torch.nn.functional as F
 from _awareness_plot import draw
 from _awareness_tables import SHOWN_EXTENTS, awareness_table, residuals_table
-from _backbones import backbones
+from _backbones import backbones, loss_on_all_taps
 from _common import RESULTS, ROOT, command_line, metadata, write_result
 from _photographs import central_crops
 from _residuals import STEP_SIZES, about, judged_residuals, restored_photographs, steps_from
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tafm_loss import Backbone, DiscriminativeFeatureLoss, TaskAdaptiveFeatureLoss
+from tafm_loss import Backbone, DiscriminativeFeatureLoss
 from tafm_loss._metrics import ssim
 from tafm_loss.report.comparison import Distance
 from tafm_loss.report.figures import measure
@@ -69,7 +69,7 @@ def judges(options: argparse.Namespace) -> dict[str, Callable[[], Distance]]:
     """Return what makes each judge."""
 
     def loss_over(make: Callable[[], Backbone]) -> Callable[[], Distance]:
-        return lambda: TaskAdaptiveFeatureLoss(make(), reduction="none")
+        return lambda: loss_on_all_taps(make(), reduction="none")
 
     found = backbones(options.backbones, options.photographs / "train", options.squeezenet)
     return {

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _backbones import loss_on_all_taps
 from _common import RESULTS, ROOT, metadata, write_result
 from _photographs import central_crops
 from torch import Tensor, nn
@@ -237,7 +238,7 @@ def main() -> None:
     arms: dict[str, Callable[[], Any]] = {OURS: lambda: ours, RANDOM: random_discriminators}
     if options.official:
         arms[OFFICIAL] = lambda: DiscriminativeFeatureLoss(options.official, reduction="none")
-    arms[COMPACT] = lambda: TaskAdaptiveFeatureLoss(reduction="none")
+    arms[COMPACT] = lambda: loss_on_all_taps(create_backbone("tafm-compact"), reduction="none")
     arms[SQUARED_ERROR] = SquaredError
     if options.squeezenet:
         squeezenet = create_backbone("squeezenet1_0", weights=options.squeezenet)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from _backbones import loss_on_all_taps
 from _common import RESULTS, metadata, write_result
 from discriminators import photograph
 from torch import Tensor, nn
@@ -27,8 +28,8 @@ from tafm_loss import (
     ContrastiveFeatureLoss,
     DiscriminativeFeatureLoss,
     ProgressiveNegatives,
-    TaskAdaptiveFeatureLoss,
     calibrate_weight,
+    create_backbone,
     train_discriminators,
 )
 from tafm_loss.demo.data import NOISE, SHAKE, Pairs, generated_pairs, photograph_pairs
@@ -113,7 +114,7 @@ class Arm(NamedTuple):
 def arms_of(discriminators: DiscriminativeFeatureLoss, steps: int) -> dict[str, Arm]:
     """Return the arms that have a term beside L1."""
     return {
-        "L1 + TAFM (tafm-compact)": Arm(lambda: on_sharp(TaskAdaptiveFeatureLoss())),
+        "L1 + TAFM (tafm-compact)": Arm(lambda: on_sharp(loss_on_all_taps(create_backbone("tafm-compact")))),
         "L1 + MDF, trained on blur": Arm(lambda: on_sharp(discriminators)),
         "L1 + contrastive, negatives at the input": Arm(Contrast),
         f"L1 + contrastive, negatives at the input, x {PROGRESS_GAIN:g}": Arm(Contrast, PROGRESS_GAIN * RATIO),

@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _backbones import untuned_squeezenet
+from _backbones import loss_on_all_taps, untuned_squeezenet
 from _common import RESULTS, metadata, write_result
 from _photographs import central_crops
 from torch import Tensor
 from tqdm import tqdm
 
-from tafm_loss import Backbone, TaskAdaptiveFeatureLoss, create_backbone, load_backbone
+from tafm_loss import Backbone, create_backbone, load_backbone
 from tafm_loss.demo.data import blur_scenes, photograph_pairs
 from tafm_loss.demo.evaluation import METRICS, best_mask, measure, restore
 from tafm_loss.demo.training import train_finish, train_start, with_feature_loss
@@ -124,7 +124,7 @@ def main() -> None:
                 keep(PIXEL, seed, pixel)
                 keep(MASK, seed, best_mask(pixel, held_out.sharp)(pixel))
             for name in wanted:
-                loss = TaskAdaptiveFeatureLoss(losses[name]())
+                loss = loss_on_all_taps(losses[name]())
                 both, _ = with_feature_loss(start, loss, training, seed=seed)
                 arm = train_finish(start, both, training, FINISH_STEPS, seed=seed, bar=bar)
                 keep(name, seed, restore(arm, held_out.blurred))

@@ -59,7 +59,9 @@ def _compressed(images: Tensor, strengths: Tensor) -> Tensor:
 @torch.no_grad()
 def ordered_share(backbone: Backbone, task: str, scenes: Tensor) -> float:
     """Return the share of triples (image, less, more), with neighbouring strengths, in their right order."""
-    distance = TaskAdaptiveFeatureLoss(backbone, reduction="none")
+    distance = TaskAdaptiveFeatureLoss(
+        backbone, layers=list(backbone.config.taps), distance="normalized_l2", reduction="none"
+    )
     levels, _ = Graded(task)(scenes, generator=torch.Generator().manual_seed(0))
     distances = [distance(level, scenes) for level in levels[1:]]
     return float(torch.cat([more > less for less, more in pairwise(distances)]).float().mean())

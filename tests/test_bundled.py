@@ -9,13 +9,17 @@ from torch import Tensor
 
 from tafm_loss import TaskAdaptiveFeatureLoss, create_backbone
 from tafm_loss.images import read_image
+from tafm_loss.losses.distances import DISTANCES
 from tafm_loss.report.figures import gradient_peak, health, response, selectivity
 from tafm_loss.scenes import generate_scenes
 
 
 @pytest.fixture(scope="module")
 def judge() -> TaskAdaptiveFeatureLoss:
-    return TaskAdaptiveFeatureLoss(reduction="none")
+    backbone = create_backbone("tafm-compact")
+    return TaskAdaptiveFeatureLoss(
+        backbone, layers=list(backbone.config.taps), distance="normalized_l2", reduction="none"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,8 @@ def test_its_response_grows_with_the_extent(judge: TaskAdaptiveFeatureLoss, scen
 
 def test_its_unit_is_a_ten_px_shake(judge: TaskAdaptiveFeatureLoss, scenes: Tensor) -> None:
     assert response(judge, scenes, extents=(10.0,)).mean().item() == pytest.approx(1.0, rel=0.4)
+    recommended = TaskAdaptiveFeatureLoss(reduction="none")
+    assert response(recommended, scenes, extents=(10.0,)).mean().item() == pytest.approx(1.0, rel=0.25)
 
 
 def test_its_gradient_has_no_checkerboard(judge: TaskAdaptiveFeatureLoss, scenes: Tensor) -> None:
@@ -70,6 +76,8 @@ def test_its_config_says_where_it_comes_from() -> None:
     config = create_backbone("tafm-compact").config
     assert config.licence == "Apache-2.0" and "generated scenes" in config.training_data
     assert "examples/train_compact.py" in config.recipe
-    assert set(config.units["normalized_l2"]) == set(config.taps)
-    assert config.figures["selectivity"]["white noise"]["shake"]["6"]["median"] >= 4
-    json.dumps(dict(config.figures))
+    assert set(config.units) == set(DISTANCES)
+    assert all(set(units) == set(config.taps) for units in config.units.values())
+    assert (config.recommended_layers, config.recommended_distance) == ({"stage1": 1.0}, "structure")
+    assert config.measurements["selectivity"]["white noise"]["shake"]["6"]["median"] >= 4
+    json.dumps(dict(config.measurements))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from _backbones import COMPACT, GEOMETRY, RANDOM, TUNED, UNTUNED, backbones
+from _backbones import COMPACT, GEOMETRY, RANDOM, TUNED, UNTUNED, backbones, loss_on_all_taps
 from sister_losses import trained as trained_discriminators
 from torch import Tensor
 
@@ -14,7 +14,6 @@ from quality.training import Term
 from tafm_loss import (
     ContrastiveFeatureLoss,
     DiscriminativeFeatureLoss,
-    TaskAdaptiveFeatureLoss,
 )
 
 PIXEL = "L1"
@@ -47,7 +46,7 @@ def arms(places: Places, device: torch.device) -> dict[str, Callable[[], Term | 
     sources = backbones(places.made, places.train, places.squeezenet)
 
     def feature(source: str, **options: Any) -> Callable[[], Term]:
-        return lambda: _on_pairs(TaskAdaptiveFeatureLoss(sources[source](), **options).to(device))
+        return lambda: _on_pairs(loss_on_all_taps(sources[source](), **options).to(device))
 
     def contrast(source: str) -> Callable[[], Term]:
         return lambda: _on_negatives(ContrastiveFeatureLoss(sources[source]()).to(device))

@@ -39,13 +39,16 @@ class BackboneConfig:
         std: what the difference is divided by, per channel.
         minimum_size: the smallest image height and width it takes, in px.
         spatial: whether the taps are maps (N, C, H, W); False for embeddings (N, C).
+        recommended_layers: {tap: weight}, what the loss compares unless it is told otherwise; if empty, all taps,
+            averaged.
+        recommended_distance: the distance in which it does.
         licence: SPDX identifier of the licence of the weights.
         base_weights: the weights it was tuned from, or that it is.
         training_data: the images it was tuned on.
         recipe: the command that makes it.
         units: {distance: {tap: value}}, the mean distance between validation images and themselves under a 10 px
             shake. A tap's distance is divided by it, so that 1 means the same for every backbone.
-        figures: what was measured on it when it was made.
+        measurements: what was measured on it when it was made.
     """
 
     name: str
@@ -55,12 +58,14 @@ class BackboneConfig:
     std: tuple[float, float, float]
     minimum_size: int
     spatial: bool = True
+    recommended_layers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    recommended_distance: str = "normalized_l2"
     licence: str = "unknown"
     base_weights: str = "none"
     training_data: str = "none"
     recipe: str = "none"
     units: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
-    figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    measurements: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the config as JSON text, the same text for the same config.
@@ -93,6 +98,8 @@ class BackboneConfig:
             _check_field(name, value)
         fields["taps"] = {name: Tap(*tap) for name, tap in fields["taps"].items()}
         fields["mean"], fields["std"] = tuple(fields["mean"]), tuple(fields["std"])
+        if not fields.get("recommended_layers", {}).keys() <= fields["taps"].keys():
+            raise ValueError(f"recommended_layers in the backbone config must be of {', '.join(fields['taps'])}")
         return cls(**fields)
 
 
@@ -135,11 +142,12 @@ _FIELD_KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: _is_size(value) and value <= LARGEST_MINIMUM,
     ),
     "spatial": ("true or false", lambda value: isinstance(value, bool)),
+    "recommended_layers": ("{tap: positive number}", lambda value: _maps(value, _is_positive)),
     "units": (
         "{distance: {tap: positive number}}",
         lambda value: _maps(value, lambda units: _maps(units, _is_positive)),
     ),
-    "figures": ("an object", lambda value: isinstance(value, dict)),
+    "measurements": ("an object", lambda value: isinstance(value, dict)),
 }
 
 

@@ -92,7 +92,9 @@ class EmbeddingArchitecture(ClipViTArchitecture):
 
     def config(self, network: nn.Module, *, base_weights: str | None) -> BackboneConfig:
         """Return the config of `network`, which ends in an embedding."""
-        return dataclasses.replace(super().config(network, base_weights=base_weights), spatial=False)
+        return dataclasses.replace(
+            super().config(network, base_weights=base_weights), spatial=False, recommended_distance="l2"
+        )
 
     @property
     def default_weights_name(self) -> str:

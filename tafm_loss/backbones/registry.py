@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 COMPACT_FILE = "tafm-compact.safetensors"
-COMPACT_SHA256 = "8e594c2c5bb6a050cc32c94224412ed5a7a0ec82ec890c1d082487ecae4e3a8a"
+COMPACT_SHA256 = "0320c45c6512e2143a539faaef23134650bd67c4ad657b61d5779bd4664cf0c8"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,7 +247,10 @@ def _narrowed(config: BackboneConfig, architecture: Architecture, network: nn.Mo
         distance: {tap: unit for tap, unit in units_by_tap.items() if tap in taps}
         for distance, units_by_tap in config.units.items()
     }
-    return dataclasses.replace(config, taps=taps, minimum_size=minimum_size, units=units)
+    recommended = config.recommended_layers if config.recommended_layers.keys() <= taps.keys() else {}
+    return dataclasses.replace(
+        config, taps=taps, minimum_size=minimum_size, units=units, recommended_layers=recommended
+    )
 
 
 def _summary(architecture: Architecture) -> BackboneSummary:

@@ -200,7 +200,7 @@ def _tuned_config(
         training_data=crops.description,
         recipe=f"finetune_backbone(objective={stable_name(goal)}, synthesizer={blur}, {named})",
         units={},
-        figures={},
+        measurements={},
     )
 
 
@@ -220,7 +220,7 @@ def _conclude(
         save_backbone(tuned, folder)  # first, so that no failure to measure loses the weights
     tuned.config = dataclasses.replace(tuned.config, units=measure_units(tuned, unit_images))
     figures = report_on()
-    tuned.config = dataclasses.replace(tuned.config, figures=figures.get("after", {}))
+    tuned.config = dataclasses.replace(tuned.config, measurements=figures.get("after", {}))
     if folder is not None:
         save_backbone(tuned, folder)
         if figures:

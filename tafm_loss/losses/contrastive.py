@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.losses.distances import DISTANCES
-from tafm_loss.losses.feature import FeatureMaps, TaskAdaptiveFeatureLoss
+from tafm_loss.losses.feature import FeatureMaps, TaskAdaptiveFeatureLoss, load_source
 from tafm_loss.losses.options import Layers
 
 __all__ = ["ContrastiveFeatureLoss", "Negatives", "guarded_ratio"]
@@ -92,6 +92,9 @@ class ContrastiveFeatureLoss(TaskAdaptiveFeatureLoss):
         weight: float = 1.0,
         input_range: tuple[float, float] = (0.0, 1.0),
     ) -> None:
+        if layers is None:
+            backbone = backbone if isinstance(backbone, Backbone) else load_source(backbone)
+            layers = tuple(backbone.config.taps)
         super().__init__(
             backbone, layers=layers, distance=distance, reduction=reduction, weight=weight, input_range=input_range
         )

@@ -50,22 +50,22 @@ class TaskAdaptiveFeatureLoss(nn.Module):
     """Distance between restored and sharp images in the features of a backbone that has learned what blur is.
 
     Each tap's distance is averaged over the image and divided by its unit, so that a loss of 1 is as far as a 10 px
-    shake, on average over the validation images of the tuning; a backbone that carries no units, or none for the
-    distance as the bundled one for "structure", gives plain distances.
+    shake, on average over the validation images of the tuning; a backbone that carries no units gives plain distances.
     The backbone is a frozen copy: always in evaluation mode, without parameters, and absent from `state_dict()`. It
     follows the loss from device to device and from dtype to dtype, and is otherwise out of reach of the module that
     holds the loss.
 
     After "Task-Adaptive Feature Matching Loss for Image Deblurring" (ICIP 2023). The paper compares one embedding of
-    the whole image by its mean squared error; that form is a backbone that ends in an embedding with `distance="l2"`.
-    The default compares normalised features at every location of several taps.
+    the whole image by its mean squared error; that form is a backbone that ends in an embedding. Others are compared
+    at every location of one or more taps.
 
     Args:
         backbone: a name that `list_backbones` knows, a folder, "owner/name[@revision]" on the Hugging Face Hub, or a
             `Backbone`, which is copied.
-        layers: the taps to compare: None for all of the backbone's, averaged; a sequence of names, averaged; or
-            {name: weight}, summed as given.
-        distance: "l1", "l2", "charbonnier", "cosine", "normalized_l2" or "structure".
+        layers: the taps to compare: a sequence of names, averaged; {name: weight}, summed as given; or None for those
+            that the backbone's config recommends.
+        distance: "l1", "l2", "charbonnier", "cosine", "normalized_l2" or "structure"; None for the one that the config
+            recommends.
         reduction: over the batch: "mean" or "sum", giving (), or "none", giving (N,).
         weight: what the loss is multiplied by.
         input_range: the values of black and white in the images.
@@ -91,25 +91,30 @@ class TaskAdaptiveFeatureLoss(nn.Module):
         backbone: str | Path | Backbone = "tafm-compact",
         *,
         layers: Layers | None = None,
-        distance: str = "normalized_l2",
+        distance: str | None = None,
         reduction: Literal["mean", "sum", "none"] = "mean",
         weight: float = 1.0,
         input_range: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__()
-        require_one_of(distance, DISTANCES, "distance")
+        if distance is not None:
+            require_one_of(distance, DISTANCES, "distance")
         require_one_of(reduction, REDUCTIONS, "reduction")
-        self.distance = distance
         self.reduction = reduction
         self.weight = checked_weight(weight, "weight")
         self.input_range = checked_range(input_range)
-        source = backbone if isinstance(backbone, Backbone) else _load(backbone, layers)
+        source = backbone if isinstance(backbone, Backbone) else load_source(backbone, layers, recommended=True)
+        config = source.config
+        self.distance = config.recommended_distance if distance is None else distance
+        require_one_of(self.distance, DISTANCES, f"recommended_distance in the config of {config.name}")
         self.backbone: Backbone
         # Not registered: DistributedDataParallel would broadcast a child's buffers at every step, sync-batch-norm
         # conversion and apply() would rewrite it, and older checkpoints would miss its batch counts.
         self.__dict__["backbone"] = source.frozen_copy()
         self.sha256 = source.sha256
-        self.layers = layer_weights(layers, tuple(source.config.taps))
+        self.layers = layer_weights(
+            (config.recommended_layers or None) if layers is None else layers, tuple(config.taps)
+        )
         self._range_checked = False
         self.eval()
 
@@ -297,12 +302,16 @@ class TaskAdaptiveFeatureLoss(nn.Module):
             )
 
 
-def _load(source: str | Path, layers: Layers | None) -> Backbone:
+def load_source(source: str | Path, layers: Layers | None = None, *, recommended: bool = False) -> Backbone:
+    """Return the backbone for some layers; for None all that it has, or those that its config recommends."""
     if not isinstance(source, str | Path):
         raise TypeError(f"backbone must be a name, a folder or a Backbone, got {type(source).__name__}")
     # By name the network can be cut after the last of the layers; a folder or the Hub says which taps it has.
     if isinstance(source, str) and source in list_backbones():
-        return create_backbone(source, layers=None if layers is None else layer_names(layers))
+        backbone = create_backbone(source, layers=None if layers is None else layer_names(layers))
+        if layers is None and recommended and backbone.config.recommended_layers:
+            return create_backbone(source, layers=list(backbone.config.recommended_layers))
+        return backbone
     return load_backbone(source)
 
 

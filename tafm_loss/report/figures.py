@@ -118,7 +118,10 @@ def _default_loss(backbone: Backbone, images: Tensor, seed: int) -> TaskAdaptive
         backbone = copy.copy(backbone)
         backbone.config = dataclasses.replace(backbone.config, units=measure_units(backbone, images, seed=seed))
     return TaskAdaptiveFeatureLoss(
-        backbone, reduction="none", distance="normalized_l2" if backbone.config.spatial else "l2"
+        backbone,
+        layers=tuple(backbone.config.taps),
+        distance="normalized_l2" if backbone.config.spatial else "l2",
+        reduction="none",
     )
 
 

@@ -97,7 +97,7 @@ def model_card(
     """
     _check(repo_id, sha256, size, figure, licence_file)
     source = "owner/name" if repo_id is None else repo_id
-    measured = _measurements(config.figures)
+    measured = _measurements(config.measurements)
     parts = (
         f"# {_escaped(_name(config))}",
         _purpose(config),
@@ -178,23 +178,19 @@ def _purpose(config: BackboneConfig) -> str:
 
 def _use(config: BackboneConfig, source: str) -> str:
     size = max(SNIPPET_SIZE, config.minimum_size)
-    option = "" if config.spatial else ', distance="l2"'
     if config.architecture == DISCRIMINATORS:
         imports, note = "from tafm_loss import DiscriminativeFeatureLoss", ""
         loss = f'loss_fn = DiscriminativeFeatureLoss("{source}")'
     elif config.architecture in list_backbones():
         imports, note = "from tafm_loss import TaskAdaptiveFeatureLoss", ""
-        loss = f'loss_fn = TaskAdaptiveFeatureLoss.from_pretrained("{source}"{option})'
+        loss = f'loss_fn = TaskAdaptiveFeatureLoss.from_pretrained("{source}")'
     else:
         imports = "from tafm_loss import TaskAdaptiveFeatureLoss, load_backbone"
         note = (
             f"\n\nThe architecture {_escaped(config.architecture)} is not part of tafm-loss: `MyNetwork()` stands for "
             "an instance of it, whose code you must have. No code comes with the weights."
         )
-        loss = (
-            f'backbone = load_backbone("{source}", module=MyNetwork())\n'
-            f"loss_fn = TaskAdaptiveFeatureLoss(backbone{option})"
-        )
+        loss = f'backbone = load_backbone("{source}", module=MyNetwork())\nloss_fn = TaskAdaptiveFeatureLoss(backbone)'
     return f"""```bash
 pip install {LIBRARY}
 ```
@@ -250,7 +246,7 @@ def _figures(
     parts = []
     if reports:
         parts += [_report(reports), LEGEND]
-        if measured and config.figures not in reports.values():
+        if measured and config.measurements not in reports.values():
             parts.append("The figures in this card's metadata are those in the weights' config, measured another time.")
     elif measured:
         rows = [[name, str(value)] for _, name, value in measured]
@@ -317,7 +313,7 @@ def _measurements(figures: Mapping[str, Any]) -> list[Measurement]:
 
 
 def _measured_on(config: BackboneConfig) -> str:
-    images = config.figures.get("images")
+    images = config.measurements.get("images")
     number = str(images) if type(images) is int else f"a number {NOT_RECORDED} of"
     return f"{number} sharp images that tafm-loss blurred"
 

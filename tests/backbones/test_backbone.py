@@ -21,7 +21,7 @@ CONFIG = BackboneConfig(
     std=(0.5, 0.25, 2.0),
     minimum_size=3,
     units={"l2": {"map": 0.25}},
-    figures={"selectivity": [1.5, 2.0]},
+    measurements={"selectivity": [1.5, 2.0]},
 )
 
 
@@ -86,7 +86,10 @@ def test_config_survives_json() -> None:
         ("spatial", 1),
         ("name", None),
         ("units", {"l2": {"map": 0}}),
-        ("figures", []),
+        ("measurements", []),
+        ("recommended_layers", {"other": 1.0}),
+        ("recommended_layers", {"map": 0}),
+        ("recommended_distance", None),
         ("code", "import os"),
     ],
 )
@@ -102,9 +105,9 @@ def test_text_that_is_no_config_is_a_value_error(text: str) -> None:
         BackboneConfig.from_json(text)
 
 
-def test_figures_that_are_not_finite_are_refused_when_written_not_when_read() -> None:
+def test_measurements_that_are_not_finite_are_refused_when_written_not_when_read() -> None:
     with pytest.raises(ValueError):
-        dataclasses.replace(CONFIG, figures={"loss": math.nan}).to_json()
+        dataclasses.replace(CONFIG, measurements={"loss": math.nan}).to_json()
 
 
 def test_images_are_normalised_by_the_config(images: Tensor) -> None:

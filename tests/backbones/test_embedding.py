@@ -229,6 +229,7 @@ def test_default_weights_are_openais_tower_and_a_head_that_is_not_silently_rando
     assert torch.equal(state["head.0.weight"], first.weight)
     config = backbone.config
     assert (config.spatial, config.minimum_size, config.taps) == (False, 16, {"embedding": (1024, 224)})
+    assert config.recommended_distance == "l2"
     assert (config.mean[0], config.licence) == (0.48145466, "MIT")
     assert config.base_weights == (
         "open_clip ViT-B-16-quickgelu, pretrained=openai (hf-hub:timm/vit_base_patch16_clip_224.openai), untuned head"

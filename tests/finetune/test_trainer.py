@@ -356,7 +356,7 @@ def test_the_report_compares_before_and_after_on_held_out_scenes(
     monkeypatch.setattr("tafm_loss.finetune.trainer.report", report)
     result = finetune_backbone(backbone, scenes, synthesizer=blur, steps=1, validation=0.34, **SMALL)
     assert result.report == {"before": {"number": 1}, "after": {"number": 2}}
-    assert result.backbone.config.figures == {"number": 2}
+    assert result.backbone.config.measurements == {"number": 2}
     assert [count for _, count, _ in reported] == [2, 2] and [told for *_, told in reported] == [False, True]
     assert torch.equal(reported[0][0], weights(backbone)) and torch.equal(reported[1][0], weights(result.backbone))
     assert "4 of 6" in result.backbone.config.training_data

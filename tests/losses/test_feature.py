@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tafm_loss import FeatureMaps, TaskAdaptiveFeatureLoss, __version__
+from tafm_loss import FeatureMaps, TaskAdaptiveFeatureLoss, __version__, create_backbone
 from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
 from tafm_loss.losses.distances import DISTANCES
 from tafm_loss.weights.folders import save_backbone
@@ -147,6 +147,48 @@ def test_input_range_is_mapped_to_zero_and_one() -> None:
         torch.testing.assert_close(loss, expected, rtol=1e-4, atol=0)
 
 
+# ---- the recommended form ----
+
+
+RECOMMENDED = {"recommended_layers": {"coarse": 0.5}, "recommended_distance": "l2"}
+
+
+@pytest.mark.parametrize(
+    ("given", "layers", "distance"),
+    [
+        ({}, {"coarse": 0.5}, "l2"),
+        ({"layers": ["fine"]}, {"fine": 1.0}, "l2"),
+        ({"distance": "l1"}, {"coarse": 0.5}, "l1"),
+        ({"layers": {"fine": 2.0}, "distance": "cosine"}, {"fine": 2.0}, "cosine"),
+    ],
+)
+def test_what_is_not_given_is_what_the_backbone_recommends(
+    given: dict[str, object], layers: dict[str, float], distance: str
+) -> None:
+    backbone = two_taps(**RECOMMENDED)
+    loss_fn = TaskAdaptiveFeatureLoss(backbone, **given)
+    assert (loss_fn.layers, loss_fn.distance) == (layers, distance)
+    explicit = TaskAdaptiveFeatureLoss(backbone, layers=layers, distance=distance)
+    assert torch.equal(loss_fn(PRED, TARGET), explicit(PRED, TARGET)) and loss_fn(PRED, TARGET) > 0
+
+
+def test_a_backbone_that_recommends_nothing_is_compared_at_all_taps_in_normalized_l2() -> None:
+    loss_fn = TaskAdaptiveFeatureLoss(two_taps())
+    assert (loss_fn.layers, loss_fn.distance) == ({"fine": 0.5, "coarse": 0.5}, "normalized_l2")
+
+
+def test_the_default_is_the_form_of_the_bundled_backbone_that_was_put_to_the_test() -> None:
+    pred, target = image_batch(0, 2, 65, 94), image_batch(1, 2, 65, 94)
+    loss = TaskAdaptiveFeatureLoss()(pred, target)
+    assert torch.equal(loss, TaskAdaptiveFeatureLoss(layers=["stage1"], distance="structure")(pred, target))
+    assert torch.equal(loss, TaskAdaptiveFeatureLoss(create_backbone("tafm-compact"))(pred, target))
+
+
+def test_a_recommended_distance_that_is_none_is_named_with_its_backbone() -> None:
+    with pytest.raises(ValueError, match=r"recommended_distance in the config of two-taps.*did you mean 'cosine'"):
+        TaskAdaptiveFeatureLoss(two_taps(recommended_distance="cosin"))
+
+
 # ---- the backbone ----
 
 
@@ -171,14 +213,14 @@ def test_it_follows_the_loss_to_another_dtype_and_device() -> None:
     assert parent["loss"].backbone.mean.device.type == "meta"
 
 
-def test_a_name_loads_no_more_than_the_layers_need() -> None:
-    whole = TaskAdaptiveFeatureLoss()
-    first = next(iter(whole.layers))
-    cut = TaskAdaptiveFeatureLoss(layers=[first])
-    sizes = [sum(tensor.numel() for tensor in loss_fn.backbone.state().values()) for loss_fn in (cut, whole)]
-    assert sizes[0] < sizes[1]
+@pytest.mark.parametrize("layers", [None, ["stage1"]])
+def test_a_name_loads_no_more_than_the_layers_need(layers: list[str] | None) -> None:
+    backbone = create_backbone("tafm-compact")
+    whole = TaskAdaptiveFeatureLoss(backbone, layers=list(backbone.config.taps))
+    cut = TaskAdaptiveFeatureLoss(layers=layers)
+    assert set(cut.backbone.state()) < set(whole.backbone.state())
     pred, target = image_batch(0, 1, 64, 64), image_batch(1, 1, 64, 64)
-    torch.testing.assert_close(cut(pred, target), whole.terms(pred, target)[first] * len(whole.layers))
+    torch.testing.assert_close(cut(pred, target), whole.terms(pred, target)["stage1"] * 4)
 
 
 def test_a_saved_backbone_loads_from_its_folder(tmp_path: Path) -> None:

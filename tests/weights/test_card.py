@@ -131,7 +131,7 @@ def test_the_bundled_backbone_has_a_card_by_the_rules(compact: Backbone) -> None
 
 
 def test_figures_are_those_of_the_config_in_the_metadata_and_in_the_text(compact: Backbone) -> None:
-    figures = compact.config.figures
+    figures = compact.config.measurements
     expected = {
         "selectivity_white_noise": least_selectivity(figures["selectivity"]["white noise"]),
         "selectivity_scrambled_error": least_selectivity(figures["selectivity"]["scrambled error"]),
@@ -147,13 +147,13 @@ def test_figures_are_those_of_the_config_in_the_metadata_and_in_the_text(compact
 
 
 def test_the_agreement_is_among_the_figures_of_a_report(reports: dict[str, Any]) -> None:
-    assert metrics_of(card_of(plain_config(figures=reports["after"])))["agreement"] == pytest.approx(1)
-    assert "agreement" not in metrics_of(card_of(plain_config(figures=reports["before"])))
+    assert metrics_of(card_of(plain_config(measurements=reports["after"])))["agreement"] == pytest.approx(1)
+    assert "agreement" not in metrics_of(card_of(plain_config(measurements=reports["before"])))
 
 
 def test_what_has_no_value_is_left_out() -> None:
     figures = {"gradient_peak": None, "recovery_after_db": 30, "selectivity": {}, "agreement": None, "else": ["?"]}
-    assert metrics_of(card_of(plain_config(figures=figures))) == {"recovery_after_db": 30.0}
+    assert metrics_of(card_of(plain_config(measurements=figures))) == {"recovery_after_db": 30.0}
 
 
 def test_without_figures_there_is_no_model_index() -> None:
@@ -171,7 +171,7 @@ def test_what_the_config_does_not_say_is_not_recorded() -> None:
 
 
 def test_the_table_of_reports_and_their_picture_are_shown(reports: dict[str, Any]) -> None:
-    text = card_of(plain_config(figures=reports["after"]), reports=reports, figure="report.png")
+    text = card_of(plain_config(measurements=reports["after"]), reports=reports, figure="report.png")
     head, rows = report_table(reports)
     for cells in (head, *rows):
         assert f"| {' | '.join(cells)} |" in html.unescape(text)
@@ -180,7 +180,7 @@ def test_the_table_of_reports_and_their_picture_are_shown(reports: dict[str, Any
 
 
 def test_reports_that_are_not_those_of_the_config_are_told_apart(reports: dict[str, Any]) -> None:
-    config = plain_config(figures={**reports["after"], "gradient_peak": 9.0})
+    config = plain_config(measurements={**reports["after"], "gradient_peak": 9.0})
     assert "measured another time" in card_of(config, reports=reports)
 
 
@@ -199,7 +199,7 @@ def test_reports_that_are_not_those_of_the_config_are_told_apart(reports: dict[s
 )
 def test_figures_of_another_form_are_refused(figures: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"figures in the backbone's config are not as .*dataclasses\.replace"):
-        card_of(plain_config(figures=figures))
+        card_of(plain_config(measurements=figures))
 
 
 @pytest.mark.parametrize("broken", [{"after": {}}, {"after": []}, {"after": None}])
@@ -296,8 +296,10 @@ def test_the_code_for_discriminators_runs(tmp_path: Path) -> None:
 
 
 def test_an_embedding_is_shown_and_compared_as_one() -> None:
-    text = card_of(plain_config(spatial=False, taps={"embedding": Tap(512, 1)}, minimum_size=224))
-    assert 'from_pretrained("owner/name", distance="l2")' in text and "torch.rand(1, 3, 224, 224)" in text
+    text = card_of(
+        plain_config(spatial=False, recommended_distance="l2", taps={"embedding": Tap(512, 1)}, minimum_size=224)
+    )
+    assert 'from_pretrained("owner/name")' in text and "torch.rand(1, 3, 224, 224)" in text
     assert "| embedding | 512 |" in text and "stride" not in text
 
 
@@ -398,7 +400,7 @@ def hostile_card(strings: Mapping[str, str], figures: Mapping[str, Any]) -> str:
         **{name: strings[name] for name in ("name", "architecture", "licence", "base_weights", "training_data")},
         recipe=strings["recipe"],
         taps={strings["tap"]: Tap(4, 2)},
-        figures=figures,
+        measurements=figures,
     )
     return card_of(config, reports={strings["title"]: of_report})
 
@@ -445,7 +447,7 @@ def test_a_recipe_of_backticks_stays_in_its_block(recipe: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "\n", "\u200b"])
 def test_a_name_that_cannot_be_seen_has_a_stand_in(name: str, reports: dict[str, Any]) -> None:
-    text = card_of(plain_config(name=name, figures=reports["after"]))
+    text = card_of(plain_config(name=name, measurements=reports["after"]))
     assert data_of(text)["model-index"][0]["name"] == "unnamed" and "\n# unnamed\n" in text
 
 

@@ -48,7 +48,7 @@ def backbone() -> Backbone:
         torch.manual_seed(0)
         backbone = create_backbone("squeezenet1_1", weights=None, layers=["relu1", "fire3"])
     units = {"l2": {"relu1": 0.5, "fire3": 0.25}}
-    backbone.config = dataclasses.replace(backbone.config, name="tuned", units=units, figures={"selectivity": 4.5})
+    backbone.config = dataclasses.replace(backbone.config, name="tuned", units=units, measurements={"selectivity": 4.5})
     return backbone
 
 
@@ -346,7 +346,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(folder: Path, 
 
 
 @pytest.mark.parametrize(
-    "change", [{"std": (0.0, 1.0, 1.0)}, {"minimum_size": 10_000}, {"figures": {"a": "b" * 2**20}}]
+    "change", [{"std": (0.0, 1.0, 1.0)}, {"minimum_size": 10_000}, {"measurements": {"a": "b" * 2**20}}]
 )
 def test_what_could_not_be_loaded_again_is_not_saved(
     backbone: Backbone, tmp_path: Path, change: dict[str, Any]
