@@ -27,8 +27,7 @@ from tafm_loss import DiscriminativeFeatureLoss, TaskAdaptiveFeatureLoss, create
 from tafm_loss._files import write_atomically
 from tafm_loss._metrics import psnr
 from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
-from tafm_loss.mdf.degradations import BlurDegradation
-from tafm_loss.mdf.training import train_discriminators
+from tafm_loss.mdf import BlurDegradation, train_discriminators
 from tafm_loss.report.health import gradient_peak, recovery
 from tafm_loss.report.response import selectivity
 from tafm_loss.scenes import generate_scenes

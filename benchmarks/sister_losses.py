@@ -35,7 +35,7 @@ from tafm_loss import (
 from tafm_loss.demo.data import NOISE, SHAKE, Pairs, generated_pairs, photograph_pairs
 from tafm_loss.demo.evaluation import best_mask, restore
 from tafm_loss.demo.training import batches_of, train_finish, train_start
-from tafm_loss.mdf.degradations import BlurDegradation
+from tafm_loss.mdf import BlurDegradation
 
 # Fewer to finish than the demo has: a step with the discriminators takes as long as forty with L1.
 START_STEPS, FINISH_STEPS = 1600, 240

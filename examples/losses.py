@@ -35,7 +35,7 @@ from tafm_loss import (
 from tafm_loss._files import require_matplotlib, write_figure
 from tafm_loss._text import align
 from tafm_loss.images import find_images, read_image
-from tafm_loss.mdf.degradations import BlurDegradation
+from tafm_loss.mdf import BlurDegradation
 from tafm_loss.scenes import generate_scenes
 
 SCENES, SIZE = 4, 96

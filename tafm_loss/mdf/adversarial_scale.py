@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tafm_loss.backbones.discriminators import SLOPE, PatchDiscriminator, PatchDiscriminators
 
-__all__ = ["Restorer", "Scale", "new_critics", "new_restorer", "train_scale"]
+__all__ = ["Restorer", "Scale", "new_networks", "train_scale"]
 
 # As in SinGAN.
 LEARNING_RATE = 5e-4
@@ -28,16 +28,14 @@ CROP = 64
 RESTORER_WIDTH = 32
 AVERAGED_STEPS = 20
 
-Network = TypeVar("Network", bound=nn.Module)
-
 
 class Scale(NamedTuple):
-    """The image at one size of the pyramid.
+    """The image at one size of the pyramid, all in [0, 1].
 
     Args:
-        sharp: (1, 3, H, W) in [0, 1].
+        sharp: (1, 3, H, W).
         degraded: (V, 3, H, W), versions of it, degraded at this size.
-        below: (V, 3, H, W), what the scale below restored, brought to this size.
+        below: (V, 3, H, W), what the scale below restored of them, brought to this size.
     """
 
     sharp: Tensor
@@ -46,17 +44,18 @@ class Scale(NamedTuple):
 
 
 class Restorer(nn.Module):
-    """A small network that restores a degraded image, with the help of what the scale below restored.
+    """Five 3 x 3 convolutions, whose result is added to the degraded image.
 
-    Five 3 x 3 convolutions, whose result is added to the degraded image. It has no batch normalisation, so that it does
-    the same to a crop and to the whole image, and it begins as doing nothing.
+    It has no batch normalisation, so that it does the same to a crop and to the whole image.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (6, *[RESTORER_WIDTH] * 4)
-        self.inner = nn.ModuleList(_convolution(before, after) for before, after in pairwise(widths))
-        self.last = _convolution(RESTORER_WIDTH, 3)
+        widths = (6, *[RESTORER_WIDTH] * 4, 3)
+        *inner, last = (
+            nn.Conv2d(before, after, 3, padding=1, padding_mode="replicate") for before, after in pairwise(widths)
+        )
+        self.inner, self.last = nn.ModuleList(inner), last
 
     def forward(self, degraded: Tensor, below: Tensor) -> Tensor:
         """Return (N, 3, H, W) restored from images of that shape."""
@@ -67,44 +66,24 @@ class Restorer(nn.Module):
         return degraded + change
 
 
-def _convolution(before: int, after: int) -> nn.Conv2d:
-    return nn.Conv2d(before, after, 3, padding=1, padding_mode="replicate")
-
-
-def new_critics(widths: Sequence[int], generator: torch.Generator) -> PatchDiscriminators:
-    """Return discriminators of these widths, with weights from the generator alone."""
-    network = _without_weights(lambda: PatchDiscriminators(widths))
-    for module in network.modules():
+def new_networks(widths: Sequence[int], generator: torch.Generator) -> tuple[PatchDiscriminators, list[Restorer]]:
+    """Return critics of these widths, and restorers that do nothing yet, with weights from the generator alone."""
+    with torch.device("meta"):  # where nothing is drawn, so that the global random state is left alone
+        critics, restorers = PatchDiscriminators(widths), [Restorer() for _ in widths]
+    for module in critics.to_empty(device="cpu").modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
             nn.init.normal_(module.weight, 1.0, CRITIC_DEVIATION, generator=generator)
         elif isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, 0.0, CRITIC_DEVIATION, generator=generator)
-            _clear(module.bias)
-    return network
-
-
-def new_restorer(generator: torch.Generator) -> Restorer:
-    """Return a restorer that does nothing yet, with weights from the generator alone."""
-    network = _without_weights(Restorer)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, a=SLOPE, generator=generator)
-            _clear(module.bias)
-    _clear(network.last.weight)
-    return network
-
-
-def _without_weights(make: Callable[[], Network]) -> Network:
-    """Return a network whose weights were not drawn, so that the global random state is left alone."""
-    with torch.device("meta"):
-        network = make()
-    return network.to_empty(device="cpu")
-
-
-def _clear(weights: Tensor | None) -> None:
-    if weights is not None:
-        nn.init.zeros_(weights)
+            module.bias = nn.Parameter(torch.zeros(module.out_channels))
+    for restorer in restorers:
+        for module in restorer.to_empty(device="cpu").modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=SLOPE, generator=generator)
+                module.bias = nn.Parameter(torch.zeros(module.out_channels))
+        nn.init.zeros_(restorer.last.weight)
+    return critics, restorers
 
 
 def train_scale(
@@ -117,14 +96,6 @@ def train_scale(
     on_step: Callable[[], None],
 ) -> dict[str, float]:
     """Train a critic against a restorer: WGAN-GP, in every step three updates of each, each on a crop of its own.
-
-    Args:
-        critic: learns to rate sharp images above restored ones.
-        restorer: learns to come near the sharp image, by its mean squared error and by what the critic says.
-        scale: the image that both see.
-        steps: how many.
-        generator: of crops, versions and the points at which the critic's gradient is held to 1; on the CPU.
-        on_step: called after every step.
 
     Returns:
         means over the last steps: "critic_gap", by how much sharp images are rated above restored ones,
@@ -151,8 +122,7 @@ def train_scale(
             crop = _crop(scale, generator)
             restored = restorer(crop.degraded, crop.below)
             error = F.mse_loss(restored, crop.sharp)
-            objective = _gap(critic, crop.sharp, restored) + RECONSTRUCTION_WEIGHT * error
-            _update(restorer_optimizer, objective)
+            _update(restorer_optimizer, _gap(critic, crop.sharp, restored) + RECONSTRUCTION_WEIGHT * error)
         critic.requires_grad_(True)
         row = {"critic_gap": gap, "gradient_penalty": penalty, "reconstruction_mse": error}
         rows = [*rows[1 - AVERAGED_STEPS :], {name: value.item() for name, value in row.items()}]
@@ -167,13 +137,9 @@ def train_scale(
 def _crop(scale: Scale, generator: torch.Generator) -> Scale:
     """Return one version of the image, and of it a crop, or all of it if it is small."""
     height, width = scale.sharp.shape[-2:]
-    draws = torch.rand(3, generator=generator)
-    version, top, left = (
-        int(draw * count)
-        for draw, count in zip(
-            draws.tolist(), (len(scale.degraded), max(1, height - CROP + 1), max(1, width - CROP + 1)), strict=True
-        )
-    )
+    counts = (len(scale.degraded), max(1, height - CROP + 1), max(1, width - CROP + 1))
+    draws = torch.rand(3, generator=generator).tolist()
+    version, top, left = (int(draw * count) for draw, count in zip(draws, counts, strict=True))
     window = (..., slice(top, top + CROP), slice(left, left + CROP))
     own = slice(version, version + 1)
     return Scale(scale.sharp[window], scale.degraded[own][window], scale.below[own][window])

@@ -1,6 +1,7 @@
-"""What images suffer, as callables `(sharp (N, 3, H, W), *, generator) -> degraded`: one version of each image.
+"""What images suffer, as callables `(sharp (N, 3, H, W), *, generator=None) -> degraded`: one version of each image.
 
-They are small frozen dataclasses, so that their repr says in a recipe what was done.
+They are small frozen dataclasses, so that their repr says in a recipe what was done. Without a generator, what is
+random is drawn from torch's global one.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from tafm_loss.images import check_images, check_unit_range
 __all__ = ["BlurDegradation", "Degradation", "JpegDegradation", "NoiseDegradation", "SuperResolutionDegradation"]
 
 Degradation = Callable[..., Tensor]
+Random = torch.Generator | None
 
 LEAST_EXTENT = 1e-3
 
@@ -32,11 +34,6 @@ class BlurDegradation:
 
     Raises:
         ValueError: unless the extents are 0.001 px or more, finite and in order, and the kind is known.
-
-    Example:
-        >>> blur = BlurDegradation((2, 6))
-        >>> blur(torch.rand(2, 3, 48, 64), generator=torch.Generator().manual_seed(0)).shape
-        torch.Size([2, 3, 48, 64])
     """
 
     extents: tuple[float, float] = (1.0, 12.0)
@@ -49,20 +46,16 @@ class BlurDegradation:
             raise ValueError(f"extents must be finite, {LEAST_EXTENT} px or more, and in order, got {self.extents!r}")
         self._synthesizer()
 
-    def __call__(self, sharp: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(self, sharp: Tensor, *, generator: Random = None) -> Tensor:
         """Return images (N, 3, H, W) in [0, 1] blurred."""
         blurred: Tensor = self._synthesizer()(sharp, generator=generator)[0]
         return blurred.clamp(0, 1)
 
     def _synthesizer(self) -> BlurSynthesizer:
         least, largest = self.extents
+        jitter = (largest - least) / (largest + least)
         # "replicate" takes images of any size, the coarsest ones of a pyramid too.
-        return BlurSynthesizer(
-            ((least + largest) / 2,),
-            kind=self.kind,
-            border="replicate",
-            extent_jitter=(largest - least) / (largest + least),
-        )
+        return BlurSynthesizer(((least + largest) / 2,), kind=self.kind, border="replicate", extent_jitter=jitter)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +63,7 @@ class SuperResolutionDegradation:
     """The loss of resolution that super-resolution has to undo: bicubic down, without aliasing, and up again.
 
     Args:
-        factor: by how much smaller the height and the width become in between.
-
-    Raises:
-        ValueError: unless the factor is finite and larger than 1.
+        factor: by how much smaller the height and the width become in between; finite and larger than 1.
     """
 
     factor: float = 4.0
@@ -82,7 +72,7 @@ class SuperResolutionDegradation:
         if not 1 < self.factor < math.inf:
             raise ValueError(f"factor must be larger than 1, such as 4, got {self.factor}")
 
-    def __call__(self, sharp: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def __call__(self, sharp: Tensor, *, generator: Random = None) -> Tensor:
         """Return images (N, 3, H, W) in [0, 1] without the details that the smaller size cannot hold."""
         _check(sharp)
         size = sharp.shape[-2:]
@@ -96,10 +86,7 @@ class NoiseDegradation:
     """Gaussian white noise, cut off at black and white.
 
     Args:
-        sigma: its standard deviation, where white is 1; 25 levels of 8 bits are 25 / 255.
-
-    Raises:
-        ValueError: unless sigma is positive and at most 1.
+        sigma: its standard deviation, where white is 1; 25 levels of 8 bits are 25 / 255. More than 0, at most 1.
     """
 
     sigma: float = 25 / 255
@@ -108,23 +95,16 @@ class NoiseDegradation:
         if not 0 < self.sigma <= 1:
             raise ValueError(f"sigma must be more than 0 and at most 1, where white is 1, got {self.sigma}")
 
-    def __call__(self, sharp: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(self, sharp: Tensor, *, generator: Random = None) -> Tensor:
         """Return images (N, 3, H, W) in [0, 1] with noise; the numbers are drawn on the generator's device."""
         _check(sharp)
-        noise = torch.randn(sharp.shape, generator=generator, device=generator.device).to(sharp)
-        return (sharp + self.sigma * noise).clamp(0, 1)
+        noise = torch.randn(sharp.shape, generator=generator, device=generator.device if generator else "cpu")
+        return (sharp + self.sigma * noise.to(sharp)).clamp(0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class JpegDegradation:
-    """JPEG compression by Pillow.
-
-    Args:
-        quality: Pillow's, from 1 to 95.
-
-    Raises:
-        ValueError: unless the quality is an integer in that range.
-    """
+    """JPEG compression by Pillow, of a quality from 1 to 95."""
 
     quality: int = 10
 
@@ -132,7 +112,7 @@ class JpegDegradation:
         if type(self.quality) is not int or not 1 <= self.quality <= 95:
             raise ValueError(f"quality must be an integer from 1 to 95, got {self.quality!r}")
 
-    def __call__(self, sharp: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def __call__(self, sharp: Tensor, *, generator: Random = None) -> Tensor:
         """Return images (N, 3, H, W) in [0, 1] as JPEG files hold them."""
         _check(sharp)
         return jpeg(sharp, self.quality)

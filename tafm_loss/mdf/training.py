@@ -11,13 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tafm_loss._text import stable_name
-from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.backbones.discriminators import PatchDiscriminator, PatchDiscriminators, discriminator_backbone
 from tafm_loss.finetune.arguments import check_folder
 from tafm_loss.finetune.checkpoint import Checkpoint, Progress
 from tafm_loss.finetune.grading import scene_generators
 from tafm_loss.images import check_images, check_unit_range, read_image
-from tafm_loss.mdf.adversarial_scale import Scale, new_critics, new_restorer, train_scale
+from tafm_loss.mdf.adversarial_scale import Scale, new_networks, train_scale
 from tafm_loss.mdf.degradations import Degradation
 from tafm_loss.mdf.loss import DiscriminativeFeatureLoss
 from tafm_loss.weights.folders import save_backbone
@@ -49,20 +48,12 @@ def train_discriminators(
 ) -> DiscriminativeFeatureLoss:
     """Train a loss for one task on one image: discriminators that tell what was restored from what is sharp.
 
-    After Mustafa et al., "Training a Task-Specific Image Reconstruction Loss" (WACV 2022), whose training code is not
-    public. Stated there: a pyramid of versions of one natural image, trained from the coarsest to the finest; at each,
-    a generator that is given the upscaled result of the scale below with the distortion of the task, against a
-    discriminator; the discriminators are kept, frozen, and compare images by the squared difference of their features.
-    Seen in the published files: the network, with 32 features at four scales and 64 above, weights that a scale takes
-    over from the one below of its width, and counts of 12000 batches a scale, as 1000 steps of SinGAN make. From
-    SinGAN (Shaham et al., ICCV 2019), whose network it is: WGAN-GP with a penalty of 0.1, a reconstruction weight of
-    10, Adam at 5e-4 with betas (0.5, 0.999), three updates of each network in a step, a coarsest side of 25 px.
-
-    Designed here: the generator restores, so it is given the degraded image and the result of the scale below apart,
-    adds to the former, and has no batch normalisation; every scale's version of the image is degraded anew, since all
-    discriminators will look at images in their full size; eight degraded versions of it; crops of 64 px; sharp and
-    restored images in one batch, so that contrast tells them apart; fewer steps; and, last, batch statistics that are
-    measured in full size.
+    After Mustafa et al., "Training a Task-Specific Image Reconstruction Loss" (WACV 2022): a pyramid of versions of one
+    image, from the coarsest to the finest; at each, a restorer against a discriminator, which is kept. Their training
+    code is not public. The network and what takes over from the scale below are as in their files; the objective and
+    its numbers are SinGAN's (Shaham et al., ICCV 2019). Designed here: the restorer adds to the degraded image and has
+    no batch normalisation; every scale degrades its image anew, since all discriminators will look at full size; eight
+    degraded versions; crops of 64 px; fewer steps; batch statistics that are measured in full size at the end.
 
     About 6 minutes on one processor core for a photograph of 300 x 450 px; larger ones take little longer.
 
@@ -85,21 +76,18 @@ def train_discriminators(
 
     Raises:
         TypeError: if `image` is neither a tensor nor a path, or `degradation` cannot be called.
-        ValueError: for an image of another shape, too small, or not in [0, 1]; numbers that are not positive; a
-            degradation that returns something else; a checkpoint that is damaged or of another run.
+        ValueError: for an image, number or degradation without use; a checkpoint that is damaged or of another run.
         FloatingPointError: if the objective stops being finite.
         OSError: if the image cannot be read, or `out_dir` not be written to.
 
     Example:
-        >>> from tafm_loss.mdf.degradations import BlurDegradation
+        >>> from tafm_loss.mdf import BlurDegradation
         >>> sharp = torch.rand(3, 32, 40, generator=torch.Generator().manual_seed(0))
-        >>> loss_fn = train_discriminators(
-        ...     sharp, BlurDegradation((2, 4)), scales=2, steps=1, widths=(4, 4), progress=False
-        ... )
-        >>> loss_fn.backbone.config.name
+        >>> options = {"scales": 2, "steps": 1, "widths": (4, 4), "progress": False}
+        >>> train_discriminators(sharp, BlurDegradation((2, 4)), **options).backbone.config.name
         'mdf-blur'
     """
-    sharp = _sharp(image)
+    sharp = _checked_image(image)
     chosen = _checked_widths(widths, _checked_count(scales, "scales"))
     _checked_count(steps, "steps")
     if type(seed) is not int:
@@ -110,23 +98,22 @@ def train_discriminators(
         raise TypeError(f"degradation must be a callable, such as BlurDegradation(), got {type(degradation).__name__}")
     check_folder(out_dir, sharp, resume=resume)
     name = stable_name(degradation)
-    facts = {
-        "training_data": f"one image of {sharp.shape[2]} x {sharp.shape[3]} px (sha256 {_digest(sharp)[:8]}) and its "
-        f"degraded form, {name}",
-        "recipe": f"train_discriminators(degradation={name}, scales={scales}, steps={steps}, widths={chosen}, "
-        f"seed={seed})",
-    }
+    data = (
+        f"one image of {sharp.shape[2]} x {sharp.shape[3]} px (sha256 {_digest(sharp)}) and its degraded form, {name}"
+    )
+    numbers = f"scales={scales}, steps={steps}, widths={chosen}, seed={seed}"
+    recipe = f"train_discriminators(degradation={name}, {numbers})"
     pyramid = _Pyramid(sharp, degradation, scales, seed)
     checkpoint = None
     if out_dir is not None:
         # Lambdas have no repr that tells them apart; what they do to the image does.
-        done = _digest(pyramid.scale(0, None).degraded)[:8]
-        settings = f"{facts['recipe']} on {facts['training_data']} (sha256 {done})"
+        settings = f"{recipe} on {data} (sha256 {_digest(pyramid.scale(0, None).degraded)})"
         checkpoint = Checkpoint(Path(out_dir), settings, resume=resume)
     with torch.enable_grad(), torch.autocast(sharp.device.type, enabled=False):
         network = _train(pyramid, chosen, steps, seed, checkpoint, progress=progress)
     label = name.split("(")[0].rpartition(".")[2].removesuffix("Degradation").lower()
-    backbone: Backbone = discriminator_backbone(network.cpu().requires_grad_(False), f"mdf-{label}", **facts)
+    network.cpu().requires_grad_(False)
+    backbone = discriminator_backbone(network, f"mdf-{label}", training_data=data, recipe=recipe)
     if out_dir is not None:
         save_backbone(backbone, out_dir)
     return DiscriminativeFeatureLoss(backbone)
@@ -165,11 +152,10 @@ def _train(
 
     device = pyramid.sharp.device
     weights, _, *generators = scene_generators(seed, range(len(widths) + 2), torch.device("cpu"))
-    network = new_critics(widths, weights).to(device)
-    restorers = [new_restorer(weights).to(device) for _ in widths]
+    network, restorers = new_networks(widths, weights)
+    parts = {"discriminators": network.to(device), "restorers": nn.ModuleList(restorers).to(device)}
     critics = [critic for critic in network.children() if isinstance(critic, PatchDiscriminator)]
     state = Progress()
-    parts = {"discriminators": network, "restorers": nn.ModuleList(restorers)}
     if checkpoint is not None:
         if checkpoint.resumes:
             state = checkpoint.load(parts)
@@ -183,17 +169,17 @@ def _train(
                     _take_over(critics[index - 1], critic)
                     _take_over(restorers[index - 1], restorer)
                 bar.set_postfix_str(f"{index + 1} of {len(widths)}, {' x '.join(map(str, pyramid.sizes[index]))} px")
-                figures = train_scale(
-                    critic, restorer, scale, steps=steps, generator=generators[index], on_step=bar.update
-                )
+                row = train_scale(critic, restorer, scale, steps=steps, generator=generators[index], on_step=bar.update)
                 state.step = index + 1
-                state.history.append({"scale": index + 1, **figures})
+                state.history.append({"scale": index + 1, **row})
                 if checkpoint is not None:
                     checkpoint.save(parts, state)
                     checkpoint.record(state.history[-1])
-            restored = _restored(restorer, scale)
-            if index == len(widths) - 1:
-                _measure_statistics(critics, scale, restored)
+            with torch.no_grad():
+                pairs = zip(scale.degraded, scale.below, strict=True)
+                restored = torch.cat([restorer(degraded[None], below[None]) for degraded, below in pairs]).clamp(0, 1)
+    assert restored is not None
+    _measure_statistics(critics, scale, restored)
     return network
 
 
@@ -202,14 +188,6 @@ def _take_over(below: nn.Module, above: nn.Module) -> None:
     state = below.state_dict()
     if all(state[name].shape == tensor.shape for name, tensor in above.state_dict().items()):
         above.load_state_dict(state)
-
-
-@torch.no_grad()
-def _restored(restorer: nn.Module, scale: Scale) -> Tensor:
-    images = [
-        restorer(degraded[None], below[None]) for degraded, below in zip(scale.degraded, scale.below, strict=True)
-    ]
-    return torch.cat(images).clamp(0, 1)
 
 
 @torch.no_grad()
@@ -224,21 +202,18 @@ def _measure_statistics(critics: Sequence[nn.Module], scale: Scale, restored: Te
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over batches
+    top, left = (max(0, side - STATISTICS_SIDE) // 2 for side in scale.sharp.shape[-2:])
+    window = (..., slice(top, top + STATISTICS_SIDE), slice(left, left + STATISTICS_SIDE))
     for version in range(STATISTICS_VERSIONS):
         own = slice(version, version + 1)
-        images = _centre(torch.cat([scale.sharp, scale.degraded[own], restored[own]]))
+        images = torch.cat([scale.sharp, scale.degraded[own], restored[own]])[window]
         for critic in critics:
             critic.train()(images)
     for norm in norms:
         norm.momentum = momentum
 
 
-def _centre(images: Tensor) -> Tensor:
-    top, left = (max(0, side - STATISTICS_SIDE) // 2 for side in images.shape[-2:])
-    return images[..., top : top + STATISTICS_SIDE, left : left + STATISTICS_SIDE]
-
-
-def _sharp(image: Tensor | str | os.PathLike[str]) -> Tensor:
+def _checked_image(image: Tensor | str | os.PathLike[str]) -> Tensor:
     if isinstance(image, str | os.PathLike):
         image = read_image(Path(image))
     if not isinstance(image, Tensor):
@@ -253,16 +228,15 @@ def _sharp(image: Tensor | str | os.PathLike[str]) -> Tensor:
     return images.detach().float().clamp(0, 1).contiguous()
 
 
-def _checked_degraded(degraded: Any, sharp: Tensor) -> Tensor:
+def _checked_degraded(degraded: Tensor, sharp: Tensor) -> Tensor:
     expected = f"degradation must return images of the shape that it is given, {tuple(sharp.shape)}, in [0, 1]"
-    if not isinstance(degraded, Tensor):
-        raise ValueError(f"{expected}, got {type(degraded).__name__}")
-    if degraded.shape != sharp.shape or not degraded.is_floating_point():
-        raise ValueError(f"{expected}, got {tuple(degraded.shape)} of {degraded.dtype}")
     try:
-        check_unit_range(degraded, "what degradation returns")
-    except ValueError as error:
+        check_images(degraded, "what it returns")
+        check_unit_range(degraded, "what it returns")
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{expected}: {error}") from None
+    if degraded.shape != sharp.shape:
+        raise ValueError(f"{expected}, got {tuple(degraded.shape)}")
     return degraded.detach()
 
 
@@ -280,5 +254,5 @@ def _checked_widths(widths: Sequence[int] | None, scales: int) -> tuple[int, ...
     return tuple(_checked_count(width, "a width") for width in widths)
 
 
-def _digest(sharp: Tensor) -> str:
-    return hashlib.sha256(sharp.cpu().numpy().tobytes()).hexdigest()
+def _digest(images: Tensor) -> str:
+    return hashlib.sha256(images.cpu().numpy().tobytes()).hexdigest()[:8]

@@ -20,7 +20,7 @@ from tafm_loss.backbones.embedding import EmbeddingNetwork
 from tafm_loss.losses import TaskAdaptiveFeatureLoss
 from tafm_loss.losses.contrastive import ContrastiveFeatureLoss
 from tafm_loss.losses.distances import DISTANCES
-from tafm_loss.mdf.loss import DiscriminativeFeatureLoss
+from tafm_loss.mdf import DiscriminativeFeatureLoss
 
 
 class TrapNetwork(nn.Module):

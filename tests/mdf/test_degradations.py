@@ -39,6 +39,11 @@ def test_every_degradation_keeps_shape_and_range_and_follows_its_generator(
     assert not torch.equal(degraded, scenes)
     assert torch.equal(degradation(scenes, generator=seeded()), degraded)
     assert torch.equal(torch.get_rng_state(), before)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        alone = degradation(scenes)
+        torch.manual_seed(5)
+        assert torch.equal(degradation(scenes), alone)
 
 
 @pytest.mark.parametrize("degradation", ALL, ids=repr)

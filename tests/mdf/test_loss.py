@@ -20,8 +20,7 @@ from tafm_loss import (
     save_backbone,
 )
 from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
-from tafm_loss.mdf.loss import DiscriminativeFeatureLoss
-from tafm_loss.mdf.official import read_discriminators
+from tafm_loss.mdf.loss import DiscriminativeFeatureLoss, read_discriminators
 
 
 @pytest.fixture

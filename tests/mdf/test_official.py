@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from tafm_loss import WeightsError, WeightsFormatError, WeightsNotFoundError
 from tafm_loss.backbones.backbone import Tap
-from tafm_loss.mdf import official
-from tafm_loss.mdf.official import MAXIMUM_FILE, OFFICIAL, read_discriminators
+from tafm_loss.mdf import loss as official
+from tafm_loss.mdf.loss import MAXIMUM_FILE, OFFICIAL, read_discriminators
 
 
 class ConvBlock(nn.Sequential):
