@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from tafm_loss.losses import RECOMMENDED_RATIO
+
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "U-Net 8": ("residual-unet", {"width": 8}),
     "NAFNet 8": ("nafnet-32", {"width": 8, "encoder_blocks": (1, 1, 1, 4)}),
@@ -14,7 +16,7 @@ PIXELS = {"L1": "l1", "Charbonnier": "charbonnier", "negative PSNR": "psnr"}
 
 ALONE, START, WARM, MOVING, FIXED = "pixel loss alone", "at the start", "after warm-up", "moving", "weight 0.1"
 CALIBRATIONS = (ALONE, START, WARM, MOVING, FIXED)
-RATIO = 0.35
+RATIO = RECOMMENDED_RATIO
 FIXED_WEIGHT = 0.1
 SWEPT = (SMALLEST, "L1", WARM)
 SWEPT_RATIOS = (0.1, 1.0, 3.0)
@@ -45,7 +47,9 @@ def all_arms() -> list[Arm]:
     # Charbonnier is L1 but for errors below its eps, and under the PSNR a weight of 0.1 is next to nothing.
     others = [(network, pixel) for network in NETWORKS if network != SMALLEST for pixel in ("L1", "negative PSNR")]
     larger = [Arm(*names, calibration) for calibration in (ALONE, WARM, START) for names in others]
-    return [*small, *sweep, *larger, *(Arm(*names, FIXED) for names in others if names[1] == "L1")]
+    arms = [*small, *sweep, *larger, *(Arm(*names, FIXED) for names in others if names[1] == "L1")]
+    # First those that tell the weight by themselves.
+    return sorted(arms, key=lambda arm: arm.calibration != ALONE)
 
 
 def weight_of(calibration: str, ratio: float, units: Sequence[float]) -> float:

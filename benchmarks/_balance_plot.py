@@ -17,7 +17,7 @@ Runs = Sequence[Figures]
 
 COLOURS = ("tab:blue", "tab:orange", "tab:green")
 STYLES = {START: "-", WARM: "--", FIXED: ":"}
-RATIO_TICKS = (0.003, 0.01, 0.03, 0.1, 0.35, 1, 3)
+RATIO_TICKS = (0.003, 0.01, 0.03, 0.1, RATIO, 1, 3)
 
 
 def draw(result: Figures, path: Path) -> None:

@@ -181,8 +181,12 @@ def caption(runs: Sequence[Figures], settings: Figures) -> str:
         f"readings; nine of ten readings of one batch are within a factor of {spread(runs):.1f} of that. Weight: what "
         f"gives {RATIO:g} to networks trained by the pixel loss alone, at the start, a quarter and the end. Then PSNR "
         f"/ SSIM / GMSD on {settings['held_out']} photographs of BSDS500 val, shakes of 5 to 8 px with noise. One "
-        f"seed. {named}. {', '.join(SWEPT)}, by wanted ratio: {sweep}."
+        f"seed. The loss: {settings['loss']}. {named}. {', '.join(SWEPT)}, by wanted ratio: {sweep}."
     )
+
+
+def form(loss: TaskAdaptiveFeatureLoss) -> str:
+    return f"{loss.backbone.config.name}, {' + '.join(loss.layers)}, {loss.distance}"
 
 
 def spread(runs: Sequence[Figures]) -> float:
@@ -226,7 +230,12 @@ def main() -> None:
     photographs, thinned = arguments.datasets / "bsds500", 8 if arguments.quick else 1
     pairs = pairs_of(photographs / "train", TRAIN_SIZE, thinned, SEED)
     held_out = pairs_of(photographs / "val", TEST_SIZE, thinned * TEST_EVERY, SEED + 1)
-    settings = {"steps": QUICK_STEPS if arguments.quick else STEPS, "held_out": len(held_out.sharp)}
+    settings = {
+        "steps": QUICK_STEPS if arguments.quick else STEPS,
+        "held_out": len(held_out.sharp),
+        "ratio": RATIO,
+        "loss": form(TaskAdaptiveFeatureLoss()),
+    }
     runs, facts = kept_runs(arguments.out, settings), metadata(command_line())
     for arm in tqdm(arms, "arms"):
         if arm.name not in runs:

@@ -11,7 +11,11 @@ from torch import Tensor
 
 from tafm_loss.images import check_images
 
-__all__ = ["calibrate_weight", "gradient_ratio", "multi_output"]
+__all__ = ["RECOMMENDED_RATIO", "calibrate_weight", "gradient_ratio", "multi_output"]
+
+# How strong the gradient of a feature loss should be beside that of the pixel loss. With it the recommended form of
+# tafm-compact was put to the test: benchmarks/results/deblurring_quality.json.
+RECOMMENDED_RATIO = 0.6
 
 Loss = Callable[[Tensor, Any], Tensor]
 
@@ -37,7 +41,9 @@ def gradient_ratio(loss: Loss, pixel_loss: Loss, pred: Tensor, target: Tensor) -
     return _gradient_norm(loss, pred, target, "loss") / pixel_norm
 
 
-def calibrate_weight(loss: Loss, pixel_loss: Loss, pred: Tensor, target: Tensor, ratio: float) -> float:
+def calibrate_weight(
+    loss: Loss, pixel_loss: Loss, pred: Tensor, target: Tensor, ratio: float = RECOMMENDED_RATIO
+) -> float:
     """Return the factor on `loss` that makes its `gradient_ratio` to `pixel_loss` equal `ratio`.
 
     Raises:
