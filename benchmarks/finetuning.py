@@ -24,8 +24,7 @@ from tqdm import tqdm
 
 from tafm_loss import Backbone, create_backbone
 from tafm_loss._files import write_figure
-from tafm_loss.finetune import finetune_backbone
-from tafm_loss.finetune.objectives import GradedObjective, Objective, TripletObjective
+from tafm_loss.finetune import GradedObjective, Objective, TripletObjective, finetune_backbone
 from tafm_loss.report.extent_probe import extent_probe
 from tafm_loss.report.figure import plot_report
 from tafm_loss.report.figures import report

@@ -18,10 +18,10 @@ from _common import RESULTS, metadata, write_result
 from tqdm import tqdm
 
 from tafm_loss import Backbone, create_backbone
-from tafm_loss.finetune.grading import default_synthesizer
+from tafm_loss.finetune import GradedObjective, Objective, TripletObjective, default_synthesizer
+from tafm_loss.finetune.crops import SceneCrops
 from tafm_loss.finetune.loop import Loop, Plan
-from tafm_loss.finetune.objectives import GradedObjective, Objective, TripletObjective
-from tafm_loss.finetune.triplets import GradedCrops, SceneCrops
+from tafm_loss.finetune.sources import Graded
 from tafm_loss.finetune.tuning import Tuning
 
 CROP_SIZE = 96
@@ -32,7 +32,7 @@ STEPS = 10
 class CachedLoop(Loop):
     """A loop that reads nothing: every step has the batch of the first."""
 
-    def _draw(self, step: int) -> GradedCrops:
+    def _draw(self, step: int) -> Graded:
         if not hasattr(self, "batch"):
             self.batch = super()._draw(0)
         return self.batch

@@ -14,9 +14,7 @@ from torch import Tensor
 import tafm_loss
 from tafm_loss.blur.frames import FrameExposures
 from tafm_loss.cli import main
-from tafm_loss.finetune import FinetuneResult
-from tafm_loss.finetune.grading import default_synthesizer
-from tafm_loss.finetune.objectives import GradedObjective, TripletObjective
+from tafm_loss.finetune import FinetuneResult, GradedObjective, TripletObjective, default_synthesizer
 from tafm_loss.scenes import generate_scenes
 
 COMPACT = "tafm-compact"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tafm_loss.backbones.backbone import Backbone
     from tafm_loss.blur.frames import FrameExposures
     from tafm_loss.blur.synthesizer import BlurSynthesizer
-    from tafm_loss.finetune.objectives import Objective
+    from tafm_loss.finetune import Objective
 
 __all__ = ["add"]
 
@@ -184,7 +184,7 @@ def _synthesizer(options: argparse.Namespace) -> "BlurSynthesizer | None":
     if options.frames:
         raise ValueError("--extents and --kind make blur; with --frames it comes from the frames, and they must go")
     from tafm_loss.blur.synthesizer import BlurSynthesizer
-    from tafm_loss.finetune.grading import default_synthesizer
+    from tafm_loss.finetune import default_synthesizer
 
     usual = default_synthesizer()
     extents = usual.extents[1:] if options.extents is None else options.extents
@@ -193,7 +193,7 @@ def _synthesizer(options: argparse.Namespace) -> "BlurSynthesizer | None":
 
 
 def _objective(options: argparse.Namespace) -> "Objective":
-    from tafm_loss.finetune.objectives import GradedObjective, TripletObjective
+    from tafm_loss.finetune import GradedObjective, TripletObjective
 
     weights = {"geometry": options.geometry, "extent": options.extent_regression}
     given = {name: weight for name, weight in weights.items() if weight is not None}

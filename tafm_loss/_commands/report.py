@@ -41,7 +41,7 @@ def add(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from tafm_loss._files import require_matplotlib
-    from tafm_loss.finetune.triplets import SceneCrops
+    from tafm_loss.finetune.crops import SceneCrops
     from tafm_loss.report.figures import least_report_size, report
     from tafm_loss.report.files import FIGURES_FILE, PICTURE_FILE, write_reports
     from tafm_loss.report.table import report_table

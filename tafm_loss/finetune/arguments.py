@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from tafm_loss.backbones.backbone import Backbone, check_features
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.finetune.checkpoint import CHECKPOINT_FILE
-from tafm_loss.finetune.grading import Grade
+from tafm_loss.finetune.crops import Grade, SceneCrops
 from tafm_loss.finetune.loop import Plan
 from tafm_loss.finetune.objectives import OBJECTIVES, Objective
 from tafm_loss.finetune.sources import Images
-from tafm_loss.finetune.triplets import SceneCrops
 from tafm_loss.report.figures import least_report_size
 from tafm_loss.report.files import FIGURES_FILE
 from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE
@@ -28,9 +27,9 @@ __all__ = [
     "check_folder",
     "check_plan",
     "check_synthesizer",
-    "checked_copy",
     "checked_objective",
     "choose_parameters",
+    "copy_to_tune",
     "report_images",
     "split_scenes",
     "usual_rate",
@@ -41,12 +40,10 @@ RATE_FROM_NOTHING = 2e-3
 RATE_FROM_TRAINED = 1e-3
 
 
-def checked_copy(backbone: Backbone) -> Backbone:
+def copy_to_tune(backbone: Backbone) -> Backbone:
     """Return a copy to tune, in evaluation mode; raises TypeError or ValueError for what cannot be tuned."""
     if not isinstance(backbone, Backbone):
-        raise TypeError(
-            f"backbone must be a Backbone, got {type(backbone).__name__}; make one by create_backbone(name)"
-        )
+        raise TypeError(f"backbone must be a Backbone or what load_backbone takes, got {type(backbone).__name__}")
     if not list(backbone.parameters()):
         raise ValueError("backbone is the frozen copy inside a loss; tune the backbone it was made from")
     tuned = copy.deepcopy(backbone).eval()

@@ -1,20 +1,21 @@
-"""All that changes in a training run, and the file that it can be taken up from."""
+"""What lets a long run be ended and taken up again: interrupts between two steps, and the files of its state."""
 
 import contextlib
 import dataclasses
 import json
 import pickle
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from tafm_loss._files import TEMPORARY_FILES, replacing, write_atomically
 
-__all__ = ["CHECKPOINT_FILE", "Checkpoint", "Progress", "warned"]
+__all__ = ["CHECKPOINT_FILE", "Checkpoint", "Progress", "interrupts", "warned"]
 
 CHECKPOINT_FILE = "checkpoint.pt"
 HISTORY_FILE = "history.jsonl"
@@ -27,16 +28,12 @@ class Progress:
     Args:
         step: how many steps are done.
         history: what was recorded, a row at a time.
-        scales: (T,), what distances are divided by; None before the first step.
-        untuned_scales: (T,), the same for the untuned backbone.
         best: the validation pass with the lowest objective: "objective", "step", "passes_since" and the "tuning" that
             made it; None if none is kept.
     """
 
     step: int = 0
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    scales: Tensor | None = None
-    untuned_scales: Tensor | None = None
     best: dict[str, Any] | None = None
 
 
@@ -78,8 +75,8 @@ class Checkpoint:
         with warned(f"the checkpoint of step {progress.step}", self.path), replacing(self.path) as temporary:
             torch.save(content, temporary)
 
-    def load(self, parts: Mapping[str, Any], device: torch.device | str = "cpu") -> Progress:
-        """Fill `parts` from the checkpoint, and return how far it had come, its scales on `device`.
+    def load(self, parts: Mapping[str, Any]) -> Progress:
+        """Fill `parts` from the checkpoint, and return how far it had come.
 
         Raises:
             ValueError: if the file cannot be read, or is of another run.
@@ -90,7 +87,8 @@ class Checkpoint:
             raise ValueError(
                 f"{self.path} is no checkpoint that can be read ({error}); remove it to start anew"
             ) from error
-        if not isinstance(content, dict) or not {"settings", *parts} <= content.keys():
+        fields = [field.name for field in dataclasses.fields(Progress)]
+        if not isinstance(content, dict) or not {"settings", *fields, *parts} <= content.keys():
             raise ValueError(f"{self.path} holds something else than a checkpoint of this; remove it to start anew")
         if content["settings"] != self.settings:
             raise ValueError(
@@ -99,11 +97,7 @@ class Checkpoint:
             )
         for name, part in parts.items():
             part.load_state_dict(content[name])
-        progress = Progress(**{field.name: content[field.name] for field in dataclasses.fields(Progress)})
-        if progress.scales is not None and progress.untuned_scales is not None:
-            progress.scales = progress.scales.to(device)
-            progress.untuned_scales = progress.untuned_scales.to(device)
-        return progress
+        return Progress(**{name: content[name] for name in fields})
 
 
 @contextlib.contextmanager
@@ -116,6 +110,29 @@ def warned(what: str, path: Path) -> Iterator[None]:
             f"{what} could not be written to {path}: {error}; what was there is kept, and the run goes on",
             stacklevel=4,
         )
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[threading.Event]:
+    """Give an event that the first Ctrl-C or SIGTERM sets, so that a step is never torn; the second acts as usual."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def note(number: int, frame: Any) -> None:
+        event.set()
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        restore()
 
 
 def _line(row: Mapping[str, float]) -> str:

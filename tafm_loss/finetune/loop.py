@@ -4,8 +4,9 @@ import contextlib
 import copy
 import dataclasses
 import math
-import threading
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -13,13 +14,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tafm_loss.blur.synthesizer import BlurSynthesizer
-from tafm_loss.finetune.checkpoint import Checkpoint, Progress
-from tafm_loss.finetune.grading import Grade, grade, scene_generators
-from tafm_loss.finetune.interrupts import interrupts
-from tafm_loss.finetune.prefetch import prefetch
-from tafm_loss.finetune.triplets import GradedCrops, SceneCrops
-from tafm_loss.finetune.tuning import StepOutput, Tuning
-from tafm_loss.finetune.validation import Validation
+from tafm_loss.finetune.checkpoint import Checkpoint, Progress, interrupts
+from tafm_loss.finetune.crops import Grade, SceneCrops, grade, scene_generators
+from tafm_loss.finetune.sources import Graded
+from tafm_loss.finetune.tuning import StepOutput, Tuning, Validation
 
 __all__ = ["Loop", "Plan"]
 
@@ -28,7 +26,9 @@ VALIDATE_EVERY = 100
 CHECKPOINT_EVERY = 100
 WARM_UP = 0.05
 LARGEST_GRADIENT = 1.0
-SCALE_MEMORY = 0.95
+# Batches are read by threads, this many before they are asked for.
+READERS = 2
+AHEAD = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Loop:
         self.crops = crops
         self.synthesizer = synthesizer
         self.accelerator = accelerator
-        self.checkpoint = checkpoint
+        self.checkpoint = checkpoint if accelerator.is_main_process else None
         self.bar = progress and accelerator.is_main_process
         trainable = [parameter for parameter in tuning.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trainable, lr=plan.learning_rate, betas=(0.9, 0.99))
@@ -84,9 +84,9 @@ class Loop:
             self.parts["scaler"] = accelerator.scaler
         self.state = Progress()
         if checkpoint is not None and checkpoint.resumes:
-            self.state = checkpoint.load(self.parts, accelerator.device)
-        if checkpoint is not None and accelerator.is_main_process:
-            checkpoint.begin(self.state.history)
+            self.state = checkpoint.load(self.parts)
+        if self.checkpoint is not None:
+            self.checkpoint.begin(self.state.history)
         self.validation = None if held_out is None else Validation(held_out, synthesizer, plan.seed)
 
     def run(self) -> bool:
@@ -96,23 +96,23 @@ class Loop:
             FloatingPointError: if a term or the gradient stops being finite; the last checkpoint is kept.
         """
         steps = range(self.state.step, self.state.step if self._no_longer_better() else self.plan.steps)
-        batches = prefetch(self._draw, steps)
         shown: dict[str, str] = {}
-        with interrupts() as interrupted, contextlib.closing(batches):
+        with interrupts() as interrupted, contextlib.closing(self._read_ahead(steps)) as batches:
             bar = tqdm(batches, disable=not self.bar, desc="finetune", initial=self.state.step, total=self.plan.steps)
             for crops in bar:
-                measured, stop = self._step(crops, interrupted)
-                step = self.state.step
-                if (step - 1) % HISTORY_EVERY == 0 or step == self.plan.steps:
-                    self._record({"step": float(step - 1), **measured})
+                step, last = self.state.step, self.state.step + 1 == self.plan.steps
+                measured = self._step(crops, interrupted.is_set)
+                stop = measured.pop("stop") > 0
+                if step % HISTORY_EVERY == 0 or last:
+                    self._record({"step": float(step), **measured})
                 shown |= {"loss": f"{measured['loss']:.3f}", "ordered": f"{measured['ordering_accuracy']:.2f}"}
-                if self.validation is not None and (step % VALIDATE_EVERY == 0 or step == self.plan.steps):
-                    figures = self._validate()
-                    shown |= {name: f"{value:.2f}" for name, value in figures.items() if name.startswith("selectivity")}
+                if self.validation is not None and ((step + 1) % VALIDATE_EVERY == 0 or last):
+                    found = self._validate(self.validation)
+                    shown |= {name: f"{value:.2f}" for name, value in found.items() if name.startswith("selectivity")}
                     stop = self._no_longer_better() or stop
                 bar.set_postfix(shown, refresh=False)
-                if step % CHECKPOINT_EVERY == 0 or step == self.plan.steps or stop:
-                    self._save()
+                if self.checkpoint is not None and ((step + 1) % CHECKPOINT_EVERY == 0 or last or stop):
+                    self.checkpoint.save(self.parts, self.state)
                 if stop:
                     break
         finished = self.state.step == self.plan.steps or self._no_longer_better()
@@ -122,14 +122,29 @@ class Loop:
 
     # ---- a step ----
 
-    def _draw(self, step: int) -> GradedCrops:
+    def _read_ahead(self, steps: range) -> Generator[Graded, None, None]:
+        """Yield the crops of each step, drawn ahead by threads; an error comes at its step."""
+        pool = ThreadPoolExecutor(READERS, thread_name_prefix="crops")
+        pending: deque[Future[Graded]] = deque()
+        try:
+            for step in steps:
+                pending.append(pool.submit(self._draw, step))
+                if len(pending) > AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            # Not waiting, or an interrupt would hang for as long as the slowest file takes.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _draw(self, step: int) -> Graded:
         generator = torch.Generator().manual_seed(self._seed(step))
         return self.crops.draw(self.plan.batch_size, generator, part=self._share())
 
-    def _step(self, crops: GradedCrops, interrupted: threading.Event) -> tuple[dict[str, float], bool]:
-        """Take one optimizer step; return its means over parts and processes, and whether one was interrupted."""
+    def _step(self, crops: Graded, interrupted: Any) -> dict[str, float]:
+        """Take one optimizer step; return its means over parts and processes, and "stop" if one was interrupted."""
         step = self.state.step
-        if self.state.scales is None:
+        if step == 0:
             self._begin_scales(crops)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
@@ -140,31 +155,32 @@ class Loop:
                 self.accelerator.backward(torch.stack([*output.terms.values()]).sum())
                 outputs.append(output)
                 if self.accelerator.sync_gradients:
-                    means = self._agreed(outputs, interrupted.is_set())
-                    self._check_finite(means, step)
-                    self._clip(step)
+                    means, tap_distances = self._agreed(outputs, interrupted())
+                    self._clip()
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-        self._move_scales(means["tap_distances"])
+        self.tuning.move_scales(tap_distances)
         self.state.step = step + 1
-        row = {name: float(value) for name, value in means.items() if value.dim() == 0 and name != "stop"}
-        return row, bool(means["stop"] > 0)
+        return means
 
-    def _inputs(self, crops: GradedCrops, step: int, part: int) -> tuple[Any, ...]:
+    def _inputs(self, crops: Graded, step: int, part: int) -> tuple[Any, ...]:
         """Return the arguments of `Tuning.forward` for one part of this process's share of a batch."""
         share = self._share()
         size = (share.stop - share.start) // self.plan.accumulation
         here = slice(part * size, (part + 1) * size)
         place = slice(share.start + here.start, share.start + here.stop)
         device = self.accelerator.device
-        moved = GradedCrops(crops.levels[:, here].to(device), crops.extents[:, here].to(device))
+        moved = Graded(crops.levels[:, here].to(device), crops.extents[:, here].to(device))
         seed = self._seed(step)
-        levels, extents = grade(self.synthesizer, moved, seed, count=self.plan.batch_size, part=place)
-        generators = scene_generators(seed, range(place.start, place.stop), device)
-        return levels, extents, generators, self.state.scales, self.state.untuned_scales
+        graded = grade(self.synthesizer, moved, seed, count=self.plan.batch_size, part=place)
+        return *graded, scene_generators(seed, range(place.start, place.stop), device)
 
-    def _agreed(self, outputs: Sequence[StepOutput], interrupted: bool) -> dict[str, Tensor]:
-        """Return the means over parts and processes; every process gets the same."""
+    def _agreed(self, outputs: Sequence[StepOutput], interrupted: bool) -> tuple[dict[str, float], Tensor]:
+        """Return the means of numbers, and of distances at taps, over parts and processes: the same in every process.
+
+        Raises:
+            FloatingPointError: if one is not finite.
+        """
         terms = {name: torch.stack([output.terms[name].detach() for output in outputs]) for name in outputs[0].terms}
         means = {name: values.mean() for name, values in terms.items()}
         means["loss"] = torch.stack([*means.values()]).sum()
@@ -172,19 +188,21 @@ class Loop:
         means["stop"] = means["loss"].new_tensor(float(interrupted))
         tap_distances = torch.stack([output.tap_distances for output in outputs]).mean(0)
         reduced = self.accelerator.reduce(torch.cat([torch.stack([*means.values()]), tap_distances]), "mean").cpu()
-        return {**dict(zip(means, reduced, strict=False)), "tap_distances": reduced[len(means) :]}
-
-    def _check_finite(self, means: Mapping[str, Tensor], step: int) -> None:
-        wrong = [name for name, value in means.items() if not torch.isfinite(value).all()]
+        numbers, at_taps = reduced[: len(means)].tolist(), reduced[len(means) :]
+        wrong = [name for name, value in zip(means, numbers, strict=True) if not math.isfinite(value)]
+        wrong += [] if at_taps.isfinite().all() else ["tap_distances"]
         if wrong:
-            raise FloatingPointError(f"the objective is not finite at step {step}: {', '.join(wrong)}; {self._kept()}")
+            raise FloatingPointError(
+                f"the objective is not finite at step {self.state.step}: {', '.join(wrong)}; {self._kept()}"
+            )
+        return dict(zip(means, numbers, strict=True)), at_taps
 
-    def _clip(self, step: int) -> None:
+    def _clip(self) -> None:
         norm = self.accelerator.clip_grad_norm_(self.tuning.parameters(), LARGEST_GRADIENT)
         # A loss scaler looks for itself, and takes a smaller scale.
         if self.accelerator.scaler is None and not torch.isfinite(norm):
             raise FloatingPointError(
-                f"the gradient is not finite at step {step}, although the objective is; {self._kept()}"
+                f"the gradient is not finite at step {self.state.step}, although the objective is; {self._kept()}"
             )
 
     def _kept(self) -> str:
@@ -208,62 +226,36 @@ class Loop:
     def _seed(self, step: int) -> int:
         return (self.plan.seed * 1_000_003 + step) % 2**63
 
-    # ---- the scale of every tap ----
-
-    def _begin_scales(self, crops: GradedCrops) -> None:
-        ones = torch.ones(len(self.tuning.taps), device=self.accelerator.device)
-        self.state.scales = self.state.untuned_scales = ones
-        if not self.tuning.backbone.config.spatial:
-            return
-        with torch.no_grad():
-            outputs = [
-                self.tuning(*self._inputs(crops, self.state.step, part)) for part in range(self.plan.accumulation)
-            ]
-        first = self._agreed(outputs, False)["tap_distances"]
-        self.state.scales = self.state.untuned_scales = first.clamp(min=1e-8).to(ones)
-
-    def _move_scales(self, tap_distances: Tensor) -> None:
-        scales = self.state.scales
-        assert scales is not None  # set before the first step
+    @torch.no_grad()
+    def _begin_scales(self, crops: Graded) -> None:
         if self.tuning.backbone.config.spatial:
-            now = tap_distances.to(scales).clamp(min=1e-8)
-            self.state.scales = SCALE_MEMORY * scales + (1 - SCALE_MEMORY) * now
+            parts = range(self.plan.accumulation)
+            _, tap_distances = self._agreed([self.tuning(*self._inputs(crops, 0, part)) for part in parts], False)
+            self.tuning.begin_scales(tap_distances)
 
     # ---- validation ----
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, validation: Validation) -> dict[str, float]:
         """Record and return what the held-out scenes say, and keep the weights if they are the best so far."""
-        assert self.validation is not None
-        assert self.state.scales is not None and self.state.untuned_scales is not None
-        own = self.validation.figures(self.tuning, self.state.scales, self.state.untuned_scales)
+        own = validation.measure(self.tuning)
         # All processes must come to the same decisions.
         shared = self.accelerator.reduce(torch.tensor([*own.values()], device=self.accelerator.device), "mean")
-        figures = dict(zip(own, shared.tolist(), strict=True))
-        self._record({"step": float(self.state.step - 1), **figures})
-        self._note_best(figures["validation_loss"])
-        return figures
-
-    def _note_best(self, objective: float) -> None:
-        if self.plan.patience is None:
-            return
-        best = self.state.best
-        if best is None or objective < best["objective"]:
-            tuning = copy.deepcopy(self.tuning.state_dict())
-            self.state.best = {"objective": objective, "step": self.state.step, "passes_since": 0, "tuning": tuning}
-        else:
-            best["passes_since"] += 1
+        found = dict(zip(own, shared.tolist(), strict=True))
+        self._record({"step": float(self.state.step - 1), **found})
+        if self.plan.patience is not None:
+            best, objective = self.state.best, found["validation_loss"]
+            if best is None or objective < best["objective"]:
+                tuning = copy.deepcopy(self.tuning.state_dict())
+                self.state.best = {"objective": objective, "step": self.state.step, "passes_since": 0, "tuning": tuning}
+            else:
+                best["passes_since"] += 1
+        return found
 
     def _no_longer_better(self) -> bool:
         best = self.state.best
         return best is not None and self.plan.patience is not None and best["passes_since"] >= self.plan.patience
 
-    # ---- what is kept ----
-
     def _record(self, row: dict[str, float]) -> None:
         self.state.history.append(row)
-        if self.checkpoint is not None and self.accelerator.is_main_process:
+        if self.checkpoint is not None:
             self.checkpoint.record(row)
-
-    def _save(self) -> None:
-        if self.checkpoint is not None and self.accelerator.is_main_process:
-            self.checkpoint.save(self.parts, self.state)

@@ -1,40 +1,71 @@
 """Which scenes there are to learn from: folders, video frames, tensors, data sets."""
 
+import contextlib
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from tafm_loss.blur.frames import FrameExposures
-from tafm_loss.finetune.kept import MEMORY_BYTES, Kept
 from tafm_loss.images import IMAGE_SUFFIXES, check_images, check_unit_range, find_images, read_header, read_pixels
 
-__all__ = ["Graded", "Images", "Source", "UnusableImageError", "none_usable", "open_source"]
+__all__ = ["Graded", "Images", "Kept", "Source", "UnusableImageError", "none_usable", "open_source"]
 
-# What is decoded stays in memory up to this size, over all items of a source.
+MEMORY_BYTES = 2**30
 # Messages name this many images and count the others.
 NAMED = 3
 
 Images: TypeAlias = str | Path | Tensor | FrameExposures | Dataset[Any] | Iterable[Any]
+T = TypeVar("T")
 
 
 class Graded(NamedTuple):
-    """A scene: `levels` (L, 3, H, W) float32 in [0, 1], sharp first; `extents` (L,) px. A sharp image has one level."""
+    """A scene: `levels` (L, 3, H, W) float32 in [0, 1], sharp first; `extents` (L,) px. A sharp image has one level.
+
+    Of N scenes: (L, N, 3, H, W) and (L, N).
+    """
 
     levels: Tensor
     extents: Tensor
 
 
-Reader: TypeAlias = Callable[[int], Graded]
-
-
 class UnusableImageError(Exception):
     """One image cannot be used; the message names it and says why."""
+
+
+class Kept(Generic[T]):
+    """A reader whose items stay in memory: the first that are asked for, up to a limit; for any number of threads.
+
+    Args:
+        read: returns an item by its number.
+        size: of an item, in bytes.
+        limit: bytes in all; by default 1 GiB.
+    """
+
+    def __init__(self, read: Callable[[int], T], size: Callable[[T], int], limit: int | None = None) -> None:
+        self._read = read
+        self._size = size
+        self._left = MEMORY_BYTES if limit is None else limit
+        self._items: dict[int, T] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, number: int) -> T:
+        """Return an item, read now or before."""
+        if number in self._items:
+            return self._items[number]
+        # Without the lock: reading is what there are several threads for.
+        item = self._read(number)
+        with self._lock:
+            size = self._size(item)
+            if number not in self._items and size <= self._left:
+                self._items[number] = item
+                self._left -= size
+        return item
 
 
 class Source:
@@ -46,15 +77,11 @@ class Source:
         description: what the items are, in words.
     """
 
-    def __init__(self, read: Reader, scenes: Sequence[Hashable], description: str) -> None:
+    def __init__(self, read: Callable[[int], Graded], scenes: Sequence[Hashable], description: str) -> None:
         self.scenes = scenes
         self.description = description
         self.faults: dict[int, str] = {}
         self._read = read
-
-    def __len__(self) -> int:
-        """Return the number of items."""
-        return len(self.scenes)
 
     def __getitem__(self, index: int) -> Graded:
         """Read an item.
@@ -79,10 +106,8 @@ class Source:
     def first_usable(self, indices: Iterable[int]) -> Graded | None:
         """Return the first of these items that can be used, or None."""
         for index in indices:
-            try:
+            with contextlib.suppress(UnusableImageError):
                 return self[index]
-            except UnusableImageError:
-                continue
         return None
 
 
@@ -113,22 +138,22 @@ def open_source(images: Images, minimum_size: int) -> Source:
         return _open_frames(images, minimum_size)
     if isinstance(images, Tensor):
         check_images(images, "images", channels=None)
-        return _open_tensors(list(images), minimum_size)
-    if isinstance(images, list | tuple):
-        return _open_tensors(images, minimum_size)
-    if _is_map_style(images):
+    elif not isinstance(images, list | tuple | Mapping | bytes | IterableDataset) and (
+        hasattr(images, "__len__") and hasattr(images, "__getitem__")
+    ):
         return _open_dataset(images, minimum_size)
-    if isinstance(images, Iterable) and not isinstance(images, Mapping | bytes):
-        return _open_tensors(list(images), minimum_size)
-    raise TypeError(
-        "images must be a folder, FrameExposures, a tensor (M, 3, H, W), or a sequence, data set or iterable of "
-        f"tensors (3, H, W), got {type(images).__name__}"
-    )
+    if not isinstance(images, Iterable) or isinstance(images, Mapping | bytes):
+        raise TypeError(
+            "images must be a folder, FrameExposures, a tensor (M, 3, H, W), or a sequence, data set or iterable of "
+            f"tensors (3, H, W), got {type(images).__name__}"
+        )
+    return _open_tensors(list(images), minimum_size)
 
 
-def none_usable(faults: Sequence[str]) -> ValueError:
+def none_usable(faults: Iterable[str]) -> ValueError:
     """Return the error to raise when all images are skipped for these reasons."""
-    return ValueError(f"images must hold some that can be used; all are skipped ({len(faults)}): {_some(faults)}")
+    told = list(faults)
+    return ValueError(f"images must hold some that can be used; all are skipped ({len(told)}): {_some(told)}")
 
 
 def _open_folder(folder: Path, minimum_size: int) -> Source:
@@ -151,54 +176,41 @@ def _open_folder(folder: Path, minimum_size: int) -> Source:
         if mode != "RGB":
             converted.append(f"{path} ({mode})")
     _tell(skipped, converted, len(found))
+    kept = Kept(lambda index: read_pixels(paths[index]), lambda pixels: pixels.nbytes)
 
     def read(index: int) -> Graded:
         try:
-            return _sharp(read_pixels(paths[index]))
+            return _sharp(kept(index).float() / 255)
         except (OSError, ValueError) as error:
             raise UnusableImageError(str(error)) from error
 
-    kept = _kept(read)
-
-    def read_in_unit_range(index: int) -> Graded:
-        pixels, extents = kept(index)
-        return Graded(pixels.float() / 255, extents)
-
-    scenes = _folder_scenes([path.relative_to(folder) for path in paths])
-    return Source(read_in_unit_range, scenes, f"{len(paths)} images of {folder.resolve().name}")
-
-
-def _folder_scenes(paths: Sequence[Path]) -> Sequence[Path]:
-    """Return the scene of each file: its folder, for the frames of a video lie in one; or itself."""
-    scenes = [path if path.parent == Path() else path.parent for path in paths]
-    return scenes if len(set(scenes)) > 1 else paths
+    # The frames of a video lie in a folder of their own.
+    files = [path.relative_to(folder) for path in paths]
+    scenes = [file if file.parent == Path() else file.parent for file in files]
+    return Source(read, scenes if len(set(scenes)) > 1 else files, f"{len(paths)} images of {folder.resolve().name}")
 
 
 def _open_frames(exposures: FrameExposures, minimum_size: int) -> Source:
-    if len(exposures.counts) < 3:
-        raise ValueError(
-            f"exposures must have a sharp, a weak and a strong level or more, got counts {exposures.counts}"
-        )
-    if exposures.counts[0] != 1:
-        raise ValueError(
-            f"exposures must begin with the sharp frame, got counts {exposures.counts}; "
-            f"write counts={(1, *exposures.counts)}"
-        )
+    counts = exposures.counts
+    if len(counts) < 3:
+        raise ValueError(f"exposures must have a sharp, a weak and a strong level or more, got counts {counts}")
+    if counts[0] != 1:
+        raise ValueError(f"exposures must begin with the sharp frame, got counts {counts}; write counts={(1, *counts)}")
 
     def read(index: int) -> Graded:
         try:
             exposure = exposures[index]
         except (OSError, ValueError) as error:
             raise UnusableImageError(str(error)) from error
-        _check_size(tuple(exposure.levels.shape[-2:]), minimum_size, exposure.centre)
+        _check_size(exposure.levels.shape[-2:], minimum_size, exposure.centre)
         # Also false where an extent is NaN, for want of texture to measure it by.
         if not (exposure.extents.diff() > 0).all():
             extents = ", ".join(f"{extent:.3g}" for extent in exposure.extents.tolist())
             raise UnusableImageError(f"the exposure about {exposure.centre} has extents that do not rise: {extents} px")
         return Graded(exposure.levels, exposure.extents)
 
-    scenes = exposures.scenes
-    return Source(_kept(read), scenes, f"{len(set(scenes))} scenes of frames")
+    kept = Kept(read, lambda graded: graded.levels.nbytes)
+    return Source(kept, exposures.scenes, f"{len(set(exposures.scenes))} scenes of frames")
 
 
 def _open_tensors(items: Sequence[Any], minimum_size: int) -> Source:
@@ -207,7 +219,7 @@ def _open_tensors(items: Sequence[Any], minimum_size: int) -> Source:
         name = f"images[{index}]"
         image = _checked(item, name)
         try:
-            _check_size(tuple(image.shape[1:]), minimum_size, name)
+            _check_size(image.shape[1:], minimum_size, name)
         except UnusableImageError as error:
             skipped.append(str(error))
             continue
@@ -216,12 +228,6 @@ def _open_tensors(items: Sequence[Any], minimum_size: int) -> Source:
             converted.append(f"{name} ({len(image)} channels)")
     _tell(skipped, converted, len(items))
     return Source(lambda index: _sharp(_as_rgb(images[index])), range(len(images)), f"{len(images)} tensors")
-
-
-def _is_map_style(images: Any) -> bool:
-    # An IterableDataset inherits a __getitem__ that does not work.
-    mapped = hasattr(images, "__len__") and hasattr(images, "__getitem__")
-    return mapped and not isinstance(images, IterableDataset | Mapping | bytes)
 
 
 def _open_dataset(dataset: Any, minimum_size: int) -> Source:
@@ -240,15 +246,11 @@ def _open_dataset(dataset: Any, minimum_size: int) -> Source:
             if len(image) != 3 and not first_converted:
                 first_converted.append(index)
                 warnings.warn(f"images become RGB, the first of them {name} ({len(image)} channels)", stacklevel=2)
-        _check_size(tuple(image.shape[1:]), minimum_size, name)
+        _check_size(image.shape[1:], minimum_size, name)
         return _sharp(_as_rgb(image))
 
     count = len(dataset)
     return Source(read, range(count), f"{count} images of {type(dataset).__name__}")
-
-
-def _kept(read: Reader) -> Reader:
-    return Kept(read, lambda item: item.levels.numel() * item.levels.element_size(), MEMORY_BYTES)
 
 
 def _checked(item: Any, name: str) -> Tensor:
@@ -282,11 +284,8 @@ def _tell(skipped: Sequence[str], converted: Sequence[str], count: int) -> None:
     """Warn of what opening found, or raise ValueError if it left nothing."""
     if skipped and len(skipped) == count:
         raise none_usable(skipped)
-    parts = []
-    if skipped:
-        parts.append(f"{len(skipped)} of {count} images are skipped: {_some(skipped)}")
-    if converted:
-        parts.append(f"{len(converted)} of {count} images become RGB: {_some(converted)}")
+    found = [("are skipped", skipped), ("become RGB", converted)]
+    parts = [f"{len(texts)} of {count} images {what}: {_some(texts)}" for what, texts in found if texts]
     if parts:
         warnings.warn(". ".join(parts), stacklevel=2)
 

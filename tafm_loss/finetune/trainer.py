@@ -19,23 +19,23 @@ from tafm_loss.finetune.arguments import (
     check_folder,
     check_plan,
     check_synthesizer,
-    checked_copy,
     checked_objective,
     choose_parameters,
+    copy_to_tune,
     report_images,
     split_scenes,
     usual_rate,
 )
 from tafm_loss.finetune.checkpoint import Checkpoint
-from tafm_loss.finetune.grading import Grade, default_synthesizer
+from tafm_loss.finetune.crops import Grade, SceneCrops, default_synthesizer
 from tafm_loss.finetune.loop import Loop, Plan
 from tafm_loss.finetune.objectives import Objective
 from tafm_loss.finetune.sources import Images
-from tafm_loss.finetune.triplets import SceneCrops
 from tafm_loss.finetune.tuning import Tuning
 from tafm_loss.report.figures import measure_units, report
 from tafm_loss.report.files import write_reports
 from tafm_loss.weights.folders import save_backbone
+from tafm_loss.weights.loading import load_backbone
 
 __all__ = ["FinetuneResult", "finetune_backbone"]
 
@@ -60,7 +60,7 @@ class FinetuneResult:
 
 
 def finetune_backbone(
-    backbone: Backbone,
+    backbone: Backbone | str | Path,
     images: Images,
     *,
     synthesizer: BlurSynthesizer | Grade | None = None,
@@ -83,18 +83,19 @@ def finetune_backbone(
 
     After "Task-Adaptive Feature Matching Loss for Image Deblurring" (ICIP 2023), where a triplet loss with a margin
     of 1 orders (sharp, weak, strong). There the members of a triplet are cropped and recoloured independently and
-    compared by one embedding; here they are aligned, by default compared at every location of every tap, and the
+    compared by one embedding. Here they are aligned, and by default compared at every location of every tap; the
     default objective also keeps changes that are not blur near.
 
-    Every step's crops, blur and distractors follow from the seed and the number of the step, whatever the number of
-    processes and parts: a run on several processes, started by `accelerate launch` or, without GPUs, by
-    `ACCELERATE_USE_CPU=true torchrun`, gives what one with the same `batch_size` does, up to rounding, as does a batch
-    in parts. Three things stand apart: batch statistics of a head, callables as `synthesizer`, and parts of an odd
-    number of scenes. The first process writes and measures, the others return when the training ends.
+    Crops, blur and distractors of every step follow from the seed and the number of the step. So several processes
+    (`accelerate launch`, or without GPUs `ACCELERATE_USE_CPU=true torchrun`) give what one with the same `batch_size`
+    gives, up to rounding, and so does a batch in parts. Three things are excepted: batch statistics of a head,
+    callables as `synthesizer`, and parts of an odd number of scenes. The first process writes and measures; the others
+    return when the training ends.
 
     Args:
-        backbone: what to start from; it is not changed. Its batch statistics stay as they are; those of a head that
-            is tuned are learned.
+        backbone: what to start from: a `Backbone`, or what `load_backbone` takes: a listed name, a folder, or
+            "owner/name" on the Hub. It is not changed. Its batch statistics stay as they are, but for those of a head
+            that is tuned.
         images: sharp scenes: a folder and its sub-folders, a tensor (M, 3, H, W) in [0, 1], a sequence, dataset or
             other iterable of tensors (3, H, W), alone or first in a tuple; or `FrameExposures`, whose real exposures
             are used as they are.
@@ -126,7 +127,8 @@ def finetune_backbone(
         backbone's config are set from the arguments; replace them by better ones.
 
     Raises:
-        TypeError: if `backbone` is no `Backbone`, `objective` a class, or the images are nothing that can be read.
+        TypeError: if `backbone` is none, `objective` a class, or the images are nothing that can be read.
+        WeightsError: if there is no backbone of that name, or its weights cannot be had.
         ValueError: for a frozen backbone; images that are too few, too small, outside [0, 1] or no RGB images; an
             unknown objective; a synthesizer without a sharp level; a batch that cannot be split; names that no
             parameter has; a checkpoint that is damaged or of a run with other arguments.
@@ -137,66 +139,72 @@ def finetune_backbone(
         UserWarning: about images that are skipped or converted, a checkpoint that cannot be written, and an interrupt
             (Ctrl-C): the run then ends after the step, with a backbone that can be used, and can be resumed.
     """
-    tuned = checked_copy(backbone)
+    start = load_backbone(backbone) if isinstance(backbone, str | Path) else backbone
+    tuned = copy_to_tune(start)
     goal = checked_objective(objective)
     blur = default_synthesizer() if synthesizer is None else synthesizer
     check_synthesizer(blur)
     check_folder(out_dir, images, resume=resume)
     accelerator = accelerator_for(mixed_precision, accumulation)
-    rate = usual_rate(backbone) if learning_rate is None else learning_rate
+    rate = usual_rate(start) if learning_rate is None else learning_rate
     plan = Plan(steps, batch_size, rate, accumulation, patience, seed)
     check_plan(plan, validated=validation is not None, processes=accelerator.num_processes)
     crops, held_out = split_scenes(images, validation, crop_size, seed)
-    judged = None if held_out is None else report_images(held_out, backbone)
+    judged = None if held_out is None else report_images(held_out, start)
     choose_parameters(tuned.network, trainable)
     tuned.to(memory_format=torch.channels_last)
-    config = _tuned_config(backbone, crops, goal, blur, plan, crop_size, mixed_precision, trainable)
+    settings = {**dataclasses.asdict(plan), "crop_size": crop_size, "mixed_precision": mixed_precision}
+    if trainable is not None:
+        settings["trainable"] = list(trainable)
+    config = _tuned_config(start, crops, goal, blur, settings)
     checkpoint = None
     if out_dir is not None:
         validated = "nothing" if held_out is None else held_out.description
-        settings = f"{config.recipe} of {config.training_data} from {config.base_weights}, validated on {validated}"
-        checkpoint = Checkpoint(Path(out_dir), settings, resume=resume)
+        run = f"{config.recipe} of {config.training_data} from {config.base_weights}, validated on {validated}"
+        checkpoint = Checkpoint(Path(out_dir), run, resume=resume)
     loop = Loop(Tuning(tuned, goal), crops, held_out, blur, plan, accelerator, checkpoint, progress=progress)
     finished = loop.run()
     # Mixed precision patched the forward of the module; the result must compute as it will when it is loaded again.
     tuned = accelerator.unwrap_model(loop.model, keep_fp32_wrapper=False).backbone
     tuned = tuned.to("cpu", memory_format=torch.contiguous_format).requires_grad_(False).eval()
     tuned.config = config
-    figures: dict[str, Any] = {}
+
+    def reports() -> dict[str, Any]:
+        if not finished or judged is None:
+            return {}
+        before = copy.deepcopy(start).cpu()
+        return {
+            "before": report(before, judged, seed=seed, progress=progress),
+            "after": report(tuned, judged, untuned=before, seed=seed, progress=progress),
+        }
+
+    measured: dict[str, Any] = {}
     if accelerator.is_main_process:
-        figures = _conclude(
-            tuned,
-            None if out_dir is None else Path(out_dir),
-            unit_images=crops.centres(2 * REPORT_IMAGES) if judged is None else judged,
-            report_on=lambda: (
-                _reports(backbone, tuned, judged, seed, progress) if finished and judged is not None else {}
-            ),
-        )
+        unit_images = crops.centres(2 * REPORT_IMAGES) if judged is None else judged
+        measured = _conclude(tuned, None if out_dir is None else Path(out_dir), unit_images, reports)
     if not finished:
         again = "" if checkpoint is None else "; resume=True goes on from there"
         warnings.warn(f"interrupted at step {loop.state.step} of {steps}{again}", stacklevel=2)
-    return FinetuneResult(tuned, loop.state.history, figures, finished)
+    return FinetuneResult(tuned, loop.state.history, measured, finished)
 
 
 def _tuned_config(
-    backbone: Backbone,
+    start: Backbone,
     crops: SceneCrops,
     goal: Objective,
     synthesizer: BlurSynthesizer | Grade,
-    plan: Plan,
-    crop_size: int,
-    mixed_precision: str,
-    trainable: Sequence[str] | None,
+    settings: dict[str, Any],
 ) -> BackboneConfig:
-    settings = {**dataclasses.asdict(plan), "crop_size": crop_size, "mixed_precision": mixed_precision}
-    if trainable is not None:
-        settings["trainable"] = list(trainable)
-    named = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    earlier = start.source or start.config.base_weights
+    if earlier.startswith("none"):
+        earlier = "random weights"
     blur = repr(synthesizer) if isinstance(synthesizer, BlurSynthesizer) else stable_name(synthesizer)
+    named = ", ".join(f"{name}={value!r}" for name, value in settings.items())
     return dataclasses.replace(
-        backbone.config,
-        name=f"{backbone.config.name}-tuned",
-        base_weights=_origin(backbone),
+        start.config,
+        name=f"{start.config.name}-tuned",
+        # What it is called and where it is from, for the licence and the credit that its copies owe.
+        base_weights=f"{start.config.name}, sha256 {start.sha256[:8]}, from {earlier}",
         training_data=crops.description,
         recipe=f"finetune_backbone(objective={stable_name(goal)}, synthesizer={blur}, {named})",
         units={},
@@ -204,33 +212,17 @@ def _tuned_config(
     )
 
 
-def _origin(backbone: Backbone) -> str:
-    """Return what the backbone is called and where it is from, for the licence and the credit that its copies owe."""
-    earlier = backbone.source or backbone.config.base_weights
-    if earlier.startswith("none"):
-        earlier = "random weights"
-    return f"{backbone.config.name}, sha256 {backbone.sha256[:8]}, from {earlier}"
-
-
 def _conclude(
-    tuned: Backbone, folder: Path | None, *, unit_images: Tensor, report_on: Callable[[], dict[str, Any]]
+    tuned: Backbone, folder: Path | None, unit_images: Tensor, reports: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Put units and figures into the config, and save; return the reports."""
+    """Put units and measurements into the config, and save; return the reports."""
     if folder is not None:
         save_backbone(tuned, folder)  # first, so that no failure to measure loses the weights
     tuned.config = dataclasses.replace(tuned.config, units=measure_units(tuned, unit_images))
-    figures = report_on()
-    tuned.config = dataclasses.replace(tuned.config, measurements=figures.get("after", {}))
+    measured = reports()
+    tuned.config = dataclasses.replace(tuned.config, measurements=measured.get("after", {}))
     if folder is not None:
         save_backbone(tuned, folder)
-        if figures:
-            write_reports(figures, folder)
-    return figures
-
-
-def _reports(before: Backbone, after: Backbone, images: Tensor, seed: int, progress: bool) -> dict[str, Any]:
-    start = copy.deepcopy(before).cpu()
-    return {
-        "before": report(start, images, seed=seed, progress=progress),
-        "after": report(after, images, untuned=start, seed=seed, progress=progress),
-    }
+        if measured:
+            write_reports(measured, folder)
+    return measured

@@ -1,4 +1,4 @@
-"""What is tuned: a backbone, and graded scenes through it to the terms of the objective."""
+"""What is tuned: graded scenes through a backbone to the terms of the objective, and what held-out scenes say of it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -9,14 +9,23 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tafm_loss.backbones.backbone import Backbone
+from tafm_loss.blur.synthesizer import BlurSynthesizer
+from tafm_loss.finetune.crops import Grade, SceneCrops, grade, scene_generators
 from tafm_loss.finetune.objectives import Measured, Objective
 from tafm_loss.losses.distances import DISTANCES
+from tafm_loss.report.figures import selectivity
 
-__all__ = ["StepOutput", "Tuning"]
+__all__ = ["StepOutput", "Tuning", "Validation"]
 
 MAP_DISTANCE = "normalized_l2"
+LEAST_SCALE = 1e-8
+SCALE_MEMORY = 0.95
 DESCENT_NOISE = 0.01
 ACTIVITY_FLOOR = 1e-4
+SCENES = 16
+CHUNK = 4
+SELECTIVITY_SCENES = 8
+SELECTIVITY_EXTENTS = (3.0, 12.0)
 
 
 class StepOutput(NamedTuple):
@@ -37,7 +46,8 @@ class Tuning(nn.Module):
     """A backbone in training, with what the objective needs beside it.
 
     Feature maps are compared by `normalized_l2`, each tap over its own scale, so that taps of very different
-    distances all count. Embeddings are compared by their squared Euclidean distance, as they are.
+    distances all count: the mean distance of the first batch, which then follows those of the batches, slowly; for the
+    untuned backbone it stays. Embeddings are compared by their squared Euclidean distance, as they are.
 
     Args:
         backbone: what is trained; its modules stay in the mode that they are in.
@@ -52,25 +62,20 @@ class Tuning(nn.Module):
         self.untuned: Backbone | None
         # Not a child: it is no part of what is trained, saved or synchronised.
         self.__dict__["untuned"] = backbone.frozen_copy() if goal.keeps_geometry else None
+        self.scales: Tensor
+        self.untuned_scales: Tensor
+        for name in ("scales", "untuned_scales"):
+            self.register_buffer(name, torch.ones(len(self.taps)))
         channels = sum(tap.channels for tap in backbone.config.taps.values())
         self.extent_regression = _zero_linear(channels) if goal.regresses_extent else None
 
-    def forward(
-        self,
-        levels: Tensor,
-        extents: Tensor,
-        generators: Sequence[torch.Generator],
-        scales: Tensor,
-        untuned_scales: Tensor,
-    ) -> StepOutput:
+    def forward(self, levels: Tensor, extents: Tensor, generators: Sequence[torch.Generator]) -> StepOutput:
         """Return what the objective says of graded scenes.
 
         Args:
             levels: (L, N, C, H, W), sharp first.
             extents: px, (L, N).
             generators: one for each scene.
-            scales: (T,), what the distances at each tap are divided by.
-            untuned_scales: (T,), the same for the untuned backbone.
         """
         sharp = levels[0]
         # The graded levels come first, whatever else the objective wants to see.
@@ -80,17 +85,15 @@ class Tuning(nn.Module):
         batch = batch.contiguous(memory_format=torch.channels_last)
         features = self.backbone(batch)
         by_tap = self._distances(features, len(sharp))
-        distances = dict(zip(versions, _total(by_tap, scales).split(counts), strict=True))
+        distances = dict(zip(versions, _total(by_tap, self.scales).split(counts), strict=True))
         untuned = {}
         if self.untuned is not None:
             with torch.no_grad():
                 before = self._distances(self.untuned(batch), len(sharp))
-            untuned = dict(zip(versions, _total(before, untuned_scales).split(counts), strict=True))
+            untuned = dict(zip(versions, _total(before, self.untuned_scales).split(counts), strict=True))
         blurred = levels[1:]
         references = {tap: maps[: len(sharp)] for tap, maps in features.items()}
-        slopes = [
-            self._slope(level, sharp, references, scales, generators) for level in blurred[self._sloped(len(blurred))]
-        ]
+        slopes = [self._slope(level, sharp, references, generators) for level in blurred[self._sloped(len(blurred))]]
         descents, checkerboards = torch.stack(slopes, dim=1) if slopes else extents.new_empty(2, 0, len(sharp))
         measured = Measured(
             distances,
@@ -111,10 +114,22 @@ class Tuning(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
-    def distance(self, pred: Tensor, target: Tensor, scales: Tensor) -> Tensor:
+    def distance(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return the distances (N,) of images as the objective sees them."""
         features = self.backbone(torch.cat([target, pred]))
-        return _total(self._distances(features, len(target)), scales)[0]
+        return _total(self._distances(features, len(target)), self.scales)[0]
+
+    def begin_scales(self, tap_distances: Tensor) -> None:
+        """Set the scales of feature maps to the distances (T,) of the first batch."""
+        if self.backbone.config.spatial:
+            self.scales.copy_(tap_distances.clamp(min=LEAST_SCALE))
+            self.untuned_scales.copy_(self.scales)
+
+    def move_scales(self, tap_distances: Tensor) -> None:
+        """Let the scales of feature maps follow the distances (T,) of a batch."""
+        if self.backbone.config.spatial:
+            now = tap_distances.to(self.scales).clamp(min=LEAST_SCALE)
+            self.scales.copy_(SCALE_MEMORY * self.scales + (1 - SCALE_MEMORY) * now)
 
     def _distances(self, features: Mapping[str, Tensor], scenes: int) -> Tensor:
         """Return the distances (T, V, N) of all versions from the sharp scenes, which come first in `features`."""
@@ -134,7 +149,6 @@ class Tuning(nn.Module):
         level: Tensor,
         sharp: Tensor,
         references: Mapping[str, Tensor],
-        scales: Tensor,
         generators: Sequence[torch.Generator],
     ) -> Tensor:
         """Return two facts about the gradient of the distance at `level`, (2, N), differentiable.
@@ -148,7 +162,7 @@ class Tuning(nn.Module):
             pred = (level + DESCENT_NOISE * torch.stack(noise).to(level)).requires_grad_()
             features = self.backbone(pred)
             by_tap = torch.stack([self._compare(features[tap], references[tap]) for tap in self.taps])
-            (gradient,) = torch.autograd.grad(_total(by_tap, scales).sum(), pred, create_graph=True)
+            (gradient,) = torch.autograd.grad(_total(by_tap, self.scales).sum(), pred, create_graph=True)
         descent = F.cosine_similarity(gradient.flatten(1), (pred.detach() - sharp).flatten(1), eps=1e-12)
         return torch.stack([descent, _checkerboard(gradient)])
 
@@ -161,6 +175,50 @@ class Tuning(nn.Module):
         )
         predicted: Tensor = self.extent_regression((activity + ACTIVITY_FLOOR).log())
         return predicted.view(levels, scenes)
+
+
+class Validation:
+    """The same graded crops of held-out scenes at every pass.
+
+    Args:
+        held_out: scenes that training does not see.
+        synthesizer: what grades them.
+        seed: of the crops, the blur and the distractors.
+    """
+
+    def __init__(self, held_out: SceneCrops, synthesizer: BlurSynthesizer | Grade, seed: int) -> None:
+        count = max(2, min(SCENES, len(held_out)) // 2 * 2)
+        drawn = held_out.draw(count, torch.Generator().manual_seed(seed))
+        self.graded = grade(synthesizer, drawn, seed, count=count, part=slice(0, count))
+        self.knows_blur = isinstance(synthesizer, BlurSynthesizer)
+        self.seed = seed
+
+    @torch.no_grad()
+    def measure(self, tuning: Tuning) -> dict[str, float]:
+        """Return the objective, the ordering accuracy and, for blur, the selectivities at 3 and 12 px, the lesser."""
+        device, count = tuning.scales.device, self.graded.levels.shape[1]
+        modes = {module: module.training for module in tuning.modules()}
+        tuning.eval()
+        try:
+            loss = accuracy = 0.0
+            for start in range(0, count, CHUNK):
+                levels, extents = (part[:, start : start + CHUNK].to(device) for part in self.graded)
+                scenes = range(start, start + levels.shape[1])
+                output = tuning(levels, extents, scene_generators(self.seed, scenes, device))
+                loss += len(scenes) * float(torch.stack([*output.terms.values()]).sum()) / count
+                accuracy += len(scenes) * float(output.ordering_accuracy) / count
+            measured = {"validation_loss": loss, "validation_ordering_accuracy": accuracy}
+            if self.knows_blur:
+                sharp = self.graded.levels[0, :SELECTIVITY_SCENES].to(device)
+                found = selectivity(
+                    tuning.distance, sharp, kinds=("shake",), extents=SELECTIVITY_EXTENTS, seed=self.seed
+                )
+                for distractor, kinds in found.items():
+                    measured[f"selectivity, {distractor}"] = float(kinds["shake"].median(dim=1).values.min())
+            return measured
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
 
 
 def _from_first(features: Tensor, scenes: int, compare: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

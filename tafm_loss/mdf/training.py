@@ -14,7 +14,7 @@ from tafm_loss._text import stable_name
 from tafm_loss.backbones.discriminators import PatchDiscriminator, PatchDiscriminators, discriminator_backbone
 from tafm_loss.finetune.arguments import check_folder
 from tafm_loss.finetune.checkpoint import Checkpoint, Progress
-from tafm_loss.finetune.grading import scene_generators
+from tafm_loss.finetune.crops import scene_generators
 from tafm_loss.images import check_images, check_unit_range, read_image
 from tafm_loss.mdf.adversarial_scale import Scale, new_networks, train_scale
 from tafm_loss.mdf.degradations import Degradation

@@ -47,7 +47,7 @@ def test_a_folder_gives_its_images_of_any_size_with_their_scenes(tmp_path: Path)
     for index, path in enumerate(paths):
         assert torch.equal(source[index].levels[0], read_image(tmp_path / path)), path
         assert source[index].extents.tolist() == [0.0]
-    assert len(source) == 4 and [str(scene) for scene in source.scenes] == ["a/b", "b.png", "video", "video"]
+    assert len(source.scenes) == 4 and [str(scene) for scene in source.scenes] == ["a/b", "b.png", "video", "video"]
     assert source.description == f"4 images of {tmp_path.name}"
 
 
@@ -96,7 +96,7 @@ def test_images_that_are_too_small_or_no_images_are_skipped_with_their_reasons(t
         "gone.png",
     ):
         assert part in str(warning.message)
-    assert len(source) == 1 and source.description.startswith("1 images")
+    assert len(source.scenes) == 1 and source.description.startswith("1 images")
 
 
 def test_opening_a_folder_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +269,7 @@ def test_tensors_in_any_container_are_the_same_source(images: Tensor) -> None:
         Stream(images),
     ):
         source = open_source(container, 40)
-        assert len(source) == 4 and len(set(source.scenes)) == 4
+        assert len(source.scenes) == 4 and len(set(source.scenes)) == 4
         for index in range(4):
             levels, extents = source[index]
             assert torch.equal(levels, images[index][None]) and extents.tolist() == [0.0]
@@ -339,7 +339,7 @@ def test_tensors_that_are_too_small_are_skipped_at_once_and_of_a_data_set_on_rea
         UserWarning, match=r"1 of 2 images are skipped: images\[0\] must be at least 40 px .*got 39 x 48"
     ):
         source = open_source(mixed, 40)
-    assert len(source) == 1 and torch.equal(source[0].levels[0], images[1])
+    assert len(source.scenes) == 1 and torch.equal(source[0].levels[0], images[1])
     with pytest.raises(ValueError, match=r"all are skipped \(4\): images\[0\] must be at least 41 px"):
         open_source(images, 41)
     dataset = open_source(TensorDataset(images), 41)

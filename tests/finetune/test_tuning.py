@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
 from tafm_loss.finetune.objectives import GradedObjective, Measured, Objective
-from tafm_loss.finetune.tuning import Tuning, _checkerboard
+from tafm_loss.finetune.tuning import StepOutput, Tuning, _checkerboard
 
 
 class Seen(Objective):
@@ -50,17 +50,16 @@ def graded() -> tuple[Tensor, Tensor]:
     return torch.cat([sharp, sharp * 0.9, sharp * 0.6]), torch.tensor([[0.0, 0.0], [1.0, 2.0], [5.0, 6.0]])
 
 
-def run(backbone: Backbone, goal: Objective, scales: Tensor, untuned: Tensor) -> Tuning:
-    tuning = Tuning(backbone, goal)
+def run(tuning: Tuning) -> StepOutput:
     levels, extents = graded()
-    output = tuning(levels, extents, [torch.Generator().manual_seed(scene) for scene in range(2)], scales, untuned)
+    output: StepOutput = tuning(levels, extents, [torch.Generator().manual_seed(scene) for scene in range(2)])
     assert output.ordering_accuracy == 1
-    return tuning
+    return output
 
 
 def test_embeddings_are_compared_by_their_squared_euclidean_distance() -> None:
     goal = Seen()
-    run(embedding(), goal, torch.ones(1), torch.ones(1))
+    run(Tuning(embedding(), goal))
     levels, extents = graded()
     expected = (levels[1:] - levels[0]).square().sum(dim=(2, 3, 4))
     torch.testing.assert_close(goal.measured.distances["blurred"], expected)
@@ -74,8 +73,9 @@ def test_embeddings_are_compared_by_their_squared_euclidean_distance() -> None:
 def test_each_tap_counts_over_its_own_scale_and_the_untuned_backbone_keeps_its_own() -> None:
     config = BackboneConfig("p", "p", {"once": Tap(3, 1), "twice": Tap(3, 1)}, (0.5,) * 3, (1.0,) * 3, 1)
     goal = Seen()
-    scales = torch.tensor([2.0, 4.0])
-    run(Backbone(Pixels(), config), goal, scales, torch.ones(2))
+    tuning = Tuning(Backbone(Pixels(), config), goal)
+    tuning.scales.copy_(torch.tensor([2.0, 4.0]))
+    run(tuning)
     # Normalised features are the same at both taps: d / 2 and d / 4, on average, against d.
     torch.testing.assert_close(
         goal.measured.distances["blurred"], goal.measured.untuned["blurred"] * (1 / 2 + 1 / 4) / 2
@@ -96,5 +96,5 @@ def test_the_untuned_backbone_is_no_part_of_what_is_saved_or_trained() -> None:
     tuning = Tuning(embedding(), GradedObjective(geometry=1.0, extent=1.0))
     names = [name for name, _ in tuning.named_parameters()]
     assert names == ["backbone.network.gain", "extent_regression.weight", "extent_regression.bias"]
-    assert set(tuning.state_dict()) == set(names)
+    assert set(tuning.state_dict()) == {*names, "scales", "untuned_scales"}
     assert tuning.double().untuned.mean.dtype == torch.float64

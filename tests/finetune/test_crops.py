@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from tafm_loss.blur.frames import FrameExposures
-from tafm_loss.finetune import triplets
+from tafm_loss.finetune import crops as scene_crops
+from tafm_loss.finetune.crops import SceneCrops
 from tafm_loss.finetune.sources import Graded, Source
-from tafm_loss.finetune.triplets import SceneCrops
 
 SIZE = 16
 
@@ -41,7 +41,7 @@ def drawn_scenes(levels: Tensor) -> list[float]:
 
 @pytest.fixture
 def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triplets, "COLOUR_JITTER", 0.0)
+    monkeypatch.setattr(scene_crops, "COLOUR_JITTER", 0.0)
 
 
 @pytest.fixture

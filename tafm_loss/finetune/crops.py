@@ -1,27 +1,23 @@
-"""Scenes in, aligned crops out."""
+"""Scenes in, aligned crops out, graded by a synthesizer, by a callable of the user, or as real exposures are."""
 
 import copy
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from tafm_loss.blur.pairs import crop_like
+from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.distractors import grey
 from tafm_loss.finetune.sources import Graded, Images, none_usable, open_source
 
-__all__ = ["GradedCrops", "SceneCrops"]
+__all__ = ["Grade", "SceneCrops", "default_synthesizer", "grade", "scene_generators"]
 
+Grade: TypeAlias = Callable[..., tuple[Tensor, Tensor]]
 # Brightness, contrast and saturation are each multiplied by 1 +- this.
 COLOUR_JITTER = 0.2
-
-
-class GradedCrops(NamedTuple):
-    """Crops of N scenes: `levels` (L, N, 3, S, S) in [0, 1], sharp first; `extents` (L, N) px. L is 1 for images."""
-
-    levels: Tensor
-    extents: Tensor
+SCENES_APART = 2**16
 
 
 class SceneCrops:
@@ -44,23 +40,24 @@ class SceneCrops:
             raise ValueError(f"crop_size must be at least 1 px, got {crop_size}")
         self.crop_size = crop_size
         self.source = open_source(images, crop_size)
-        if not len(self.source):
+        scenes = self.source.scenes
+        if not len(scenes):
             raise ValueError("images must hold at least one, got none")
-        self._items = torch.arange(len(self.source))
-        numbers = {scene: number for number, scene in enumerate(dict.fromkeys(self.source.scenes))}
-        self._scene_of = torch.tensor([numbers[scene] for scene in self.source.scenes])
+        self._items = torch.arange(len(scenes))
+        numbers = {scene: number for number, scene in enumerate(dict.fromkeys(scenes))}
+        self._scene_of = torch.tensor([numbers[scene] for scene in scenes])
 
     @property
     def description(self) -> str:
         """What the scenes are, in words."""
-        part = "" if len(self) == len(self.source) else f" ({len(self)} of {len(self.source)} items)"
-        return self.source.description + part
+        every = len(self._scene_of)
+        return self.source.description + ("" if len(self) == every else f" ({len(self)} of {every} items)")
 
     def __len__(self) -> int:
         """Return the number of items."""
         return len(self._items)
 
-    def draw(self, count: int, generator: torch.Generator, part: slice = slice(None)) -> GradedCrops:
+    def draw(self, count: int, generator: torch.Generator, part: slice = slice(None)) -> Graded:
         """Return crops of different scenes, if there are as many, or else of different items.
 
         An item that cannot be used is replaced by another. Which one does not depend on the part, nor on what was
@@ -80,16 +77,12 @@ class SceneCrops:
         order = self._items[torch.randperm(len(self), generator=generator)]
         order = order[_scenes_apart(self._scene_of[order])]
         seeds = torch.randint(2**32, (count,), generator=generator).tolist()
-        crops = [self._crop(self._first_usable(order, slot, count), seeds[slot]) for slot in slots]
+        crops = [self._crop(self._first_usable(_candidates(order, slot, count)), seeds[slot]) for slot in slots]
         levels, extents = zip(*crops, strict=True)
-        return GradedCrops(torch.stack(levels, dim=1), torch.stack(extents, dim=1))
+        return Graded(torch.stack(levels, dim=1), torch.stack(extents, dim=1))
 
     def split(self, share: float, generator: torch.Generator) -> tuple["SceneCrops", "SceneCrops"]:
-        """Return two parts without a common scene; the second holds about this share of the scenes.
-
-        Args:
-            share: in (0, 1); each part gets at least one scene.
-            generator: where random numbers come from.
+        """Return two parts without a common scene; the second holds about this share of the scenes, in (0, 1).
 
         Raises:
             ValueError: for another share, or if there is but one scene.
@@ -102,7 +95,9 @@ class SceneCrops:
         count = min(max(1, round(share * len(scenes))), len(scenes) - 1)
         chosen = scenes[torch.randperm(len(scenes), generator=generator)[:count]]
         second = torch.isin(self._scene_of[self._items], chosen)
-        return self._part(~second), self._part(second)
+        parts = copy.copy(self), copy.copy(self)
+        parts[0]._items, parts[1]._items = self._items[~second], self._items[second]
+        return parts
 
     def centres(self, most: int, size: int = 160) -> Tensor:
         """Return the central parts (M, 3, S, S) of the sharp levels of items that are spread evenly over all.
@@ -114,26 +109,18 @@ class SceneCrops:
         Raises:
             ValueError: if no item can be used.
         """
-        images = []
-        for items in self._items.tensor_split(min(most, len(self))):
-            graded = self.source.first_usable(items.tolist())
-            if graded is not None:
-                # A copy, so that of large images only the centres are held.
-                images.append(_centre(graded.levels[0], size).clone())
+        found = [self.source.first_usable(items.tolist()) for items in self._items.tensor_split(min(most, len(self)))]
+        # Copies, so that of large images only the centres are held.
+        images = [_centre(graded.levels[0], size).clone() for graded in found if graded is not None]
         if not images:
-            raise none_usable(list(self.source.faults.values()))
+            raise none_usable(self.source.faults.values())
         side = min(min(image.shape[1:]) for image in images)
         return torch.stack([_centre(image, side) for image in images])
 
-    def _part(self, chosen: Tensor) -> "SceneCrops":
-        part = copy.copy(self)
-        part._items = self._items[chosen]
-        return part
-
-    def _first_usable(self, order: Tensor, slot: int, count: int) -> Graded:
-        graded = self.source.first_usable(_candidates(order, slot, count))
+    def _first_usable(self, items: Iterator[int]) -> Graded:
+        graded = self.source.first_usable(items)
         if graded is None:
-            raise none_usable(list(self.source.faults.values()))
+            raise none_usable(self.source.faults.values())
         return graded
 
     def _crop(self, graded: Graded, seed: int) -> Graded:
@@ -143,6 +130,51 @@ class SceneCrops:
         top, left = int(y * (height - size + 1)), int(x * (width - size + 1))
         levels = graded.levels[..., top : top + size, left : left + size]
         return Graded(_recoloured(_turned(levels, *rest[:3]), *rest[3:]), graded.extents)
+
+
+def default_synthesizer() -> BlurSynthesizer:
+    """Return shake, linear, defocus and Gaussian blur of 1, 3, 10 and 25 px, each scene 40 % more or less."""
+    kinds = {"shake": 0.4, "linear": 0.3, "defocus": 0.2, "gaussian": 0.1}
+    return BlurSynthesizer((0.0, 1.0, 3.0, 10.0, 25.0), kind=kinds, extent_jitter=0.4)
+
+
+def grade(synthesizer: BlurSynthesizer | Grade, crops: Graded, seed: int, *, count: int, part: slice) -> Graded:
+    """Return the levels of crops that are a `part` of `count` scenes.
+
+    Real exposures are returned as they are. A `BlurSynthesizer` draws kernels for all `count` scenes, so that the
+    parts of several processes are those of one; a callable is called with the part alone.
+
+    Raises:
+        ValueError: if a callable returns anything but levels (L, N, C, H, W), L >= 3, and extents (L, N) that begin
+            with 0 and rise.
+    """
+    if len(crops.levels) > 1:
+        return crops
+    sharp = crops.levels[0]
+    if isinstance(synthesizer, BlurSynthesizer):
+        generator = torch.Generator().manual_seed(seed)
+        drawn = synthesizer.sample(count, image_size=(sharp.shape[-2], sharp.shape[-1]), generator=generator)
+        kernels = drawn.of_scenes(part)
+        return Graded(synthesizer(sharp, kernels=kernels), kernels.extents.to(sharp.device))
+    (own,) = scene_generators(seed, range(part.start, part.start + 1), torch.device("cpu"))
+    return _checked(synthesizer(sharp, generator=own), len(sharp))
+
+
+def scene_generators(seed: int, scenes: range, device: torch.device) -> list[torch.Generator]:
+    """Return a generator for each scene of a batch; equal seed and scene give equal numbers, whatever the batch."""
+    return [torch.Generator(device).manual_seed((SCENES_APART * seed + scene) % 2**63) for scene in scenes]
+
+
+def _checked(returned: Any, scenes: int) -> Graded:
+    expected = "the synthesizer must return levels (L, N, C, H, W), sharp first and L >= 3, and extents (L, N)"
+    if not isinstance(returned, tuple) or len(returned) != 2 or not all(isinstance(part, Tensor) for part in returned):
+        raise ValueError(f"{expected}, got {type(returned).__name__}")
+    levels, extents = returned
+    if levels.dim() != 5 or len(levels) < 3 or extents.shape != levels.shape[:2] or levels.shape[1] != scenes:
+        raise ValueError(f"{expected}, got shapes {tuple(levels.shape)} and {tuple(extents.shape)} for N = {scenes}")
+    if bool((extents[0] != 0).any()) or not bool((extents.diff(dim=0) > 0).all()):
+        raise ValueError(f"{expected} that begin with 0 and rise, got extents {extents.tolist()}")
+    return Graded(levels, extents.to(levels.device))
 
 
 def _scenes_apart(scenes: Tensor) -> Tensor:
