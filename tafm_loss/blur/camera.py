@@ -1,16 +1,50 @@
-"""How a camera moves during an exposure, and which part of the exposure a level of blur takes."""
+"""How a camera moves in an exposure, where on the image that is seen, and which part of it a level of blur takes."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tafm_loss.blur.tiles import Nodes
-
-__all__ = ["camera_paths", "displacements", "nested_exposures", "swings"]
+__all__ = ["Nodes", "camera_paths", "cell_length", "displacements", "nested_exposures", "swings"]
 
 # Of the mean squared radius. What is left to the path keeps the middle of the image from being sharp.
 LARGEST_SHARE_OF_TURNS = 0.5
+
+
+class Nodes(NamedTuple):
+    """Where on an image kernels are known: the corners of the cells of a regular grid that covers it.
+
+    positions: (M, 2), x and y in px from the middle of the image; row by row.
+    shares: (M,), how much of the image each node's kernel blurs; they sum to 1.
+    grid: the nodes of a row.
+    """
+
+    positions: Tensor
+    shares: Tensor
+    grid: int
+
+    @classmethod
+    def single(cls, device: torch.device) -> "Nodes":
+        """Return one node in the middle of the image."""
+        return cls(torch.zeros(1, 2, device=device), torch.ones(1, device=device), 1)
+
+    @classmethod
+    def over(cls, image_size: tuple[int, int], grid: int, device: torch.device) -> "Nodes":
+        """Return grid * grid nodes over an image of (height, width) px."""
+        axes, shares = [], []
+        for length in image_size:
+            cell = cell_length(length, grid)
+            axes.append(torch.arange(grid, device=device) * float(cell) - length / 2)
+            distance = (torch.arange(length, device=device)[:, None] + 0.5) / cell - torch.arange(grid, device=device)
+            shares.append((1 - distance.abs()).clamp(min=0).mean(0))
+        y, x = torch.meshgrid(*axes, indexing="ij")
+        return cls(torch.stack([x, y], dim=-1).flatten(0, 1), torch.outer(*shares).flatten(), grid)
+
+
+def cell_length(length: int, grid: int) -> int:
+    """Return the side of a cell in px: `grid - 1` cells cover `length` px, the last one partly beyond its end."""
+    return math.ceil(length / (grid - 1))
 
 
 def camera_paths(draws: Tensor, noise: Tensor, *, jitter: float, impulse: float) -> Tensor:
@@ -22,10 +56,9 @@ def camera_paths(draws: Tensor, noise: Tensor, *, jitter: float, impulse: float)
         jitter: the largest standard deviation of the heading over the whole path, rad.
         impulse: the largest probability, per sample, that the path turns back.
     """
-    steps = noise.shape[1]
     # Box-Muller, for all that a path needs comes in one uniform draw.
     normal = (-2 * (1 - noise[..., 0]).log()).sqrt() * (2 * math.pi * noise[..., 1]).cos()
-    turn = normal * (jitter * draws[:, 1:2] / math.sqrt(steps))
+    turn = normal * (jitter * draws[:, 1:2] / math.sqrt(noise.shape[1]))
     turn = turn + math.pi * (noise[..., 2] < impulse * draws[:, 2:])
     heading = 2 * math.pi * draws[:, :1] + turn.cumsum(1)
     return torch.stack([heading.cos(), heading.sin()], dim=-1).cumsum(1)
@@ -59,7 +92,7 @@ def displacements(paths: Tensor, angles: Tensor | None, radii: Tensor, nodes: No
         weights = nested_exposures(paths, radii)
         points = paths[None, :, None].expand(len(radii), -1, len(nodes.positions), -1, -1)
     else:
-        gyration = nodes.radius_of_gyration()
+        gyration = (nodes.shares * nodes.positions.square().sum(-1)).sum().sqrt()
         arcs = (angles - angles.mean(1, keepdim=True)) * gyration
         room = radii[-1] * math.sqrt(LARGEST_SHARE_OF_TURNS)
         arcs = arcs * (room / arcs.square().mean(1).sqrt().clamp(min=1e-12)).clamp(max=1)[:, None]
@@ -85,14 +118,10 @@ def _turned(positions: Tensor, angles: Tensor) -> Tensor:
 
 
 def nested_exposures(paths: Tensor, radii: Tensor) -> Tensor:
-    """Cut from each path the shortest exposure about its middle that reaches each RMS radius.
+    """Cut from each path (N, T, D) of odd T the shortest exposure about its middle that reaches each RMS radius.
 
-    Cutting at the radius, not at a fraction of the time, makes exposures nest and radii rise together: a shake
-    that turns back has no order in time alone.
-
-    Args:
-        paths: (N, T, D) of odd T; the whole path has the largest radius.
-        radii: (L, N), rising along L.
+    Cutting at the radius, not at a fraction of the time, makes exposures nest and radii (L, N) rise together along L: a
+    shake that turns back has no order in time alone. The whole path has the largest radius.
 
     Returns:
         How long the camera stays at each sample of the path: weights (L, N, T) that sum to 1.

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tafm_loss._text import natural_key
+from tafm_loss.blur.light import checked_transfer, from_linear, to_linear
 from tafm_loss.blur.motion import exposure_extent, frame_motion, path_length
-from tafm_loss.blur.transfer import checked_transfer, from_linear, to_linear
 from tafm_loss.images import IMAGE_SUFFIXES, find_images, read_image
 
 __all__ = ["Exposure", "FrameExposures"]
@@ -41,22 +41,20 @@ class Exposure(NamedTuple):
 class FrameExposures(Dataset[Exposure]):
     """Exposures of graded length from folders of video frames: the scenes of GOPRO_Large_all, or your own.
 
-    Every folder at or below `root` that holds image files is a scene; their names end in the number of the frame. A
-    longer exposure averages more frames about the same centre frame, as in Nah et al., "Deep Multi-scale
-    Convolutional Neural Network for Dynamic Scene Deblurring" (CVPR 2017), who made the GoPro set so, and in the TAFM
-    paper. The paper's two rules are `counts=(1, 3, 5)`, and `counts=(1, 7, 15), least_path=25`: 15 frames or more,
-    until their content has moved by 25 px.
+    Every folder at or below `root` that holds image files is a scene; their names end in the number of the frame.
+    GOPRO_Large, the set of pairs, will not do: its sharp frames are not consecutive. A longer exposure averages more
+    frames about the same centre frame, as in Nah et al., "Deep Multi-scale Convolutional Neural Network for Dynamic
+    Scene Deblurring" (CVPR 2017), who made the GoPro set so, and in the TAFM paper. The paper's two rules are
+    `counts=(1, 3, 5)`, and `counts=(1, 7, 15), least_path=25`: 15 frames or more, until they have moved by 25 px.
 
     It differs from the paper's code in five points. Frames are in natural order, frame 2 before frame 10. Every level
     is centred on the centre frame; the paper's 6 of 15 frames lie half a frame off it, hence 7 here. Frames are
     averaged in linear light; `transfer=None` averages the stored values as the paper and the set's `blur` folders do,
-    2.2 is the gamma of its `blur_gamma`. The frames that remain at the end of a scene are dropped, not averaged in
-    smaller number. Motion is measured on the tiles of `frame_motion`, not on corners.
+    2.2 is the gamma of its `blur_gamma`. The frames that remain at the end of a scene are dropped. Motion is measured
+    on the tiles of `frame_motion`, not on corners.
 
-    GOPRO_Large, the set of pairs, will not do: its sharp frames are not consecutive.
-
-    Exposures of a scene follow each other without overlap. Their frames are read when one is asked for. To get them
-    from a `DataLoader` whose scenes differ in size, pass `batch_size=None`, or a `collate_fn` that crops.
+    Exposures of a scene do not overlap. Their frames are read when one is asked for. For scenes of different size,
+    give the `DataLoader` `batch_size=None`, or a `collate_fn` that crops.
 
     Args:
         root: a folder.
@@ -102,10 +100,7 @@ class FrameExposures(Dataset[Exposure]):
         self._windows: list[_Window] = []
         for scene, frames in _find_scenes(Path(root)):
             _check_scene(scene, frames, self.counts[-1])
-            if least_path is None:
-                windows = _even_windows(scene, frames, self.counts)
-            else:
-                windows = _moving_windows(scene, frames, self.counts, least_path)
+            windows = _windows(scene, frames, self.counts, least_path)
             if not windows:
                 warnings.warn(f"scene {scene!r} nowhere moves by {least_path} px; it has no exposure", stacklevel=2)
             self._windows += windows
@@ -149,28 +144,23 @@ class _Window(NamedTuple):
     counts: tuple[int, ...]
 
 
-def _even_windows(scene: str, frames: Sequence[Path], counts: tuple[int, ...]) -> list[_Window]:
+def _windows(scene: str, frames: Sequence[Path], counts: tuple[int, ...], least_path: float | None) -> list[_Window]:
     longest = counts[-1]
-    starts = range(0, len(frames) - longest + 1, longest)
-    return [_Window(scene, tuple(frames[start : start + longest]), counts) for start in starts]
-
-
-def _moving_windows(scene: str, frames: Sequence[Path], counts: tuple[int, ...], least_path: float) -> list[_Window]:
+    if least_path is None:
+        starts = range(0, len(frames) - longest + 1, longest)
+        return [_Window(scene, tuple(frames[start : start + longest]), counts) for start in starts]
     windows = []
     start, path = 0, 0.0
     for place, (_, step) in enumerate(_read_frames(scene, frames)):
         if step is not None and place > start:
             path += path_length(step[None])
         length = place + 1 - start
-        if length >= counts[-1] and length % 2 == 1 and path >= least_path:
-            windows.append(_Window(scene, tuple(frames[start : place + 1]), _grown(counts, length)))
+        if length >= longest and length % 2 == 1 and path >= least_path:
+            # In proportion, each the nearest odd number; a sharp frame stays one frame.
+            grown = tuple(1 if count == 1 else 2 * (count * length // (2 * longest)) + 1 for count in counts)
+            windows.append(_Window(scene, tuple(frames[start : place + 1]), grown))
             start, path = place + 1, 0.0
     return windows
-
-
-def _grown(counts: tuple[int, ...], length: int) -> tuple[int, ...]:
-    """Return the counts in proportion to an odd length, each the nearest odd number; a sharp frame stays one frame."""
-    return tuple(1 if count == 1 else 2 * (count * length // (2 * counts[-1])) + 1 for count in counts)
 
 
 def _read_frames(scene: str, frames: Sequence[Path]) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -210,8 +200,13 @@ def _check_scene(scene: str, frames: Sequence[Path], least: int) -> None:
             f"scene {scene!r} in {frames[0].parent} has {len(frames)} frames, but an exposure takes {least}; "
             "remove the scene or lower counts"
         )
-    numbers = [_frame_number(scene, path) for path in frames]
-    gaps = [after - before for before, after in pairwise(numbers)]
+    numbers = []
+    for path in frames:
+        digits = FRAME_NUMBER.search(path.stem)
+        if digits is None:
+            raise ValueError(f"scene {scene!r}: the name of {path} holds no number; name frames like 000047.png")
+        numbers.append(digits[0])
+    gaps = [int(after) - int(before) for before, after in pairwise(numbers)]
     spacing = min(gaps)
     if spacing < 1:
         place = gaps.index(spacing)
@@ -221,22 +216,12 @@ def _check_scene(scene: str, frames: Sequence[Path], least: int) -> None:
         )
     for path, following, number, gap in zip(frames, frames[1:], numbers, gaps, strict=False):
         if gap != spacing:
-            missing = _renumbered(path, number + spacing)
+            missing = str(int(number) + spacing).zfill(len(number))
             raise ValueError(
-                f"scene {scene!r}: {missing} is missing between {path.name} and {following.name}; "
-                "only consecutive frames make an exposure: restore it, or split the scene into two folders there"
+                f"scene {scene!r}: {path.with_stem(FRAME_NUMBER.sub(missing, path.stem))} is missing between "
+                f"{path.name} and {following.name}; only consecutive frames make an exposure: restore it, or split the "
+                "scene into two folders there"
             )
-
-
-def _frame_number(scene: str, path: Path) -> int:
-    digits = FRAME_NUMBER.search(path.stem)
-    if digits is None:
-        raise ValueError(f"scene {scene!r}: the name of {path} holds no number; name frames like 000047.png")
-    return int(digits[0])
-
-
-def _renumbered(path: Path, number: int) -> Path:
-    return path.with_stem(FRAME_NUMBER.sub(lambda digits: str(number).zfill(len(digits[0])), path.stem))
 
 
 def _checked_counts(counts: Sequence[int]) -> tuple[int, ...]:

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tafm_loss.blur.camera import camera_paths, displacements, swings
-from tafm_loss.blur.tiles import Nodes
+from tafm_loss.blur.camera import Nodes, camera_paths, displacements, swings
 
 __all__ = [
     "KINDS",
@@ -62,8 +61,8 @@ class Roll(NamedTuple):
 def blur_extent(kernels: Tensor) -> Tensor:
     """Return the extent of point-spread functions (..., K, K) in px, as a tensor (...).
 
-    The extent is the length of the uniform straight motion that has the same RMS radius: sqrt(12) times the RMS
-    distance from the centroid. A disk of radius R has 2.449 R, a Gaussian of standard deviation s 4.899 s.
+    It is the length of the uniform straight motion with the same RMS radius: sqrt(12) times the RMS distance from the
+    centroid. A disk of radius R has 2.449 R, a Gaussian of standard deviation s 4.899 s.
 
     Raises:
         ValueError: if the last two axes are missing, or a kernel is negative somewhere or has no positive sum.
@@ -82,10 +81,9 @@ def blur_extent(kernels: Tensor) -> Tensor:
     mass = kernels.sum(dim=(-2, -1))
     if not bool((mass > 0).all()):
         raise ValueError("kernels must have a positive sum; at least one has none")
-    weights = kernels / mass[..., None, None]
     variance = torch.zeros_like(mass)
     for axis in (-2, -1):
-        profile = weights.sum(dim=-3 - axis)
+        profile = (kernels / mass[..., None, None]).sum(dim=-3 - axis)
         position = torch.arange(profile.shape[-1], dtype=kernels.dtype, device=kernels.device)
         centroid = (profile * position).sum(-1, keepdim=True)
         variance = variance + (profile * (position - centroid) ** 2).sum(-1)
@@ -124,16 +122,10 @@ def point_spread_functions(
     roll: Roll | None,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Return kernels (L, N, size, size) of the given kinds (N,) and extents (L, N), strictly rising along L.
+    """Return kernels (L, N, size, size) of kinds (N,), indices into `KINDS`, and extents (L, N) px, rising along L.
 
-    Args:
-        kinds: indices into `KINDS`.
-        extents: px, positive.
-        size: odd; see `kernel_size`.
-        jitter: how far the heading of a shake wanders over the exposure, rad (standard deviation).
-        impulse: the largest probability, per sample of the path, that a shake turns back.
-        roll: makes kernels (L, N, G, G, K, K) with K >= size, at the roll's nodes.
-        generator: where random numbers come from; kernels are made on its device.
+    They are made on the device of `kinds` and of the generator; `size` is that of `kernel_size`, for `jitter` and
+    `impulse` see `camera_paths`. A roll makes kernels (L, N, G, G, K, K) with K >= size, at its nodes.
     """
     n, device = kinds.numel(), kinds.device
     draws = torch.rand(n, 3, generator=generator, device=device)
@@ -141,6 +133,7 @@ def point_spread_functions(
     noise = torch.rand(n, samples, 3, generator=generator, device=device)
     radii = extents / EXTENT_PER_RADIUS
     angles = _roll_angles(roll, n, samples, generator) if roll else None
+    nodes = roll.nodes if roll else Nodes.single(device)
     present = kinds.unique().tolist()
     parts: list[tuple[Tensor | slice, Tensor]] = []
     for index in present:
@@ -152,9 +145,15 @@ def point_spread_functions(
             wander, turning = (jitter, impulse) if KINDS[index] == "shake" else (0.0, 0.0)
             paths = camera_paths(draws[chosen], noise[chosen], jitter=wander, impulse=turning)
             turned = None if angles is None else angles[chosen]
-            kernels = _motion(paths, turned, radii[:, chosen], size, roll.nodes if roll else Nodes.single(device))
+            kernels = _motion(paths, turned, radii[:, chosen], size, nodes)
         parts.append((chosen, kernels))
-    return _gather(parts, extents, size, roll.nodes if roll else None)
+    # In the order of the samples, in frames of one size.
+    size = max([size, *(kernels.shape[-1] for _, kernels in parts)])
+    gathered = extents.new_zeros(*extents.shape, len(nodes.positions), size, size)
+    for chosen, kernels in parts:
+        margin = (size - kernels.shape[-1]) // 2
+        gathered[:, chosen, :, margin : size - margin, margin : size - margin] = kernels
+    return gathered.unflatten(2, (nodes.grid, nodes.grid)) if roll else gathered[:, :, 0]
 
 
 def _roll_angles(roll: Roll, n: int, samples: int, generator: torch.Generator | None) -> Tensor:
@@ -163,17 +162,6 @@ def _roll_angles(roll: Roll, n: int, samples: int, generator: torch.Generator | 
     noise = torch.rand(n, samples, 3, generator=generator, device=draws.device)
     turned = camera_paths(draws[:, :3], noise, jitter=ROLL_JITTER, impulse=0.0)
     return swings(turned, roll.radians * (2 * draws[:, 3] - 1))
-
-
-def _gather(parts: list[tuple[Tensor | slice, Tensor]], extents: Tensor, size: int, nodes: Nodes | None) -> Tensor:
-    """Return the kernels of all kinds in the order of their samples, in frames of one size."""
-    size = max([size, *(kernels.shape[-1] for _, kernels in parts)])
-    count = len(nodes.positions) if nodes else 1
-    gathered = extents.new_zeros(*extents.shape, count, size, size)
-    for chosen, kernels in parts:
-        margin = (size - kernels.shape[-1]) // 2
-        gathered[:, chosen, :, margin : size - margin, margin : size - margin] = kernels
-    return gathered.unflatten(2, (nodes.grid, nodes.grid)) if nodes else gathered[:, :, 0]
 
 
 def _motion(paths: Tensor, angles: Tensor | None, radii: Tensor, size: int, nodes: Nodes) -> Tensor:
@@ -240,15 +228,10 @@ def _disk(radii: Tensor, size: int) -> Tensor:
 
 
 def _matching_scale(variance: Callable[[Tensor], Tensor], radii: Tensor, scale: Tensor) -> Tensor:
-    """Return the scale at which the splat of a shape, of `variance(scale)` px^2, has each RMS radius.
+    """Return the scale (...) at which the splat of a shape, of `variance(scale)` px^2, has each RMS radius (...).
 
     A bilinear splat adds f (1 - f) to the variance of an axis, f being the fraction of a px: nothing at 20 px, most
-    of it below 2 px.
-
-    Args:
-        variance: of splats of a shape at a scale (...).
-        radii: px, (...).
-        scale: what the radius would need without splatting.
+    of it below 2 px. `scale` is what the radius would need without splatting.
     """
     small = radii < 1.5
     # Fractions of larger shapes are spread evenly: f (1 - f) is 1/6 in the mean, on either axis.

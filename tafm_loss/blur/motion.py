@@ -27,19 +27,15 @@ DAMPING = 1e-7
 def frame_motion(first: Tensor, second: Tensor, *, tile: int = 96) -> Tensor:
     """Return how far the content of each tile moves from the first frame to the second: (T, 2) px, as (x, y).
 
-    Registration by translation after Lucas and Kanade, "An Iterative Image Registration Technique with an Application
-    to Stereo Vision" (IJCAI 1981), from coarse to fine as in Bouguet, "Pyramidal Implementation of the Lucas Kanade
-    Feature Tracker" (Intel, 2000). Content that leaves the frame takes no part.
+    Tiles form a regular grid, row by row. NaN where a tile has too little texture to tell its motion, or where the
+    second frame does not show it any more. Registration by translation after Lucas and Kanade (IJCAI 1981), from
+    coarse to fine as in Bouguet, "Pyramidal Implementation of the Lucas Kanade Feature Tracker" (Intel, 2000).
 
     Args:
         first: (3, H, W) or (1, H, W), floating, in [0, 1].
         second: as `first`, and of the same size.
         tile: about the side of a tile in px, at least 16; a smaller frame is one tile. Larger tiles follow faster
             motion, up to about a third of their side.
-
-    Returns:
-        One row per tile of a regular grid, row by row. NaN where a tile has too little texture to tell its motion, or
-        where the second frame does not show it any more.
 
     Raises:
         TypeError: if a frame is no floating tensor.
@@ -54,12 +50,9 @@ def frame_motion(first: Tensor, second: Tensor, *, tile: int = 96) -> Tensor:
     if tile < LEAST_TILE:
         raise ValueError(f"tile must be at least {LEAST_TILE} px, got {tile}")
     first, second = _grey(first, "first"), _grey(second, "second")
-    height, width = first.shape[-2:]
-    if second.shape[-2:] != (height, width):
-        raise ValueError(
-            f"first and second must be of the same size, got {height} x {width} "
-            f"and {second.shape[-2]} x {second.shape[-1]} px"
-        )
+    (height, width), (high, wide) = first.shape[-2:], second.shape[-2:]
+    if (high, wide) != (height, width):
+        raise ValueError(f"first and second must be of the same size, got {height} x {width} and {high} x {wide} px")
     grid = (max(1, round(height / tile)), max(1, round(width / tile)))
     levels = list(zip(_pyramid(first, grid), _pyramid(second, grid), strict=True))
     # Tiles start where the frame as a whole went: on their own they can be too small to find a fast motion.
@@ -71,13 +64,10 @@ def frame_motion(first: Tensor, second: Tensor, *, tile: int = 96) -> Tensor:
 
 
 def path_length(steps: Tensor) -> float:
-    """Return how far the content travels in px: the displacement of the mean tile, added up over the frames.
+    """Return how far the content moves in px over the steps of `exposure_extent`: those of the mean tile, added up.
 
     The TAFM paper averages frames until this reaches 25 px, with tracked corners for tiles. A step in which no tile
     could be measured adds nothing.
-
-    Args:
-        steps: (N - 1, T, 2) px, the `frame_motion` from each of N frames to the next.
     """
     return float(steps.norm(dim=-1).nanmean(dim=-1).nansum())
 
@@ -132,22 +122,17 @@ def _pyramid(frame: Tensor, grid: tuple[int, int]) -> list[Tensor]:
 
 def _smooth(frame: Tensor) -> Tensor:
     """Return the frame filtered by (1 4 6 4 1) / 16 along both axes; sums of slices are far faster than conv2d."""
-    height, width = frame.shape[-2:]
-    rows = F.pad(frame, (0, 0, 2, 2), mode="replicate")
-    smooth = torch.zeros_like(frame)
-    for offset, weight in enumerate(BINOMIAL):
-        smooth.add_(rows[..., offset : offset + height, :], alpha=weight)
-    columns = F.pad(smooth, (2, 2, 0, 0), mode="replicate")
-    smooth = torch.zeros_like(frame)
-    for offset, weight in enumerate(BINOMIAL):
-        smooth.add_(columns[..., offset : offset + width], alpha=weight)
-    return smooth
+    for axis, margin in ((-2, (0, 0, 2, 2)), (-1, (2, 2, 0, 0))):
+        padded = F.pad(frame, margin, mode="replicate")
+        frame = torch.zeros_like(frame)
+        for offset, weight in enumerate(BINOMIAL):
+            frame.add_(padded.narrow(axis, offset, frame.shape[axis]), alpha=weight)
+    return frame
 
 
 def _register(first: Tensor, second: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
     """Refine the motion (1, 2, rows, columns) of tiles by Gauss-Newton steps, and say where it can be known."""
-    rows, columns = motion.shape[-2:]
-    grid = (rows, columns)
+    grid = (motion.shape[-2], motion.shape[-1])
     gradients = _gradients(first)
     x, y = gradients[:, :1], gradients[:, 1:]
     products = torch.cat([x * x, x * y, y * y], dim=1)

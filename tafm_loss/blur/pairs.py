@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tafm_loss._files import write_atomically
+from tafm_loss._files import read_object, write_atomically
 from tafm_loss._text import differences
 from tafm_loss._version import __version__
+from tafm_loss.blur.camera import Nodes
 from tafm_loss.blur.kernels import KINDS, BlurKernels, blur_extent
-from tafm_loss.blur.noise import add_sensor_noise, check_noise
+from tafm_loss.blur.light import add_sensor_noise, check_noise
 from tafm_loss.blur.synthesizer import BlurSynthesizer
-from tafm_loss.blur.tiles import Nodes
 from tafm_loss.images import IMAGE_SUFFIXES, find_images, read_image
 
 __all__ = ["PairsReport", "crop_like", "write_pairs"]
@@ -25,11 +25,8 @@ __all__ = ["PairsReport", "crop_like", "write_pairs"]
 SETTINGS_FILE = "settings.json"
 TABLE_FILE = "pairs.csv"
 COLUMNS = ("name", "source", "kind", "extent_px", "measured_px", "seed")
-
 # What `read_image` says of files that are no images.
 NOT_AN_IMAGE = "cannot be read as an image"
-
-Row = dict[str, str]
 
 
 class PairsReport(NamedTuple):
@@ -49,6 +46,10 @@ class _Scene(NamedTuple):
     seed: int
 
 
+class _UnusableImageError(Exception):
+    """An image cannot be read, or is too small."""
+
+
 def write_pairs(
     source: str | Path,
     out: str | Path,
@@ -64,7 +65,7 @@ def write_pairs(
     NAME is the path of the image below `source` without its suffix; with several extents there is one pair for each,
     `NAME_10px` and `NAME_25px`, nested exposures of the same shake. `out/pairs.csv` says how each pair was made,
     `out/settings.json` holds all that decides the result. Files are 8-bit RGB. The same settings give the same pairs,
-    in whatever order: an interrupted run is taken up by the same call. Nothing is overwritten: a pair that is whole is
+    in whatever order: the same call takes up an interrupted run. Nothing is overwritten: a pair that is whole is
     kept, even if its image has changed since; an image of which half a pair of other content is there is skipped.
 
     Images that cannot be read or are too small for the blur are skipped with a warning.
@@ -88,29 +89,19 @@ def write_pairs(
     from tqdm.auto import tqdm
 
     source, out = Path(source), Path(out)
-    _check_synthesizer(synthesizer)
+    _check_arguments(source, out, synthesizer)
     check_noise(shot_noise, read_noise)
-    _check_folders(source, out)
     scenes = _find_scenes(source, synthesizer, seed)
-    folder = _PairFolder(
-        out,
-        {
-            "version": __version__,
-            "source": source.resolve().name,
-            "seed": seed,
-            "shot_noise": shot_noise,
-            "read_noise": read_noise,
-            "synthesizer": type(synthesizer).__name__,
-            **synthesizer.settings(),
-        },
-    )
+    made_with = {"version": __version__, "source": source.resolve().name, "seed": seed}
+    made_with |= {"shot_noise": shot_noise, "read_noise": read_noise, "synthesizer": type(synthesizer).__name__}
+    folder = _PairFolder(out, made_with | synthesizer.settings())
     written, kept = 0, 0
     skipped = []
     try:
         for scene in tqdm(scenes, disable=not progress, desc="blur", unit="image"):
             missing = len(folder.missing(scene.names))
             try:
-                if missing or not folder.lists(scene.names):
+                if missing or not folder.rows.keys() >= set(scene.names):
                     _process(scene, folder, synthesizer, shot_noise, read_noise)
             except _UnusableImageError as error:
                 warnings.warn(f"skipped {scene.path}: {error}", stacklevel=2)
@@ -134,20 +125,13 @@ def crop_like(sharp: Tensor, blurred: Tensor) -> Tensor:
     return sharp[..., top : top + height, left : left + width]
 
 
-class _UnusableImageError(Exception):
-    """An image cannot be read, or is too small."""
-
-
-def _check_synthesizer(synthesizer: BlurSynthesizer) -> None:
+def _check_arguments(source: Path, out: Path, synthesizer: BlurSynthesizer) -> None:
     if not isinstance(synthesizer, BlurSynthesizer):
         raise TypeError(f"synthesizer must be a BlurSynthesizer, got {type(synthesizer).__name__}")
     if synthesizer.extents[0] == 0:
         raise ValueError(
             f"pairs need extents above 0, got {synthesizer.extents}: an extent of 0 pairs an image with itself"
         )
-
-
-def _check_folders(source: Path, out: Path) -> None:
     if not source.is_dir():
         raise NotADirectoryError(f"source must be a folder of images; there is no folder {source}")
     if out.exists() and not out.is_dir():
@@ -158,35 +142,24 @@ def _check_folders(source: Path, out: Path) -> None:
 
 
 def _find_scenes(source: Path, synthesizer: BlurSynthesizer, seed: int) -> list[_Scene]:
-    paths = find_images(source)
-    if not paths:
-        raise ValueError(f"there is no image ({', '.join(sorted(IMAGE_SUFFIXES))}) in {source}")
-    first_of: dict[str, Path] = {}
-    for path in paths:
-        # Lower case, for not every file system tells A.png from a.png.
-        first = first_of.setdefault(_stem(path, source).lower(), path)
-        if first != path:
-            raise ValueError(f"{first} and {path} would become the same pair {_stem(path, source)}: rename one of them")
-    return [_scene(path, source, synthesizer, seed) for path in paths]
-
-
-def _stem(path: Path, source: Path) -> str:
-    return path.relative_to(source).with_suffix("").as_posix()
-
-
-def _scene(path: Path, source: Path, synthesizer: BlurSynthesizer, seed: int) -> _Scene:
-    relative = path.relative_to(source).as_posix()
-    digest = hashlib.sha256(f"{seed} {relative}".encode(errors="surrogateescape")).digest()
-    stem = _stem(path, source)
-    several = len(synthesizer.extents) > 1
-    names = [f"{stem}_{_in_px(extent)}" if several else stem for extent in synthesizer.extents]
-    # A generator on the CPU heeds the lowest 32 bits of a seed only.
-    return _Scene(path, relative, names, int.from_bytes(digest[:4], "little"))
-
-
-def _in_px(extent: float) -> str:
     # Not :g, which writes different extents alike.
-    return f"{extent!r}px".replace(".0px", "px")
+    suffixes = [f"_{extent!r}px".replace(".0px", "px") for extent in synthesizer.extents]
+    scenes: list[_Scene] = []
+    first_of: dict[str, Path] = {}
+    for path in find_images(source):
+        relative = path.relative_to(source)
+        stem = relative.with_suffix("").as_posix()
+        # Lower case, for not every file system tells A.png from a.png.
+        first = first_of.setdefault(stem.lower(), path)
+        if first != path:
+            raise ValueError(f"{first} and {path} would become the same pair {stem}: rename one of them")
+        names = [stem + suffix for suffix in suffixes] if len(suffixes) > 1 else [stem]
+        digest = hashlib.sha256(f"{seed} {relative.as_posix()}".encode(errors="surrogateescape")).digest()
+        # A generator on the CPU heeds the lowest 32 bits of a seed only.
+        scenes.append(_Scene(path, relative.as_posix(), names, int.from_bytes(digest[:4], "little")))
+    if not scenes:
+        raise ValueError(f"there is no image ({', '.join(sorted(IMAGE_SUFFIXES))}) in {source}")
+    return scenes
 
 
 def _process(
@@ -207,7 +180,7 @@ def _process(
     except (ValueError, FileNotFoundError) as error:
         raise _UnusableImageError(str(error).removeprefix(f"{scene.path} ")) from error
     # Before the files, among which an interruption may come; rows without files are not written.
-    folder.rows.update(zip(scene.names, _rows(scene, drawn, image_size), strict=True))
+    folder.list_pairs(scene, drawn, image_size)
     if blurred is not None:
         if shot_noise or read_noise:
             blurred = add_sensor_noise(
@@ -216,33 +189,8 @@ def _process(
         folder.add(scene.names, blurred, crop_like(sharp[0], blurred))
 
 
-def _rows(scene: _Scene, drawn: BlurKernels, image_size: tuple[int, int]) -> list[Row]:
-    measured = blur_extent(drawn.kernels)[:, 0]
-    if measured.dim() == 3:
-        # Over the nodes of a blur that varies, as over the image: the mean of the squared radius.
-        shares = Nodes.over(image_size, measured.shape[-1], measured.device).shares
-        measured = (measured.square().flatten(1) @ shares).sqrt()
-    rows = []
-    for level, name in enumerate(scene.names):
-        values = (
-            name,
-            scene.source,
-            KINDS[int(drawn.kinds[0])],
-            f"{float(drawn.extents[level, 0]):.4f}",
-            f"{float(measured[level]):.4f}",
-            str(scene.seed),
-        )
-        rows.append(dict(zip(COLUMNS, values, strict=True)))
-    return rows
-
-
 class _PairFolder:
-    """The folder of pairs on disk, which is only ever added to.
-
-    Args:
-        path: a folder; made when something is added.
-        made_with: all that decides the pairs in it.
-    """
+    """The folder of pairs on disk, which is only ever added to; `made_with` is all that decides the pairs in it."""
 
     def __init__(self, path: Path, made_with: dict[str, Any]) -> None:
         self.path = path
@@ -254,23 +202,31 @@ class _PairFolder:
         """Return the names of the pairs that lack a file."""
         return [name for name in names if not all(file.exists() for file in self._files(name))]
 
-    def lists(self, names: list[str]) -> bool:
-        """Return whether all of these pairs are in the table."""
-        return self.rows.keys() >= set(names)
-
     def add(self, names: list[str], blurred: Tensor, target: Tensor) -> None:
         """Write the files that are missing of pairs of images (len(names), 3, H, W) and their one target (3, H, W)."""
         target_png = _encode_png(target)
-        pairs = {name: (_encode_png(image), target_png) for name, image in zip(names, blurred, strict=True)}
-        missing = self.missing(names)
-        for name in missing:
-            for path, data in zip(self._files(name), pairs[name], strict=True):
-                if path.exists() and path.read_bytes() != data:
-                    raise _UnusableImageError(f"{path} is there without its other half and of other content: delete it")
-        _write_new(self.path / SETTINGS_FILE, self.made_with)
-        for name in missing:
-            for path, data in zip(self._files(name), pairs[name], strict=True):
-                _write_new(path, data)
+        files: dict[Path, bytes] = {}
+        for name in self.missing(names):
+            files.update(zip(self._files(name), (_encode_png(blurred[names.index(name)]), target_png), strict=True))
+        for path, data in files.items():
+            if path.exists() and path.read_bytes() != data:
+                raise _UnusableImageError(f"{path} is there without its other half and of other content: delete it")
+        for path, data in {self.path / SETTINGS_FILE: self.made_with, **files}.items():
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, data)
+
+    def list_pairs(self, scene: _Scene, drawn: BlurKernels, image_size: tuple[int, int]) -> None:
+        """Enter the pairs of a scene in the table."""
+        measured = blur_extent(drawn.kernels)[:, 0]
+        if measured.dim() == 3:
+            # Over the nodes of a blur that varies, as over the image: the mean of the squared radius.
+            shares = Nodes.over(image_size, measured.shape[-1], measured.device).shares
+            measured = (measured.square().flatten(1) @ shares).sqrt()
+        kind = KINDS[int(drawn.kinds[0])]
+        for name, extent, px in zip(scene.names, drawn.extents[:, 0].tolist(), measured.tolist(), strict=True):
+            values = (name, scene.source, kind, f"{extent:.4f}", f"{px:.4f}", str(scene.seed))
+            self.rows[name] = dict(zip(COLUMNS, values, strict=True))
 
     def write_table(self) -> None:
         """Write the rows of the pairs that exist, in the order of their sources and extents."""
@@ -286,7 +242,7 @@ class _PairFolder:
     def _files(self, name: str) -> tuple[Path, Path]:
         return self.path / "input" / f"{name}.png", self.path / "target" / f"{name}.png"
 
-    def _read_table(self) -> dict[str, Row]:
+    def _read_table(self) -> dict[str, dict[str, str]]:
         path = self.path / TABLE_FILE
         if not path.exists():
             return {}
@@ -309,27 +265,15 @@ class _PairFolder:
             if self.path.exists() and any(self.path.iterdir()):
                 raise FileExistsError(f"{self.path} holds other files and no {SETTINGS_FILE}: name a new folder")
             return
-        if changed := differences(_read_object(path), json.loads(self.made_with)):
+        try:
+            there = read_object(path.read_bytes())
+        except ValueError:
+            raise ValueError(f"{path} is not what made these pairs: name another folder, or delete this one") from None
+        if changed := differences(there, json.loads(self.made_with)):
             raise ValueError(
                 f"{self.path} holds pairs made with other settings: {'; '.join(changed)}; "
                 "name another folder, or delete this one"
             )
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is not what made these pairs: name another folder, or delete this one")
-    return value
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, data)
 
 
 def _encode_png(image: Tensor) -> bytes:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tafm_loss.blur.apply import apply_blur, without_margin
-from tafm_loss.blur.convolve import BORDERS
+from tafm_loss.blur.camera import Nodes
+from tafm_loss.blur.convolution import BORDERS, apply_blur, without_margin
 from tafm_loss.blur.kernels import (
     KINDS,
     BlurKernels,
@@ -19,8 +19,7 @@ from tafm_loss.blur.kernels import (
     largest_extent,
     point_spread_functions,
 )
-from tafm_loss.blur.tiles import Nodes
-from tafm_loss.blur.transfer import checked_transfer
+from tafm_loss.blur.light import checked_transfer
 from tafm_loss.images import check_images, check_unit_range
 
 __all__ = ["BlurSynthesizer"]
@@ -38,22 +37,21 @@ class BlurSynthesizer(nn.Module):
     reaches the wanted extent; every kernel is centred, so that no level is shifted against another.
 
     Args:
-        extents: px, strictly rising, 0.001 or more; the length of the straight uniform motion with the same RMS
-            radius. A first extent of 0 returns the images themselves. 25 px is the threshold for strong blur in the
-            TAFM paper, 10 px its weak exposure of 6 in 15 frames.
+        extents: px, strictly rising, 0.001 or more; see `blur_extent`. A first extent of 0 returns the images
+            themselves. 25 px is the threshold for strong blur in the TAFM paper, 10 px its weak one: 6 of 15 frames.
         kind: "shake", "linear", "defocus", "gaussian", or {kind: probability} for a mixture.
         jitter: the largest heading noise of a shake over its exposure, rad, from 0 to 6.
         impulse: the largest probability that a shake turns back, from 0 to 0.05, at each of the 129 samples of its path
             (2 K + 1 for kernels of K > 64 px).
         roll_deg: how far a moving camera turns about its optical axis at most, while it makes the largest extent,
-            degrees. More than 0 makes the blur vary over the image; the extents are then those of the mean squared
-            radius over the image, of which the roll has at most half.
-        grid: nodes in a row and in a column at which the kernels of varying blur are exact, with bilinear blending in
-            between; 3 or more. None takes 4, which is exact to 50 dB for a roll of 1.2 degrees over 384 px, or fewer
-            where the cells between them would be smaller than 1.5 kernels. A larger roll needs more.
+            degrees. More than 0 makes the blur vary; extents are then of the mean squared radius over the image, of
+            which the roll has at most half.
+        grid: nodes in a row and in a column, 3 or more, at which varying blur is exact; it is blended in between. None
+            takes 4, exact to 50 dB for a roll of 1.2 degrees over 384 px, or 3 where cells would be smaller than 1.5
+            kernels. A larger roll needs more.
         transfer: "srgb", a gamma, or None to blur the values as they are.
         highlight_gain: px whose every channel is above `highlight_threshold` are blurred as if they were up to this
-            many times brighter, as clipped lamps are; what is still above 1 after blurring saturates. 1 to 1000.
+            many times brighter, as clipped lamps are, from 1 to 1000; what is above 1 after blurring saturates.
         highlight_threshold: linear light, in [0, 1).
         border: what lies beyond the images: "reflect", "replicate", or "valid" for levels, the sharp one included,
             that lack the K // 2 px at each side for which that would matter.
@@ -98,7 +96,9 @@ class BlurSynthesizer(nn.Module):
                 'a highlight_gain needs light that saturates: use transfer="srgb", or 1.0 if values are linear light'
             )
         self.highlight_threshold = _below_one("highlight_threshold", highlight_threshold)
-        self.border = _checked_border(border)
+        if border not in BORDERS:
+            raise ValueError(f"border must be one of {', '.join(BORDERS)}, got {border!r}")
+        self.border = border
         self.extent_jitter = _below_one("extent_jitter", extent_jitter)
 
     def sample(
@@ -111,7 +111,7 @@ class BlurSynthesizer(nn.Module):
 
         Args:
             n: how many.
-            image_size: (height, width) in px of the images to blur; needed with `roll_deg`, and else without effect.
+            image_size: (height, width) in px of the images to blur; needed with `roll_deg` alone.
             generator: where random numbers come from; None for torch's global state on the CPU.
 
         Raises:
@@ -151,8 +151,7 @@ class BlurSynthesizer(nn.Module):
 
         Args:
             images: floating; half precision is computed in float32 and returned in kind.
-            kernels: N from `sample`, to blur several batches alike; drawn from `generator` if None. Those of varying
-                blur belong to one size of images.
+            kernels: N from `sample`, for images of one size if blur varies; drawn from `generator` if None.
             generator: where random numbers come from; None for torch's global state on the CPU.
 
         Raises:
@@ -171,12 +170,8 @@ class BlurSynthesizer(nn.Module):
         self._check_room(images, margin)
         stack = kernels.kernels[self._sharp :]
         kept = without_margin(images, margin) if self.border == "valid" else images
-        light: dict[str, Any] = {
-            "transfer": self.transfer,
-            "highlight_gain": self.highlight_gain,
-            "highlight_threshold": self.highlight_threshold,
-            "border": self.border,
-        }
+        names = ("transfer", "highlight_gain", "highlight_threshold", "border")
+        light: dict[str, Any] = {name: getattr(self, name) for name in names}
         if torch.is_grad_enabled() and images.requires_grad:
             return torch.cat([kept[None]] * self._sharp + [apply_blur(images, stack, **light)])
         levels = kept.new_empty(len(self.extents), *kept.shape)
@@ -238,12 +233,8 @@ def _check_kernels(kernels: BlurKernels, extents: tuple[float, ...], n: int) -> 
     stack, levels = kernels.kernels, len(extents)
     shape = tuple(stack.shape)
     grids = shape[2:-2]
-    if (
-        not (len(shape) == 4 or (len(shape) == 6 and grids[0] == grids[1] >= 2))
-        or shape[-1] != shape[-2]
-        or shape[-1] % 2 == 0
-        or shape[0] != levels
-    ):
+    uniform, varying = len(shape) == 4, len(shape) == 6 and grids[0] == grids[1] >= 2
+    if not (uniform or varying) or shape[0] != levels or shape[-1] != shape[-2] or shape[-1] % 2 == 0:
         raise ValueError(
             f"kernels must be ({levels}, N, K, K), or ({levels}, N, G, G, K, K) for varying blur, of odd K; got {shape}"
         )
@@ -283,12 +274,6 @@ def _checked_kinds(kind: str | Mapping[str, float]) -> dict[str, float]:
     if not all(p >= 0 for p in kinds.values()) or not 0 < total < math.inf:
         raise ValueError(f"probabilities of kinds must be finite, not negative and not all zero, got {kinds}")
     return {kind: kinds[kind] / total for kind in KINDS if kinds.get(kind, 0.0) > 0}
-
-
-def _checked_border(border: str) -> str:
-    if border not in BORDERS:
-        raise ValueError(f"border must be one of {', '.join(BORDERS)}, got {border!r}")
-    return border
 
 
 def _checked_grid(grid: int | None) -> int | None:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tafm_loss.blur.apply import apply_blur
+from tafm_loss.blur.convolution import apply_blur
 from tafm_loss.blur.kernels import BlurKernels
+from tafm_loss.blur.light import checked_transfer, from_linear, to_linear
 from tafm_loss.blur.synthesizer import BlurSynthesizer
-from tafm_loss.blur.transfer import checked_transfer, from_linear, to_linear
 from tafm_loss.images import check_images, check_unit_range
 from tafm_loss.losses.options import require_one_of
 

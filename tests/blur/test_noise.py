@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from tafm_loss.blur.noise import add_sensor_noise
-from tafm_loss.blur.transfer import from_linear, to_linear
+from tafm_loss.blur.light import add_sensor_noise, from_linear, to_linear
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tafm_loss import __version__
 from tafm_loss.blur import BlurSynthesizer, blur_extent, pairs
-from tafm_loss.blur.noise import add_sensor_noise
+from tafm_loss.blur.light import add_sensor_noise
 from tafm_loss.blur.pairs import PairsReport, crop_like, write_pairs
 from tafm_loss.images import read_image
 

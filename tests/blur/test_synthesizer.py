@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from scipy.signal import fftconvolve
 from torch.utils.data import DataLoader, Dataset
 
-from tafm_loss.blur import BlurSynthesizer, apply
-from tafm_loss.blur.convolve import convolution, fast_length
-from tafm_loss.blur.transfer import from_linear, highlight_gains, to_linear
+from tafm_loss.blur import BlurSynthesizer
+from tafm_loss.blur import convolution as room
+from tafm_loss.blur.convolution import convolution, fast_length
+from tafm_loss.blur.light import from_linear, highlight_gains, to_linear
 
 
 def rand(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -156,16 +157,16 @@ def test_what_is_worked_on_at_a_time_changes_nothing(
     blur = BlurSynthesizer((0.0, 3.0, 6.0), roll_deg=roll_deg)
     drawn = blur.sample(5, image_size=(48, 56), generator=torch.Generator().manual_seed(4))
     expected = blur(images, kernels=drawn)
-    monkeypatch.setattr(apply, "_planes_at_once", lambda *_: planes)
+    monkeypatch.setattr(room, "_planes_at_once", lambda *_: planes)
     torch.testing.assert_close(blur(images, kernels=drawn), expected, rtol=0, atol=1e-6)
 
 
 def test_gpus_get_more_at_a_time_than_cpus() -> None:
     kernels = torch.empty(2, 8, 45, 45)
-    on_cpu = apply._planes_at_once(torch.empty(8, 3, 256, 256), kernels)
+    on_cpu = room._planes_at_once(torch.empty(8, 3, 256, 256), kernels)
     monster = torch.empty(8, 3, 256, 256, device="meta")
-    assert on_cpu == 1 and apply._planes_at_once(monster, kernels.to("meta")) == 1
-    on_gpu = apply.CHUNK_BYTES["cuda"] // (301 * 301 * 4 * 8)
+    assert on_cpu == 1 and room._planes_at_once(monster, kernels.to("meta")) == 1
+    on_gpu = room.CHUNK_BYTES["cuda"] // (301 * 301 * 4 * 8)
     assert on_gpu > 24
 
 
@@ -175,7 +176,7 @@ def test_gradients_do_not_depend_on_what_is_worked_on_at_a_time(monkeypatch: pyt
     weights = rand(3, 5, 3, 40, 40, seed=1)
     gradients = []
     for planes in (1, 6, 100):
-        monkeypatch.setattr(apply, "_planes_at_once", lambda *_, planes=planes: planes)
+        monkeypatch.setattr(room, "_planes_at_once", lambda *_, planes=planes: planes)
         images = rand(5, 3, 40, 40).requires_grad_()
         levels = blur(images, kernels=drawn)
         torch.testing.assert_close(levels.detach(), blur(images.detach(), kernels=drawn), rtol=0, atol=1e-6)

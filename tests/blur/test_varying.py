@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from tafm_loss.blur import BlurSynthesizer, blur_extent
-from tafm_loss.blur.camera import camera_paths, displacements, swings
-from tafm_loss.blur.convolve import convolution
+from tafm_loss.blur.camera import Nodes, camera_paths, displacements, swings
+from tafm_loss.blur.convolution import convolution, convolution_between_nodes
 from tafm_loss.blur.kernels import EXTENT_PER_RADIUS, _motion
-from tafm_loss.blur.tiles import Nodes, convolution_between_nodes
 from tafm_loss.scenes import generate_scenes
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tafm_loss.blur import BlurKernels, BlurSynthesizer, blur_extent
-from tafm_loss.blur.transfer import from_linear, to_linear
+from tafm_loss.blur.light import from_linear, to_linear
 from tafm_loss.losses.negatives import ProgressiveNegatives
 from tafm_loss.scenes import generate_scenes
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from examples.deblurring.data.files import images_below
 from examples.deblurring.data.gopro import SCENES, gopro_scenes
 from examples.deblurring.data.pairs import PairDataset, PairSample, check_counts, count_scenes
-from tafm_loss.blur.transfer import checked_transfer, from_linear, to_linear
+from tafm_loss.blur.light import checked_transfer, from_linear, to_linear
 from tafm_loss.images import read_pixels
 
 __all__ = ["AveragedFrames", "Exposure", "official_length"]

@@ -14,7 +14,7 @@ from examples.deblurring.data.pairs import PairDataset, PairSample
 from tafm_loss import BlurSynthesizer
 from tafm_loss.blur import add_sensor_noise
 from tafm_loss.blur.kernels import kernel_size
-from tafm_loss.blur.noise import check_noise
+from tafm_loss.blur.light import check_noise
 from tafm_loss.images import read_pixels
 
 __all__ = ["PairBatch", "Photograph", "SyntheticPairs"]
