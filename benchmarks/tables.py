@@ -1,10 +1,10 @@
-"""Puts the tables of benchmarks/results/*.json into the READMEs, between their markers.
+"""Puts the tables of benchmarks/results/*.json into the pages of the documentation, between their markers.
 
 Each result file NAME.json holds {"table": {"columns": [...], "rows": [[...]], "caption": ...}, "metadata": {"machine",
-"commit", "command", ...}}; its block in a README is <!-- table:NAME --> ... <!-- /table -->. Run it after a benchmark:
+"commit", "command", ...}}; its block in a page is <!-- table:NAME --> ... <!-- /table -->. Run it after a benchmark:
 
     python benchmarks/tables.py            # rewrites the blocks
-    python benchmarks/tables.py --check    # fails if a README says anything else than the result files
+    python benchmarks/tables.py --check    # fails if a page says anything else than the result files
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "examples/deblurring/README.md")
+DOCUMENTS = ("README.md", "docs/results/*.md", "examples/deblurring/README.md")
 BLOCK = re.compile(r"(?P<head><!-- table:(?P<name>[\w-]+) -->\n).*?(?P<tail><!-- /table -->)", re.DOTALL)
 MARKER = re.compile(r"<!-- table:([\w-]+) -->")
 NO_RESULT = "*Not measured yet.*\n"
@@ -27,7 +27,7 @@ def fill(text: str, results: Path) -> str:
     names = MARKER.findall(text)
     blocks = [match["name"] for match in BLOCK.finditer(text)]
     if names != blocks:
-        raise ValueError(f"README blocks must open and close one after the other; opened {names}, complete {blocks}")
+        raise ValueError(f"blocks must open and close one after the other; opened {names}, complete {blocks}")
     return BLOCK.sub(lambda match: match["head"] + render(results / f"{match['name']}.json") + match["tail"], text)
 
 
@@ -55,16 +55,16 @@ def check_placed(texts: list[str], results: Path) -> None:
     """Raise ValueError for a result file that none of the texts has a block for."""
     names = {name for text in texts for name in MARKER.findall(text)}
     if unplaced := sorted(path.stem for path in results.glob("*.json") if path.stem not in names):
-        raise ValueError(f"no README has a block for the result files {', '.join(unplaced)}: <!-- table:NAME -->")
+        raise ValueError(f"no page has a block for the result files {', '.join(unplaced)}: <!-- table:NAME -->")
 
 
 def main() -> int:
-    """Fill or check the READMEs."""
+    """Fill or check the pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing; fail if a README is out of date")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a page is out of date")
     check = parser.parse_args().check
     results = ROOT / "benchmarks" / "results"
-    texts = {path: path.read_text() for name in DOCUMENTS if (path := ROOT / name).exists()}
+    texts = {path: path.read_text() for pattern in DOCUMENTS for path in sorted(ROOT.glob(pattern))}
     check_placed([*texts.values()], results)
     filled = {path: fill(text, results) for path, text in texts.items()}
     for path, text in filled.items():

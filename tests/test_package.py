@@ -47,9 +47,10 @@ def test_the_installed_version_is_the_one_in_the_source() -> None:
     assert installed == tafm_loss.__version__
 
 
-def test_no_other_file_states_the_version() -> None:
-    for name in ("pyproject.toml", "CITATION.cff"):
-        assert f'"{tafm_loss.__version__}"' not in (ROOT / name).read_text(), name
+def test_every_file_that_states_the_version_states_the_same() -> None:
+    assert f"\nversion: {tafm_loss.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"version = {{{tafm_loss.__version__}}}" in (ROOT / "README.md").read_text()
+    assert f'"{tafm_loss.__version__}"' not in (ROOT / "pyproject.toml").read_text()
 
 
 def test_type_marker_and_bundled_weights_are_in_the_package() -> None:

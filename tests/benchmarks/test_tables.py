@@ -1,4 +1,4 @@
-"""README's tables are made from result files, and a difference is found."""
+"""The tables of the documentation are made from result files, and a difference is found."""
 
 import importlib.util
 import json
@@ -74,7 +74,7 @@ def test_faults_are_refused(tables: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="open and close"):
         tables.fill("<!-- table:a -->\n<!-- table:b -->\n<!-- /table -->", results)
     write_result(tmp_path, "cost", [["ours"]])
-    with pytest.raises(ValueError, match="no README has a block for the result files cost"):
+    with pytest.raises(ValueError, match="no page has a block for the result files cost"):
         tables.check_placed(["nothing", "<!-- table:other -->"], results)
     with pytest.raises(ValueError, match="a row must have 2 cells"):
         tables.fill("<!-- table:cost -->\n<!-- /table -->", results)

@@ -39,7 +39,7 @@ from tests.hub_fixtures import go_offline, hub_environment
 from tests.hub_server.server import HubServer
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+GUIDE = (ROOT / "docs" / "guides" / "publishing.md").read_text()
 REPO = "owner/deblur"
 
 
@@ -322,9 +322,8 @@ def test_the_command_tells_mistakes_in_a_line(hub: HubServer, folder: Path, caps
     assert all(line.startswith("tafm-loss: error: ") for line in errors)
 
 
-def test_the_session_of_the_readme_ends_in_a_fresh_process_of_somebody_else(hub: HubServer, tmp_path: Path) -> None:
-    section = README.split("## Weights that travel")[1].split("\n## ")[0]
-    commands, session = re.findall(r"```(?:bash|python)\n(.*?)```", section, re.DOTALL)
+def test_the_session_of_the_guide_ends_in_a_fresh_process_of_somebody_else(hub: HubServer, tmp_path: Path) -> None:
+    commands, session = re.findall(r"```(?:bash|python)\n(.*?)```", GUIDE, re.DOTALL)
     tune, *others = (shlex.split(line)[1:] for line in commands.splitlines())
     tune += ["--steps", "2", "--batch-size", "2", "--crop-size", "64", "--validation", "none"]
     scenes = generate_scenes(6, 96, generator=torch.Generator().manual_seed(0))
@@ -336,7 +335,7 @@ def test_the_session_of_the_readme_ends_in_a_fresh_process_of_somebody_else(hub:
         subprocess.run([sys.executable, "-m", "tafm_loss.cli", *command], env=mine, cwd=tmp_path, check=True)
 
     theirs = hub_environment(hub, tmp_path / "their-home") | {"PYTHONPATH": str(ROOT)}
-    script = f"from tafm_loss import TaskAdaptiveFeatureLoss\n{session}\nprint(loss_fn.sha256)"
+    script = f"{session}\nprint(loss_fn.sha256)"
     result = subprocess.run([sys.executable, "-c", script], env=theirs, check=True, capture_output=True, text=True)
     source, sha256 = result.stdout.split()
     assert source == f"hf-hub:owner/name@{hub.repositories['owner/name'].tags['v1']}"
