@@ -14,7 +14,7 @@ from _common import ROOT
 from _photographs import central_square
 from torch import Tensor
 
-from tafm_loss._metrics import psnr
+from examples.deblurring.evaluation.similarity import psnr
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.demo.evaluation import Mask
 from tafm_loss.distractors import scrambled_error, white_noise, with_energy_of

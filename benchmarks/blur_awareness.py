@@ -28,8 +28,8 @@ from _residuals import STEP_SIZES, about, judged_residuals, restored_photographs
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from examples.deblurring.evaluation.similarity import ssim
 from tafm_loss import Backbone, DiscriminativeFeatureLoss
-from tafm_loss._metrics import ssim
 from tafm_loss.report.comparison import Distance
 from tafm_loss.report.figures import measure
 

@@ -23,9 +23,9 @@ from _common import RESULTS, ROOT, metadata, write_result
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from examples.deblurring.evaluation.similarity import gmsd, psnr
 from tafm_loss import BlurSynthesizer
 from tafm_loss._files import write_atomically
-from tafm_loss._metrics import gmsd, psnr
 from tafm_loss.demo.data import NOISE, Pairs, generated_pairs, photograph_pairs
 from tafm_loss.demo.evaluation import restore
 from tafm_loss.demo.training import batches_of, cosine_schedule

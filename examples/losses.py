@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from tafm_loss import (
@@ -32,8 +33,6 @@ from tafm_loss import (
     gradient_ratio,
     train_discriminators,
 )
-from tafm_loss._files import require_matplotlib, write_figure
-from tafm_loss._text import align
 from tafm_loss.images import find_images, read_image
 from tafm_loss.mdf import BlurDegradation
 from tafm_loss.scenes import generate_scenes
@@ -130,8 +129,6 @@ def step_seconds(steps: Mapping[str, Callable[[], object]]) -> dict[str, float]:
 
 def draw(batch: Batch, changes: Mapping[str, Tensor], path: Path) -> None:
     """Draw the busiest crop of a batch, and what each loss wants changed there."""
-    from matplotlib.figure import Figure
-
     scene, top, left = busiest_crop(batch.sharp)
     crop = (scene, slice(None), slice(top, top + CROP), slice(left, left + CROP))
     figure = Figure(figsize=(10.4, 5.2), layout="constrained", dpi=90)
@@ -151,7 +148,7 @@ def draw(batch: Batch, changes: Mapping[str, Tensor], path: Path) -> None:
         axis.set_yticks([])
     bar = figure.colorbar(drawn, ax=figure.axes, ticks=[-bound, 0, bound], shrink=0.5)
     bar.ax.set_yticklabels(["darker", "as it is", "brighter"])
-    write_figure(figure, path)
+    figure.savefig(path)
 
 
 def busiest_crop(sharp: Tensor) -> tuple[int, int, int]:
@@ -186,7 +183,6 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, metavar="PNG", default=Path("losses.png"), help="default: %(default)s")
     options = parser.parse_args()
-    require_matplotlib()
     generator = torch.Generator().manual_seed(0)
     batch = make_batch(scenes(options.images, generator), generator)
     blurry, sharp, restored, negatives = batch.blurry, batch.sharp, batch.restored, batch.negatives
@@ -229,9 +225,9 @@ def main() -> None:
     rows = table(losses, weights, seconds, batch)
     relative = f"{seconds[LATENT] / seconds[USUAL]:.3f}"
     rows.append([LATENT, f"{float(compared().detach()):.4g}", "trains the encoder", "", relative])
-    print(
-        align(["loss", "value", "gradient / L1's", f"weight for {RATIO:g}", f"time / {USUAL}"], rows, right=range(1, 5))
-    )
+    head = ["loss", "value", "gradient / L1's", f"weight for {RATIO:g}", f"time / {USUAL}"]
+    for name, *cells in [head, *rows]:
+        print(f"{name:<18}", *(f"{cell:>20}" for cell in cells))
     draw(batch, {name: wanted_change(loss, restored, sharp) for name, loss in losses.items()}, options.out)
     print(f"wrote {options.out}: what each loss asks for, red brighter and blue darker, each in a scale of its own")
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from tafm_loss._metrics import gmsd
 from tafm_loss.demo import data, evaluation, run_demo, training
+from tafm_loss.demo.metrics import gmsd
 from tafm_loss.demo.network import ResidualUNet
 from tafm_loss.losses import TaskAdaptiveFeatureLoss, gradient_ratio
 

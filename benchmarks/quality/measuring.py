@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tafm_loss._metrics import gmsd, psnr, sharpness_kept
+from examples.deblurring.evaluation.similarity import gmsd, psnr, sharpness_kept
 
 CHUNK = 8
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import torch
 
+from examples._common import run_program, warnings_in_lines
 from examples.deblurring.evaluation.comparison import compare
-from examples.deblurring.evaluation.device import open_device
+from examples.deblurring.evaluation.options import open_device
 from examples.deblurring.evaluation.tables import as_text
-from tafm_loss._commands.arguments import warnings_in_lines
-from tafm_loss._commands.program import run_program
 
 __all__ = ["main"]
 

@@ -14,15 +14,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from examples.deblurring.data.options import key_values
-from examples.deblurring.evaluation.device import open_device
+from examples._common import run_program, warnings_in_lines
+from examples.deblurring.data.opening import key_values
 from examples.deblurring.evaluation.metrics import GROUPS, METRICS
-from examples.deblurring.evaluation.network_options import OF_A_NETWORK, add_network_options, network_of
+from examples.deblurring.evaluation.options import OF_A_NETWORK, add_network_options, network_of, open_device
 from examples.deblurring.evaluation.run import evaluate
 from examples.deblurring.evaluation.settings import INPUT, Network, Settings, with_defaults
 from examples.deblurring.evaluation.tables import as_text
-from tafm_loss._commands.arguments import warnings_in_lines
-from tafm_loss._commands.program import run_program
 
 __all__ = ["main"]
 

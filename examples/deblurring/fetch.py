@@ -13,13 +13,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from examples._common import USER_ERROR, align, run_program
 from examples.deblurring.data.archives import is_empty, unpack
 from examples.deblurring.data.files import named
 from examples.deblurring.data.hub import download, file_sizes, online
 from examples.deblurring.data.opening import open_pairs
 from examples.deblurring.data.pairs import count_scenes
-from tafm_loss._commands.program import USER_ERROR, run_program
-from tafm_loss._text import align
 
 __all__ = ["SOURCES", "Archive", "Source", "fetch", "main"]
 

@@ -18,13 +18,10 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from examples._common import differences, run_program, write_atomically
 from examples.deblurring.data.files import encode_png
-from examples.deblurring.data.opening import list_datasets, open_pairs
-from examples.deblurring.data.options import key_values
+from examples.deblurring.data.opening import key_values, list_datasets, open_pairs
 from examples.deblurring.data.pairs import PairedImages
-from tafm_loss._commands.program import run_program
-from tafm_loss._files import read_object, write_atomically
-from tafm_loss._text import differences
 from tafm_loss.images import read_header
 
 __all__ = ["crop_starts", "main", "write_crops"]
@@ -105,10 +102,10 @@ def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
     path, text = out / SETTINGS_FILE, json.dumps(settings, indent=1)
     if path.exists():
         try:
-            there = read_object(path.read_bytes())
-        except ValueError as error:
+            changed = differences(json.loads(path.read_bytes()), json.loads(text))
+        except (ValueError, AttributeError) as error:
             raise ValueError(f"{path} cannot be read ({error}): name another folder, or delete this one") from error
-        if changed := differences(there, read_object(text)):
+        if changed:
             raise ValueError(
                 f"{out} holds crops made with other settings: {'; '.join(changed)}; name another folder, or delete "
                 "this one"

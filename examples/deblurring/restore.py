@@ -13,14 +13,10 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from examples.deblurring.data.files import encode_png, images_below
-from examples.deblurring.evaluation.device import open_device
+from examples._common import count, run_program, warnings_in_lines, write_atomically
+from examples.deblurring.data.files import as_pixels, encode_png, images_below
 from examples.deblurring.evaluation.methods import open_method
-from examples.deblurring.evaluation.network_options import add_network_options, network_of
-from examples.deblurring.evaluation.pictures import as_pixels
-from tafm_loss._commands.arguments import count, warnings_in_lines
-from tafm_loss._commands.program import run_program
-from tafm_loss._files import write_atomically
+from examples.deblurring.evaluation.options import add_network_options, network_of, open_device
 from tafm_loss.images import read_image
 
 __all__ = ["main"]

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from examples._common import INTERRUPTED, run_program
 from examples.deblurring.training.config import load_experiment
 from examples.deblurring.training.run import train
 from examples.deblurring.training.smoke import smoke
-from tafm_loss._commands.program import INTERRUPTED, run_program
 
 __all__ = ["main"]
 

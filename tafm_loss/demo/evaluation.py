@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tafm_loss._metrics import gmsd, psnr, sharpness_kept, ssim
+from tafm_loss.demo.metrics import gmsd, psnr, sharpness_kept, ssim
 
 __all__ = ["METRICS", "Mask", "best_mask", "count_better", "format_table", "measure", "restore"]
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tafm_loss._metrics import psnr, sharpness_kept
+from tafm_loss.demo.metrics import psnr, sharpness_kept
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

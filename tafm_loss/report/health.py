@@ -9,7 +9,6 @@ import math
 import torch
 from torch import Tensor
 
-from tafm_loss._metrics import psnr
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.distractors import grey, mirrored
 from tafm_loss.report.comparison import Distance, blurred_chunks
@@ -84,10 +83,14 @@ def recovery(
         optimizer.step()
         schedule.step()
     recovered = pixels.detach().clamp(0, 1)
-    return recovered, psnr(blurred, images), psnr(recovered, images)
+    return recovered, _psnr(blurred, images), _psnr(recovered, images)
 
 
 def _gradient(distance: Distance, pred: Tensor, target: Tensor) -> Tensor:
     pred = pred.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(distance(pred, target).sum(), pred)
     return gradient
+
+
+def _psnr(images: Tensor, reference: Tensor) -> Tensor:
+    return -10 * (images.double() - reference.double()).square().mean((1, 2, 3)).log10()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tafm_loss._metrics import psnr
+from examples.deblurring.evaluation.similarity import psnr
 from tafm_loss.demo.evaluation import Mask
 from tafm_loss.scenes import generate_scenes
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from tafm_loss import DiscriminativeFeatureLoss, TaskAdaptiveFeatureLoss, create_backbone, load_backbone
-from tafm_loss._metrics import psnr
 from tafm_loss.mdf import adversarial_scale
 from tafm_loss.mdf import training as discriminator_training
 from tafm_loss.mdf.degradations import BlurDegradation, NoiseDegradation
@@ -222,7 +221,7 @@ def test_an_image_is_recovered_from_noise_by_official_discriminators_and_not_by_
             optimizer.zero_grad()
             loss_fn(pixels, features).backward()
             optimizer.step()
-        reached[name] = float(psnr(pixels.detach().clamp(0, 1), target))
+        reached[name] = float(-10 * (pixels.detach().clamp(0, 1) - target).square().mean().log10())
     print(reached)
     assert reached["official"] >= 45 and reached["squeezenet"] < 25
 

@@ -4,13 +4,15 @@ import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 
-from tafm_loss._text import natural_key
+from examples._common import natural_key
 from tafm_loss.images import find_images
 
 __all__ = [
+    "as_pixels",
     "encode_png",
     "existing_folder",
     "images_below",
@@ -103,6 +105,11 @@ def existing_folder(root: Path, *below: str) -> Path:
                 f"there is no folder {folder}; {root} holds {named(child.name for child in children)}"
             )
     raise NotADirectoryError(f"there is no folder {folder if root.is_dir() else root}")
+
+
+def as_pixels(image: Tensor) -> Tensor:
+    """Return an image in [0, 1] in 8 bits, on the CPU."""
+    return (image.clamp(0, 1) * 255).round().to("cpu", torch.uint8)
 
 
 def encode_png(pixels: Tensor) -> bytes:

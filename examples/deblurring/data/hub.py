@@ -1,16 +1,17 @@
 """Files of data sets on the Hugging Face Hub: how large they are, and downloads that go on where they broke off."""
 
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-
-from tafm_loss.weights.downloads import reachable
-from tafm_loss.weights.hub_errors import weights_error
 
 __all__ = ["download", "file_sizes", "online"]
 
 # The data sets are public: a token could only be refused.
 TOKEN = False
+CONNECTION_TIMEOUT = 5.0
 # The rest of a file cannot be asked for if it is compressed on the way.
 AS_IT_IS = {"Accept-Encoding": "identity"}
 
@@ -19,7 +20,17 @@ def online() -> bool:
     """Return whether the Hub may be asked, and answers."""
     from huggingface_hub import constants
 
-    return not constants.HF_HUB_OFFLINE and reachable(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE:
+        return False
+    parts = urllib.parse.urlsplit(constants.ENDPOINT)
+    if parts.scheme in urllib.request.getproxies():
+        return True  # the proxy knows
+    try:
+        # The client itself would try for much longer before it gives up.
+        socket.create_connection((parts.hostname, parts.port or 443), timeout=CONNECTION_TIMEOUT).close()
+    except OSError:
+        return False
+    return True
 
 
 def file_sizes(repo_id: str, names: Sequence[str], revision: str | None) -> dict[str, int]:
@@ -66,8 +77,5 @@ def _errors_in_words(action: str) -> Iterator[None]:
     """Raise an OSError for whatever the client raises, whose HTTP library lets errors of its own through."""
     try:
         yield
-        return
     except Exception as error:
-        ours = OSError(str(weights_error(error, action)))
-    # Outside the handler: the client's errors hold the request.
-    raise ours
+        raise OSError(f"{action}: {str(error) or type(error).__name__}") from error

@@ -1,7 +1,8 @@
-"""Data sets by name."""
+"""Data sets by name, and their options as they are written on a command line."""
 
 import inspect
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from examples.deblurring.data.realblur import realblur_pairs
 from examples.deblurring.data.reds import reds_pairs
 from examples.deblurring.data.synthetic import SyntheticPairs
 
-__all__ = ["list_datasets", "open_pairs", "options_of"]
+__all__ = ["key_values", "list_datasets", "open_pairs", "options_of"]
 
 FILES: dict[str, Callable[..., list[Pair]]] = {
     "gopro": gopro_pairs,
@@ -28,6 +29,8 @@ FILES: dict[str, Callable[..., list[Pair]]] = {
 }
 MADE: dict[str, Callable[..., PairDataset]] = {"gopro_all": AveragedFrames, "synthetic": SyntheticPairs}
 GIVEN = {"root", "split"}
+# What JSON does not know: the words of Python, YAML and people.
+WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None}
 
 
 def list_datasets() -> list[str]:
@@ -74,3 +77,29 @@ def open_pairs(dataset: str, root: str | Path, split: str, **options: Any) -> Pa
     if dataset in FILES:
         return PairedImages(FILES[dataset](root, split, **options))
     return MADE[dataset](root, split, **options)
+
+
+def key_values(texts: Sequence[str], option: str) -> dict[str, Any]:
+    """Return the values of "width=32", "blur=blur_gamma" and "complete=False" by their keys.
+
+    Numbers, lists and the like are written as in JSON, truth as true or false, yes or no in any case; the rest is text.
+
+    Args:
+        texts: KEY=VALUE each.
+        option: what the command line calls them, for the error.
+
+    Raises:
+        ValueError: for a text that is no KEY=VALUE, or a key that comes twice.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise ValueError(f"{option} takes KEY=VALUE, got {text}")
+        if key in values:
+            raise ValueError(f"{option} names {key} twice")
+        try:
+            values[key] = json.loads(value)
+        except ValueError:
+            values[key] = WORDS.get(value.lower(), value)
+    return values

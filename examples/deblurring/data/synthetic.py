@@ -1,5 +1,6 @@
 """Pairs made of sharp photographs, blurred by a camera's shake when they are asked for."""
 
+import functools
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,6 @@ from examples.deblurring.data.files import images_below
 from examples.deblurring.data.pairs import PairDataset, PairSample
 from tafm_loss import BlurSynthesizer
 from tafm_loss.blur import add_sensor_noise
-from tafm_loss.blur.kernels import kernel_size
-from tafm_loss.blur.light import check_noise
 from tafm_loss.images import read_pixels
 
 __all__ = ["PairBatch", "Photograph", "SyntheticPairs"]
@@ -78,7 +77,9 @@ class SyntheticPairs(PairDataset):
         names = {path: key.replace("/", "-") for key, path in images_below(root).items()}
         super().__init__([Photograph(path, name, name) for path, name in names.items()])
         middle, jitter = _middle_and_jitter(extents)
-        check_noise(shot_noise, read_noise)
+        add_sensor_noise(
+            torch.zeros(1, 3, 1, 1), shot=shot_noise, read=read_noise, generator=torch.Generator()
+        )  # checks
         self.shot_noise, self.read_noise, self.seed = shot_noise, read_noise, seed
         self._whole, self._cropping = (
             BlurSynthesizer(
@@ -92,10 +93,10 @@ class SyntheticPairs(PairDataset):
             for border in ("reflect", "valid")
         )
 
-    @property
+    @functools.cached_property
     def margin(self) -> int:
         """How many px larger than its result a crop for `blur` is, in height and width."""
-        return kernel_size(self._cropping.extents[-1] * (1 + self._cropping.extent_jitter)) - 1
+        return self._cropping.sample(1, generator=torch.Generator()).kernels.shape[-1] - 1
 
     def __getitem__(self, index: int) -> PairSample:
         """Return a whole photograph and its blurred version, which depend on the seed and the index alone."""

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from examples._common import write_atomically
 from examples.deblurring.data import gopro, hide, realblur, reds
 from examples.deblurring.data.files import ALL, encode_png
 from examples.deblurring.data.gopro_all import official_length
 from examples.deblurring.data.opening import options_of
 from tafm_loss import BlurSynthesizer
-from tafm_loss._files import write_atomically
 from tafm_loss.scenes import generate_scenes
 
 __all__ = ["make_tree"]

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tafm_loss._metrics import SSIM_WINDOW, similarity_map, window_mean
+from examples.deblurring.evaluation.similarity import SSIM_WINDOW
 from tafm_loss.images import check_images
 
 if TYPE_CHECKING:
@@ -85,11 +85,22 @@ def aligned_psnr(pair: Aligned) -> float:
 def aligned_ssim(pair: Aligned) -> float:
     """SSIM over the pixels of the mask: Gaussian, whole windows, per channel.
 
-    As in the authors' code, windows at the mask's edge see the zeros outside of it, in both images.
+    As in the authors' code, the map is scikit-image's, and windows at the mask's edge see the zeros outside of it.
     """
-    similarity = similarity_map(pair.restored[None], pair.sharp[None], window_mean)[0]
-    mask = pair.mask[BORDER:-BORDER, BORDER:-BORDER]
-    return float((similarity * mask).sum() / (mask.sum() * similarity.shape[0]))
+    from skimage.metrics import structural_similarity
+
+    _, similarity = structural_similarity(
+        pair.sharp.numpy(),
+        pair.restored.numpy(),
+        channel_axis=0,
+        data_range=1.0,
+        gaussian_weights=True,
+        use_sample_covariance=False,
+        full=True,
+    )
+    inside = (..., slice(BORDER, -BORDER), slice(BORDER, -BORDER))
+    mask = pair.mask.numpy()[inside]
+    return float((similarity[inside] * mask).sum() / (mask.sum() * len(similarity)))
 
 
 def import_opencv() -> "ModuleType":

@@ -8,17 +8,22 @@ from typing import Any
 
 import torch
 
-from examples.deblurring.evaluation.columns import GAIN, INPUT_PSNR
-from examples.deblurring.evaluation.gallery import PLACE, make_gallery
-from examples.deblurring.evaluation.page import render_page
-from examples.deblurring.evaluation.pictures import Example
+from examples._common import write_atomically
+from examples.deblurring.evaluation.metrics import GAIN, INPUT_PSNR
+from examples.deblurring.evaluation.page import PLACE, Example, make_gallery, render_page
 from examples.deblurring.evaluation.result_tables import difference_table, method_table
 from examples.deblurring.evaluation.results import Result, describe, read_result
 from examples.deblurring.evaluation.settings import SETTINGS_FILE
-from examples.deblurring.evaluation.statistics import Difference, adjusted, paired_difference
-from examples.deblurring.evaluation.summary import SEED, as_json, json_number, summarise
+from examples.deblurring.evaluation.statistics import (
+    SEED,
+    Difference,
+    adjusted,
+    as_json,
+    json_number,
+    paired_difference,
+    summarise,
+)
 from examples.deblurring.evaluation.tables import Table, as_latex, as_markdown
-from tafm_loss._files import write_atomically
 
 __all__ = ["compare"]
 

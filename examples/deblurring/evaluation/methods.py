@@ -1,6 +1,7 @@
 """What is evaluated: a network with its weights, or the blurred images themselves."""
 
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +15,6 @@ from examples.deblurring.evaluation.settings import Network
 from examples.deblurring.models.checkpoints import load_weights
 from examples.deblurring.models.local_statistics import pools_over_image, use_local_statistics
 from examples.deblurring.models.networks import create_network
-from tafm_loss._files import open_regular, read_object
 
 __all__ = ["Method", "describe_network", "open_method"]
 
@@ -113,7 +113,7 @@ def open_method(network: Network | None, device: torch.device) -> Method:
 def _network_of_run(path: Path) -> tuple[str, dict[str, Any]]:
     """Return the name and the options of the network that a run has trained."""
     try:
-        network = read_object(path.read_bytes())["network"]
+        network = json.loads(path.read_bytes())["network"]
         return str(network["name"]), dict(network["options"])
     except FileNotFoundError as error:
         raise FileNotFoundError(
@@ -128,14 +128,12 @@ def _network_of_run(path: Path) -> tuple[str, dict[str, Any]]:
 def _window_of_run(path: Path) -> int:
     """Return the window of local pooling that belongs to the crops of a run, by the rule of TLC's authors."""
     try:
-        return 3 * int(read_object(path.read_bytes())["data"]["crop_size"]) // 2
+        return 3 * int(json.loads(path.read_bytes())["data"]["crop_size"]) // 2
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} does not say data.crop_size ({error!r}): give --tlc-window") from error
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open_regular(path) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no file")  # a pipe may never end
+    return hashlib.sha256(path.read_bytes()).hexdigest()

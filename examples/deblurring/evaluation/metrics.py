@@ -16,11 +16,38 @@ from torch import Tensor
 
 from examples.deblurring.evaluation.alignment import align, aligned_psnr, aligned_ssim, import_opencv
 from examples.deblurring.evaluation.niqe import NIQE, read_pristine_model
-from examples.deblurring.evaluation.ssim import as_8_bits, ssim_3d, ssim_luma, ssim_uniform
-from tafm_loss._metrics import gmsd, psnr, sharpness_kept, ssim
+from examples.deblurring.evaluation.similarity import (
+    SSIM_WINDOW,
+    gmsd,
+    psnr,
+    psnr_8_bits,
+    sharpness_kept,
+    ssim,
+    ssim_3d,
+    ssim_luma,
+    ssim_uniform,
+)
 from tafm_loss.images import check_images, check_unit_range
 
-__all__ = ["GROUPS", "METRICS", "Measurement", "Metric", "MetricUnavailableError"]
+__all__ = [
+    "ECC_FAILED",
+    "GAIN",
+    "GROUPS",
+    "INPUT_PSNR",
+    "METRICS",
+    "UNSHOWN",
+    "Measurement",
+    "Metric",
+    "MetricUnavailableError",
+    "column_of",
+]
+
+ECC_FAILED = "ecc_failed"
+# Measured of every result, beside what is asked for: pictures are chosen by the one, the other tells images apart.
+GAIN = "psnr_gain"
+INPUT_PSNR = "psnr_input"
+# In no table: counted in words, and the same for all methods.
+UNSHOWN = (ECC_FAILED, INPUT_PSNR)
 
 # Of a pair (1, 3, H, W) in [0, 1]: one value for each column that shares the loader, in the order of METRICS.
 Compute = Callable[[Tensor, Tensor], Sequence[float]]
@@ -41,18 +68,26 @@ class Metric(NamedTuple):
     """A column of the tables.
 
     Args:
+        title: how it is called, SSIM with its variant.
+        digits: after the point.
+        better: 1 if higher is better, -1 if lower is, 0 if neither.
+        description: what it is, in words.
         load: returns what computes it, once for all pairs; columns with the same loader are computed together.
-        higher_is_better: None where neither is.
         unit: "dB", or nothing.
-        needs_reference: whether the sharp image has a share in it.
-        description: the variant, in words.
     """
 
-    load: Callable[[Resources], Compute]
-    higher_is_better: bool | None
-    unit: str
-    needs_reference: bool
+    title: str
+    digits: int
+    better: int
     description: str
+    load: Callable[[Resources], Compute]
+    unit: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The title, with the unit and an arrow towards what is better."""
+        arrow = {1: " ↑", -1: " ↓", 0: ""}[self.better]
+        return f"{self.title}{f', {self.unit}' if self.unit else ''}{arrow}"
 
 
 class Measurement:
@@ -137,21 +172,29 @@ def _by_loader(names: Iterable[str]) -> dict[Callable[[Resources], Compute], lis
     return columns
 
 
-def _batched(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Resources], Compute]:
-    """Return the loader of a function of two batches that returns (N,)."""
-    return lambda resources: lambda restored, sharp: [float(function(restored, sharp))]
+def _batched(
+    function: Callable[[Tensor, Tensor], Tensor], package: str | None = None, smallest: int = 1
+) -> Callable[[Resources], Compute]:
+    """Return the loader of a function of two batches that returns (N,), and of the package that it needs."""
 
+    def compute(restored: Tensor, sharp: Tensor) -> list[float]:
+        check_images(sharp, "the images", minimum_size=smallest)
+        return [float(function(restored, sharp))]
 
-def _psnr_8_bits(restored: Tensor, sharp: Tensor) -> Tensor:
-    return psnr(*(as_8_bits(image).double() / 255 for image in (restored, sharp)))
+    def load(resources: Resources) -> Compute:
+        if package is not None:
+            _package(package)
+        return compute
+
+    return load
 
 
 def _piq(name: str) -> Callable[[Resources], Compute]:
-    def load(resources: Resources) -> Compute:
-        function = getattr(_package("piq"), name)
-        return lambda restored, sharp: [float(function(restored.float(), sharp.float(), data_range=1.0))]
+    def function(restored: Tensor, sharp: Tensor) -> Tensor:
+        found: Tensor = getattr(_package("piq"), name)(restored.float(), sharp.float(), data_range=1.0)
+        return found
 
-    return load
+    return _batched(function, "piq")
 
 
 def _load_lpips(resources: Resources) -> Compute:
@@ -188,6 +231,7 @@ def _load_niqe(resources: Resources) -> Compute:
 
 
 def _load_realblur_ecc(resources: Resources) -> Compute:
+    _package("skimage")
     try:
         import_opencv()
     except ModuleNotFoundError as error:
@@ -208,30 +252,73 @@ def _package(name: str) -> Any:
         raise MetricUnavailableError(f"it needs the package {root}, which cannot be imported: {error}") from error
 
 
+def column_of(name: str) -> Metric:
+    """Return how a column is shown."""
+    if name == GAIN:
+        return METRICS["psnr"]._replace(
+            title="gain", description="PSNR of the restored image less that of the blurred one"
+        )
+    return METRICS[name]
+
+
 METRICS: dict[str, Metric] = {
-    "psnr": Metric(_batched(psnr), True, "dB", True, "PSNR of RGB, not rounded"),
-    "psnr_uint8": Metric(_batched(_psnr_8_bits), True, "dB", True, "PSNR of RGB, both images rounded to 8 bits"),
-    "ssim": Metric(_batched(ssim), True, "", True, "SSIM, Gaussian window of 11 px, whole windows, mean of RGB"),
+    "psnr": Metric("PSNR", 2, 1, "PSNR of RGB, not rounded", _batched(psnr), "dB"),
+    "psnr_uint8": Metric(
+        "PSNR (8 bits)", 2, 1, "PSNR of RGB, both images rounded to 8 bits", _batched(psnr_8_bits), "dB"
+    ),
+    "ssim": Metric(
+        "SSIM (RGB)",
+        4,
+        1,
+        "SSIM, Gaussian window of 11 px, whole windows, mean of RGB",
+        _batched(ssim, "piq", SSIM_WINDOW),
+    ),
     "ssim_3d": Metric(
-        _batched(ssim_3d), True, "", True, "SSIM of MATLAB for H x W x 3 (3-D Gaussian), both rounded to 8 bits"
+        "SSIM (3-D)",
+        4,
+        1,
+        "SSIM of MATLAB for H x W x 3 (3-D Gaussian), both rounded to 8 bits",
+        _batched(ssim_3d, None, SSIM_WINDOW),
     ),
-    "ssim_y": Metric(_batched(ssim_luma), True, "", True, "SSIM, Gaussian window of 11 px, whole windows, luma"),
-    "ssim_uniform": Metric(_batched(ssim_uniform), True, "", True, "SSIM, uniform window of 7 px, mean of RGB"),
-    "gmsd": Metric(_batched(gmsd), False, "", True, "GMSD"),
-    "mdsi": Metric(_piq("mdsi"), False, "", True, "MDSI, by piq"),
-    "haarpsi": Metric(_piq("haarpsi"), True, "", True, "HaarPSI, by piq"),
-    "fsim": Metric(_piq("fsim"), True, "", True, "FSIM with colour (FSIMc), by piq"),
-    "lpips": Metric(_load_lpips, False, "", True, "LPIPS 0.1 with AlexNet, full image, by torchmetrics"),
-    "dists": Metric(_load_dists, False, "", True, "DISTS, full image, by torchmetrics"),
-    "niqe": Metric(_load_niqe, False, "", False, "NIQE of the restored image, its luma rounded to 8 bits"),
+    "ssim_y": Metric(
+        "SSIM (luma)",
+        4,
+        1,
+        "SSIM, Gaussian window of 11 px, whole windows, luma",
+        _batched(ssim_luma, "piq", SSIM_WINDOW),
+    ),
+    "ssim_uniform": Metric(
+        "SSIM (uniform)", 4, 1, "SSIM, uniform window of 7 px, mean of RGB", _batched(ssim_uniform, "skimage", 7)
+    ),
+    "gmsd": Metric("GMSD", 4, -1, "GMSD", _batched(gmsd, "piq", 6)),
+    "mdsi": Metric("MDSI", 4, -1, "MDSI, by piq", _piq("mdsi")),
+    "haarpsi": Metric("HaarPSI", 4, 1, "HaarPSI, by piq", _piq("haarpsi")),
+    "fsim": Metric("FSIM", 4, 1, "FSIM with colour (FSIMc), by piq", _piq("fsim")),
+    "lpips": Metric("LPIPS", 4, -1, "LPIPS 0.1 with AlexNet, full image, by torchmetrics", _load_lpips),
+    "dists": Metric("DISTS", 4, -1, "DISTS, full image, by torchmetrics", _load_dists),
+    "niqe": Metric("NIQE", 3, -1, "NIQE of the restored image, its luma rounded to 8 bits", _load_niqe),
     "sharpness_kept": Metric(
-        _batched(sharpness_kept), None, "", True, "gradient energy relative to the sharp image; 1 is as sharp"
+        "sharpness",
+        3,
+        0,
+        "gradient energy relative to the sharp image; 1 is as sharp",
+        _batched(sharpness_kept, None, 2),
     ),
-    "psnr_ecc": Metric(_load_realblur_ecc, True, "dB", True, "PSNR of RGB after RealBlur's alignment"),
-    "ssim_ecc": Metric(_load_realblur_ecc, True, "", True, "SSIM, Gaussian window of 11 px, by RealBlur's alignment"),
-    "ecc_failed": Metric(
-        _load_realblur_ecc, False, "", True, "1 where RealBlur's alignment did not converge: measured as it is"
+    "psnr_ecc": Metric("PSNR (aligned)", 2, 1, "PSNR of RGB after RealBlur's alignment", _load_realblur_ecc, "dB"),
+    "ssim_ecc": Metric(
+        "SSIM (RGB, aligned)",
+        4,
+        1,
+        "SSIM, Gaussian window of 11 px, by RealBlur's alignment",
+        _load_realblur_ecc,
+    ),
+    ECC_FAILED: Metric(
+        "ECC failed",
+        0,
+        -1,
+        "1 where RealBlur's alignment did not converge: measured as it is",
+        _load_realblur_ecc,
     ),
 }
 
-GROUPS: dict[str, tuple[str, ...]] = {"realblur_ecc": ("psnr_ecc", "ssim_ecc", "ecc_failed")}
+GROUPS: dict[str, tuple[str, ...]] = {"realblur_ecc": ("psnr_ecc", "ssim_ecc", ECC_FAILED)}

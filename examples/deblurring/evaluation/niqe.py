@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy.ndimage import correlate1d
+from scipy.special import gamma
 from torch import Tensor
 
-from examples.deblurring.evaluation.ssim import as_8_bits, luma_8_bits
+from examples.deblurring.evaluation.similarity import as_8_bits, luma_8_bits
 from tafm_loss.images import check_images
 
 __all__ = ["NIQE", "SMALLEST", "PristineModel", "read_pristine_model"]
@@ -124,9 +125,8 @@ def normalised(luma: Array) -> Array:
     """Return the luma less its local mean, divided by its local deviation + 1 (Mittal et al., equations 1 to 3)."""
     window = np.exp(-(np.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1) ** 2) / (2 * WINDOW_SIGMA**2))
     window /= window.sum()
-    padding = (WINDOW_RADIUS, WINDOW_RADIUS)
-    mean = _filter(luma, window, padding, "edge")
-    variance = _filter(luma**2, window, padding, "edge") - mean**2
+    mean = _filter(luma, window, "nearest")
+    variance = _filter(luma**2, window, "nearest") - mean**2
     # In a flat place rounding decides the sign, and the fit counts signs.
     difference = np.where(np.abs(luma - mean) < ROUNDING, 0, luma - mean)
     local: Array = difference / (np.sqrt(np.abs(variance)) + 1)
@@ -135,7 +135,8 @@ def normalised(luma: Array) -> Array:
 
 def halved(image: Array) -> Array:
     """Return an image (H, W) of even H and W at half its size, by MATLAB's antialiased bicubic `imresize`."""
-    return _filter(image, _bicubic_halving(), (3, 3), "symmetric", step=2)
+    # SciPy calls mirroring with the edge repeated "reflect"; a kernel of eight lies around the odd pixels.
+    return _filter(image, _bicubic_halving(), "reflect")[1::2, 1::2]
 
 
 def fit_asymmetric(samples: Array) -> AsymmetricFit:
@@ -155,7 +156,7 @@ def fit_asymmetric(samples: Array) -> AsymmetricFit:
         # NaN, of a block without texture, is fitted by the first shape, as in the code of the authors.
         nearest = np.argmin(np.abs(_moment_ratios() - target[..., None]), axis=-1)
     shape = SHAPES[nearest]
-    to_scale = np.sqrt(_gamma(1 / shape) / _gamma(3 / shape))
+    to_scale = np.sqrt(gamma(1 / shape) / gamma(3 / shape))
     return AsymmetricFit(shape, left * to_scale, right * to_scale)
 
 
@@ -166,18 +167,14 @@ def _block_features(blocks: Array) -> Array:
     for shift in NEIGHBOURS:
         products = blocks * np.roll(blocks, shift, axis=(1, 2))
         fit = fit_asymmetric(products.reshape(len(blocks), -1))
-        mean = (fit.right - fit.left) * _gamma(2 / fit.shape) / _gamma(1 / fit.shape)
+        mean = (fit.right - fit.left) * gamma(2 / fit.shape) / gamma(1 / fit.shape)
         features += [fit.shape, mean, fit.left, fit.right]
     return np.stack(features, axis=1)
 
 
 @functools.cache
 def _moment_ratios() -> Array:
-    return _gamma(2 / SHAPES) ** 2 / (_gamma(1 / SHAPES) * _gamma(3 / SHAPES))
-
-
-def _gamma(values: Array) -> Array:
-    return torch.from_numpy(np.asarray(values)).lgamma().exp().numpy()
+    return gamma(2 / SHAPES) ** 2 / (gamma(1 / SHAPES) * gamma(3 / SHAPES))
 
 
 @functools.cache
@@ -191,11 +188,7 @@ def _bicubic_halving() -> Array:
     return normed
 
 
-def _filter(image: Array, weights: Array, padding: tuple[int, int], mode: str, step: int = 1) -> Array:
-    """Filter rows and columns by the same symmetric weights, and keep every `step`-th result."""
-    for _ in range(2):
-        padded = np.pad(image, (padding, (0, 0)), mode=mode)  # type: ignore[call-overload]
-        last = len(padded) - len(weights) + 1
-        filtered = sum(weight * padded[start : start + last : step] for start, weight in enumerate(weights))
-        image = np.asarray(filtered).T
-    return image
+def _filter(image: Array, weights: Array, mode: str) -> Array:
+    """Filter rows and columns by the same weights."""
+    filtered: Array = correlate1d(correlate1d(image, weights, 0, mode=mode), weights, 1, mode=mode)
+    return filtered

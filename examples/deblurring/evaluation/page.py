@@ -1,15 +1,41 @@
-"""The page of a result: one HTML file with everything in it, no script, nothing fetched from elsewhere."""
+"""The page of a result: crops of a few images, chosen by a rule, in one HTML file that fetches nothing."""
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from examples.deblurring.data.files import encode_png
-from examples.deblurring.evaluation.pictures import Example, Panel
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from examples.deblurring.data.files import as_pixels, encode_png
+from examples.deblurring.data.pairs import PairSample
+from examples.deblurring.evaluation.methods import open_method
+from examples.deblurring.evaluation.results import Result, open_data
+from examples.deblurring.evaluation.similarity import psnr
 from examples.deblurring.evaluation.tables import Table, as_html
+from tafm_loss.images import read_pixels
 
-__all__ = ["render_page"]
+__all__ = [
+    "CROP_SIZE",
+    "PLACE",
+    "SAVED_IMAGES",
+    "Example",
+    "Panel",
+    "choose",
+    "make_example",
+    "make_gallery",
+    "render_page",
+]
 
+CROP_SIZE = 160
+STEP = 8
+SAVED_IMAGES = "images"
+PLACE = (
+    f"Crops of {CROP_SIZE} px, twice enlarged without interpolation, are at the place where the input's squared error "
+    "is largest."
+)
 ENLARGEMENT = 2
 
 # Crops keep their size, whatever the window's: a picture that is scaled again would show the scaling.
@@ -35,6 +61,123 @@ img { display: block; image-rendering: pixelated; max-width: none; }
 figcaption { font-size: .87rem; margin-top: .3rem; overflow-wrap: anywhere; }
 figcaption span { display: block; color: var(--soft); }
 """
+
+
+class Panel(NamedTuple):
+    """One picture: what it is of, its pixels (3, H, W) in uint8, and a line below it."""
+
+    label: str
+    pixels: Tensor
+    caption: str
+
+
+class Example(NamedTuple):
+    """The pictures of one image side by side, under a heading."""
+
+    heading: str
+    panels: list[Panel]
+
+
+def choose(values: Tensor, quantity: str = "gain") -> dict[int, str]:
+    """Return the images with the greatest, the median and the least value, as {index: which it is}.
+
+    Args:
+        values: (N,); NaN, which is the difference of two infinite values, counts as 0.
+        quantity: what the values are of, in a word.
+    """
+    order = values.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf).argsort(stable=True).tolist()
+    places = {"greatest": order[-1], "median": order[len(order) // 2], "least": order[0]}
+    chosen: dict[int, str] = {}
+    for which, index in places.items():
+        chosen.setdefault(index, f"{which} {quantity}")
+    return chosen
+
+
+def make_example(heading: str, blurred: Tensor, restored: dict[str, Tensor], sharp: Tensor) -> Example:
+    """Return crops of an image where its input is furthest from the sharp image, with the PSNR of crop and image.
+
+    Args:
+        heading: above them.
+        blurred: the input, (3, H, W), uint8.
+        restored: what each method has made of it, the same.
+        sharp: the same.
+    """
+    top, left = _worst_place(blurred, sharp)
+    place = (..., slice(top, top + CROP_SIZE), slice(left, left + CROP_SIZE))
+    panels = [
+        Panel(label, pixels[place], f"crop {_decibels(pixels[place], sharp[place])}, image {_decibels(pixels, sharp)}")
+        # A list, for a method may be called "input" too.
+        for label, pixels in [("input", blurred), *restored.items()]
+    ]
+    return Example(heading, [*panels, Panel("sharp", sharp[place], "the target")])
+
+
+def _worst_place(blurred: Tensor, sharp: Tensor) -> tuple[int, int]:
+    """Return top and left of the crop with the largest squared error."""
+    error = (blurred.double() - sharp.double()).square().mean(0)
+    height, width = error.shape
+    size = min(CROP_SIZE, height), min(CROP_SIZE, width)
+    density = F.avg_pool2d(error[None, None], size, stride=STEP)[0, 0]
+    row, column = divmod(int(density.argmax()), density.shape[1])
+    return row * STEP, column * STEP
+
+
+def _decibels(pixels: Tensor, sharp: Tensor) -> str:
+    if torch.equal(pixels, sharp):
+        return "equal to the target"
+    return f"{float(psnr(pixels[None] / 255, sharp[None] / 255)):.2f} dB"
+
+
+def make_gallery(
+    results: Mapping[str, Result], values: Tensor, device: torch.device, *, quantity: str = "gain"
+) -> list[Example]:
+    """Return crops of the images with the greatest, the median and the least of some values, of all methods.
+
+    Restored images that were saved are read; others are restored once more.
+
+    Args:
+        results: by label, on the same images; those of the input are left out, for it is shown in any case.
+        values: what the images are chosen by, in the order of the first result's rows.
+        device: where images are restored.
+        quantity: what the values are of, in a word.
+
+    Raises:
+        OSError: if data or weights are gone.
+        ValueError: if they have changed.
+    """
+    first = next(iter(results.values()))
+    chosen = {first.rows.names[index]: which for index, which in choose(values, quantity).items()}
+    samples = _read(first, list(chosen))
+    restored = {
+        label: _restored(result, samples, device)
+        for label, result in results.items()
+        if result.settings.network is not None
+    }
+    return [
+        make_example(
+            f"{name}: {which}",
+            samples[name].blurred,
+            {label: images[name] for label, images in restored.items()},
+            samples[name].sharp,
+        )
+        for name, which in chosen.items()
+    ]
+
+
+def _read(result: Result, names: list[str]) -> dict[str, PairSample]:
+    pairs = open_data(result.settings)
+    index_of = {pair.name: index for index, pair in enumerate(pairs.pairs)}
+    if gone := [name for name in names if name not in index_of]:
+        raise ValueError(f"{result.settings.root} has no image {gone[0]} any more: evaluate it anew")
+    return {name: pairs[index_of[name]] for name in names}
+
+
+def _restored(result: Result, samples: Mapping[str, PairSample], device: torch.device) -> dict[str, Tensor]:
+    files = {name: result.folder / SAVED_IMAGES / f"{name}.png" for name in samples}
+    if all(file.is_file() for file in files.values()):
+        return {name: read_pixels(file) for name, file in files.items()}
+    method = open_method(result.settings.network, device)
+    return {name: as_pixels(method(sample.blurred.to(device) / 255)) for name, sample in samples.items()}
 
 
 def render_page(title: str, tables: Sequence[Table], rule: str, examples: Sequence[Example]) -> str:

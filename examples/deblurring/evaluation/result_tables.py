@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from examples.deblurring.evaluation.columns import ECC_FAILED, GAIN, UNSHOWN, column_of
-from examples.deblurring.evaluation.statistics import CONFIDENCE, RESAMPLES, Difference
-from examples.deblurring.evaluation.summary import Summary
+from examples._common import count
+from examples.deblurring.evaluation.metrics import ECC_FAILED, GAIN, UNSHOWN, column_of
+from examples.deblurring.evaluation.statistics import CONFIDENCE, RESAMPLES, Difference, Summary
 from examples.deblurring.evaluation.tables import NOTHING, Cell, Table, format_number
-from tafm_loss._commands.arguments import count
 
 __all__ = ["difference_table", "method_table", "result_table", "scene_table"]
 

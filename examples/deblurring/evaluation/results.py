@@ -5,13 +5,13 @@ import unicodedata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from examples._common import write_atomically
 from examples.deblurring.data.opening import open_pairs
 from examples.deblurring.data.pairs import PairDataset
-from examples.deblurring.evaluation.columns import INPUT_PSNR
+from examples.deblurring.evaluation.metrics import INPUT_PSNR
 from examples.deblurring.evaluation.rows import ROWS_FILE, ImageRows, read_rows
 from examples.deblurring.evaluation.settings import Settings, read_settings
-from examples.deblurring.evaluation.summary import Summary, as_json
-from tafm_loss._files import read_object, write_atomically
+from examples.deblurring.evaluation.statistics import Summary, as_json
 
 __all__ = ["SUMMARY_FILE", "Result", "describe", "open_data", "read_result", "write_summary"]
 
@@ -83,7 +83,7 @@ def read_result(folder: Path) -> Result:
     settings = read_settings(folder)
     path = folder / SUMMARY_FILE
     try:
-        summary = read_object(path.read_bytes())
+        summary = json.loads(path.read_bytes())
         missing, images_in_set = dict(summary["missing"]), int(summary["images_in_set"])
     except FileNotFoundError as error:
         raise FileNotFoundError(

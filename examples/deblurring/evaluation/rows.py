@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tafm_loss._files import write_atomically
+from examples._common import write_atomically
 
 __all__ = ["ROWS_FILE", "ImageRows", "RowFile", "read_rows"]
 

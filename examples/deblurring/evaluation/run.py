@@ -8,24 +8,19 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from examples.deblurring.data.files import encode_png
+from examples._common import prefetch, write_atomically
+from examples.deblurring.data.files import as_pixels, encode_png
 from examples.deblurring.data.pairs import PairDataset
-from examples.deblurring.evaluation.columns import ECC_FAILED, GAIN, INPUT_PSNR
-from examples.deblurring.evaluation.gallery import PLACE, SAVED_IMAGES, make_gallery
-from examples.deblurring.evaluation.lock import writing_alone
 from examples.deblurring.evaluation.methods import Method, open_method
-from examples.deblurring.evaluation.metrics import Measurement
-from examples.deblurring.evaluation.page import render_page
-from examples.deblurring.evaluation.pictures import as_pixels
+from examples.deblurring.evaluation.metrics import ECC_FAILED, GAIN, INPUT_PSNR, Measurement
+from examples.deblurring.evaluation.page import PLACE, SAVED_IMAGES, make_gallery, render_page
 from examples.deblurring.evaluation.result_tables import result_table, scene_table
 from examples.deblurring.evaluation.results import SUMMARY_FILE, Result, describe, open_data, write_summary
 from examples.deblurring.evaluation.rows import ROWS_FILE, RowFile, read_rows
-from examples.deblurring.evaluation.settings import Settings, claim
-from examples.deblurring.evaluation.summary import summarise
+from examples.deblurring.evaluation.settings import Settings, claim, writing_alone
+from examples.deblurring.evaluation.similarity import psnr
+from examples.deblurring.evaluation.statistics import summarise
 from examples.deblurring.evaluation.tables import Table, as_latex, as_markdown
-from tafm_loss._files import write_atomically
-from tafm_loss._metrics import psnr
-from tafm_loss.finetune.prefetch import prefetch
 
 __all__ = ["evaluate"]
 

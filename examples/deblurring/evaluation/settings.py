@@ -1,18 +1,24 @@
-"""All that decides the values of an evaluation, and the file that an interrupted one is known by."""
+"""All that decides the values of an evaluation, the file that an interrupted one is known by, and its lock."""
 
+import contextlib
 import dataclasses
 import inspect
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from examples.deblurring.data import opening
-from tafm_loss._files import read_object, write_atomically
-from tafm_loss._text import differences
-from tafm_loss._version import __version__
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
-__all__ = ["INPUT", "SETTINGS_FILE", "Network", "Settings", "claim", "read_settings", "with_defaults"]
+from examples._common import differences, write_atomically
+from examples.deblurring.data import opening
+from tafm_loss import __version__
+
+__all__ = ["INPUT", "SETTINGS_FILE", "Network", "Settings", "claim", "read_settings", "with_defaults", "writing_alone"]
 
 SETTINGS_FILE = "settings.json"
 # In place of weights: the blurred images themselves, the row that every table needs.
@@ -122,7 +128,7 @@ def read_settings(folder: Path) -> Settings:
     """
     path = folder / SETTINGS_FILE
     try:
-        fields = read_object(path.read_bytes())
+        fields = json.loads(path.read_bytes())
         network = fields.pop("network")
         return Settings(network=None if network is None else Network(**network), **fields)
     except FileNotFoundError as error:
@@ -130,10 +136,38 @@ def read_settings(folder: Path) -> Settings:
             f"{folder} holds no evaluation, for there is no {SETTINGS_FILE}: make one by "
             "python -m examples.deblurring.evaluate"
         ) from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is not the settings of an evaluation ({error}): name another folder") from error
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:
     """Return the settings with those of the network beside the others."""
     return {**{f"network {name}": value for name, value in (fields.pop("network") or {}).items()}, **fields}
+
+
+@contextlib.contextmanager
+def writing_alone(folder: Path) -> Iterator[None]:
+    """Hold a folder against other evaluations; where the system or the file system has no locks, do nothing.
+
+    The lock is the process's, and ends with it in any case: no file is left behind.
+
+    Raises:
+        BlockingIOError: if another evaluation holds the folder.
+        OSError: if there is no such folder.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                f"another evaluation is writing to {folder}: wait for its end, or name another folder"
+            ) from error
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,12 +1,16 @@
-"""What the values of images say about others: scenes are drawn or flipped as a whole, images stay with their scene.
+"""What the values of images come to, and what they say about others: scenes are drawn or flipped as a whole.
 
 Images of one video are no independent observations: an interval from resampled images would be far too narrow.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from examples.deblurring.evaluation.rows import ImageRows
@@ -15,20 +19,25 @@ __all__ = [
     "CONFIDENCE",
     "EXACT_SCENES",
     "RESAMPLES",
+    "SEED",
     "Difference",
+    "Summary",
     "adjusted",
+    "as_json",
     "bootstrap_interval",
     "holm",
+    "json_number",
     "paired_difference",
     "scene_means",
     "sign_flip_test",
+    "summarise",
 ]
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
+SEED = 0
 # All 2^15 patterns of signs are tried; of more scenes, as many are drawn as the bootstrap draws samples.
 EXACT_SCENES = 15
-DRAWN_AT_ONCE = 1000
 
 
 class Difference(NamedTuple):
@@ -82,11 +91,24 @@ def bootstrap_interval(
     names, sums, counts = _scene_sums(values, scenes)
     if len(names) < 2:
         return None
-    generator = torch.Generator().manual_seed(seed)
-    means = [times @ sums / (times @ counts)[:, None] for times in _times_drawn(len(names), resamples, generator)]
-    tail = (1 - CONFIDENCE) / 2
-    ends = torch.cat(means).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
-    return ends.masked_fill(~values.isfinite().all(0), torch.nan)
+    sizes = counts.numpy()
+    ends = []
+    for column in sums.T.numpy():
+        if not np.isfinite(column).all():
+            ends.append((math.nan, math.nan))
+            continue
+        found = stats.bootstrap(
+            (column, sizes),
+            lambda sums, sizes, axis: sums.sum(axis) / sizes.sum(axis),
+            paired=True,
+            n_resamples=resamples,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+            batch=1000,
+        )
+        ends.append(tuple(found.confidence_interval))
+    return torch.tensor(ends, dtype=torch.float64).T
 
 
 def paired_difference(
@@ -138,17 +160,18 @@ def sign_flip_test(sums: Tensor, *, patterns: int = RESAMPLES, seed: int = 0) ->
         patterns: how many are drawn, if not all are tried.
         seed: of the draws.
     """
-    count = len(sums)
-    exact = count <= EXACT_SCENES
-    if exact:
-        signs = 1.0 - 2.0 * (torch.arange(2**count)[:, None] >> torch.arange(count) & 1)
-    else:
-        generator = torch.Generator().manual_seed(seed)
-        signs = 1.0 - 2.0 * torch.randint(2, (patterns, count), generator=generator)
-    # Sums of the same terms in another order differ in their last digits.
-    least = sums.sum().abs() - 1e-9 * sums.abs().sum()
-    reached = int(((signs.to(sums) @ sums).abs() >= least).sum())
-    return reached / len(signs) if exact else (1 + reached) / (1 + len(signs))
+    exact = len(sums) <= EXACT_SCENES
+    if not sums.any():
+        return 1.0
+    found = stats.permutation_test(
+        (sums.numpy(),),
+        np.sum,
+        permutation_type="samples",
+        n_resamples=math.inf if exact else patterns,
+        rng=np.random.default_rng(seed),
+        batch=1000,
+    )
+    return float(found.pvalue)
 
 
 def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -175,17 +198,76 @@ def adjusted(differences: Mapping[str, Mapping[str, Difference]]) -> dict[str, d
     }
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Summary:
+    """The means of M columns over N images of S scenes. Infinite and NaN values stay in: a mean with one is none.
+
+    Args:
+        rows: what it is of.
+        mean: over images, (M,).
+        mean_of_scenes: the mean of the means of the scenes, (M,).
+        interval: the ends (2, M) of a 95 % interval of `mean`, see `bootstrap_interval`; None for one scene.
+        scenes: the means (M,) of each scene.
+    """
+
+    rows: ImageRows
+    mean: Tensor
+    mean_of_scenes: Tensor
+    interval: Tensor | None
+    scenes: dict[str, Tensor]
+
+
+def summarise(rows: ImageRows) -> Summary:
+    """Return the means of all columns, and how sure they are."""
+    scenes = scene_means(rows)
+    return Summary(
+        rows=rows,
+        mean=rows.values.mean(0),
+        mean_of_scenes=sum(scenes.values(), rows.values.new_zeros(())) / len(scenes),
+        interval=bootstrap_interval(rows.values, rows.scenes, seed=SEED),
+        scenes=scenes,
+    )
+
+
+def as_json(summary: Summary) -> dict[str, Any]:
+    """Return the summary as nested dicts that JSON can hold: a value that is not finite is text, "inf" or "nan"."""
+    columns = summary.rows.columns
+
+    def named(values: Tensor) -> dict[str, float | str]:
+        return {column: json_number(float(value)) for column, value in zip(columns, values, strict=True)}
+
+    intervals = None
+    if summary.interval is not None:
+        ends = zip(columns, summary.interval.T.tolist(), strict=True)
+        intervals = {column: [json_number(end) for end in both] for column, both in ends}
+    return {
+        "images": len(summary.rows.names),
+        "scenes": len(summary.scenes),
+        "mean_over_images": named(summary.mean),
+        "mean_over_scenes": named(summary.mean_of_scenes),
+        "interval": intervals,
+        "interval_of": {
+            "statistic": "mean over images",
+            "method": "cluster bootstrap over scenes, percentiles",
+            "confidence": CONFIDENCE,
+            "resamples": RESAMPLES,
+            "seed": SEED,
+        },
+        "scene_means": {
+            scene: {"images": summary.rows.scenes.count(scene), **named(means)}
+            for scene, means in summary.scenes.items()
+        },
+    }
+
+
+def json_number(value: float) -> float | str:
+    """Return the value, or its name where JSON has no number for it."""
+    return value if math.isfinite(value) else str(value)
+
+
 def _scene_sums(values: Tensor, scenes: Sequence[str]) -> tuple[list[str], Tensor, Tensor]:
     """Return the S scenes, the sums (S, M) of their images' values and their numbers of images (S,)."""
     numbers: dict[str, int] = {}
     index = torch.tensor([numbers.setdefault(scene, len(numbers)) for scene in scenes])
     sums = values.new_zeros(len(numbers), values.shape[1]).index_add_(0, index, values)
     return list(numbers), sums, index.bincount(minlength=len(numbers)).to(values)
-
-
-def _times_drawn(scenes: int, resamples: int, generator: torch.Generator) -> Iterable[Tensor]:
-    """Yield how often each scene is drawn in each resample, (at most 1000, S)."""
-    for start in range(0, resamples, DRAWN_AT_ONCE):
-        size = (min(DRAWN_AT_ONCE, resamples - start), scenes)
-        drawn = torch.randint(scenes, size, generator=generator)
-        yield torch.zeros(size, dtype=torch.float64).scatter_add_(1, drawn, torch.ones(size, dtype=torch.float64))

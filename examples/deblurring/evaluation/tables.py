@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tafm_loss._text import align
+from examples._common import align
 
 __all__ = ["NOTHING", "Cell", "Table", "as_html", "as_latex", "as_markdown", "as_text", "format_number"]
 

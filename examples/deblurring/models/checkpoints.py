@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from tafm_loss._files import open_regular, write_atomically
-from tafm_loss.weights.errors import WeightsError, WeightsFormatError, WeightsNotFoundError
-from tafm_loss.weights.files import WeightFile, check_digest, check_finite, fill_network, read_weights
+from examples._common import write_atomically
+from examples.deblurring.data.files import named
+from tafm_loss import WeightsCorruptError, WeightsError, WeightsFormatError, WeightsNotFoundError
 
 __all__ = ["OFFICIAL", "OfficialFile", "load_weights", "save_weights"]
 
@@ -117,22 +118,20 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], *, sha256: st
             another shape or not finite.
     """
     path = Path(path)
-    if path.suffix == SAFETENSORS:
-        file = read_weights(path, sha256=sha256)
-    elif path.suffix in PICKLED:
-        file = _read_pickled(path, sha256)
-    else:
-        raise WeightsFormatError(f"weights must be a {', '.join((SAFETENSORS, *PICKLED))} file, got {path}")
-    file = file._replace(tensors={_our_name(name): tensor for name, tensor in file.tensors.items()})
-    _check_shared(network, file)
-    kind = _kind(network.state_dict())
-    try:
-        fill_network(network, file, kind)
-    except WeightsFormatError as error:
-        found = _kind(file.tensors)
-        if found in (kind, UNKNOWN):
-            raise
-        raise WeightsFormatError(f"{error}; it looks like weights of {found}") from None
+    tensors = {_our_name(name): tensor for name, tensor in _read(path, sha256).items()}
+    _check_shared(network, tensors, path.name)
+    wanted = network.state_dict()
+    faults = {
+        "missing": [name for name in wanted if name not in tensors],
+        "unexpected": sorted(name for name in tensors if name not in wanted),
+        "wrong": [fault for name in wanted if name in tensors for fault in _misfit(name, tensors[name], wanted[name])],
+    }
+    if any(faults.values()):
+        kind, found = _kind(wanted), _kind(tensors)
+        told = "; ".join(f"{what}: {named(names)}" for what, names in faults.items() if names)
+        advice = "" if found in (kind, UNKNOWN) else f"; it looks like weights of {found}"
+        raise WeightsFormatError(f"{path.name} does not fit {kind}: {told}{advice}")
+    network.load_state_dict(tensors)
 
 
 def save_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -152,7 +151,8 @@ def save_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
         raise ValueError(f"weights are saved as {SAFETENSORS}, got {path}")
     # Copies, because the format has no tensors that share memory.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
-    check_finite(WeightFile("the network", "", tensors))
+    if wrong := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
+        raise WeightsFormatError(f"the network has values that are not finite: in {named(wrong)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, safetensors.torch.save(tensors, {"network": _kind(tensors)}))
 
@@ -162,18 +162,23 @@ def _kind(names: Iterable[str]) -> str:
     return next((kind for kind, telltale in TELLTALES.items() if telltale in names), UNKNOWN)
 
 
-def _read_pickled(path: Path, sha256: str | None) -> WeightFile:
-    try:
-        with open_regular(path) as file:
-            data = file.read()
-    except FileNotFoundError as error:
-        raise WeightsNotFoundError(f"cannot read the weights {path}: {error.strerror}") from None
-    except OSError as error:
-        raise WeightsError(f"cannot read the weights {path}: {error.strerror}") from error
+def _read(path: Path, sha256: str | None) -> dict[str, Tensor]:
+    if path.suffix not in (SAFETENSORS, *PICKLED):
+        raise WeightsFormatError(f"weights must be a {', '.join((SAFETENSORS, *PICKLED))} file, got {path}")
+    if not path.exists():
+        raise WeightsNotFoundError(f"there is no file {path}")
+    if not path.is_file():  # a pipe may never end
+        raise WeightsError(f"cannot read the weights {path}: it is no file")
+    data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    if sha256 is not None:
-        check_digest(digest, sha256, str(path))
-    return WeightFile(path.name, digest, _state_dict(_unpickle(data, path), path))
+    if sha256 is not None and digest != sha256.lower():
+        raise WeightsCorruptError(f"{path} has sha256 {digest}, expected {sha256}: it is damaged, or another file")
+    if path.suffix != SAFETENSORS:
+        return _state_dict(_unpickle(data, path), path)
+    try:
+        return safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise WeightsFormatError(f"{path} cannot be read as weights: {error}") from error
 
 
 def _unpickle(data: bytes, path: Path) -> Any:
@@ -214,14 +219,22 @@ def _our_name(name: str) -> str:
     return f"{MIMO_MODULES[module[1]]}.{module[2]}" if module and module[1] in MIMO_MODULES else name
 
 
-def _check_shared(network: nn.Module, file: WeightFile) -> None:
+def _misfit(name: str, tensor: Tensor, wanted: Tensor) -> list[str]:
+    if tensor.shape != wanted.shape:
+        return [f"{name} has shape {tuple(tensor.shape)}, expected {tuple(wanted.shape)}"]
+    if not tensor.is_floating_point():
+        return [f"{name} is {tensor.dtype}, expected {wanted.dtype}"]
+    return [] if bool(tensor.isfinite().all()) else [f"{name} has values that are not finite"]
+
+
+def _check_shared(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Raise a WeightsFormatError if the file has several values for one parameter of the network."""
     first: dict[int, str] = {}
     for name, parameter in network.state_dict(keep_vars=True).items():
         other = first.setdefault(id(parameter), name)
-        if name in file.tensors and other in file.tensors and not _same(file.tensors[name], file.tensors[other]):
+        if name in tensors and other in tensors and not _same(tensors[name], tensors[other]):
             raise WeightsFormatError(
-                f"{file.name} has two values, {other} and {name}, for what is one parameter of the network"
+                f"{where} has two values, {other} and {name}, for what is one parameter of the network"
             )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from examples.deblurring.models.bdirnet import BDIRNet
@@ -15,7 +14,7 @@ from examples.deblurring.models.hinet import HINet
 from examples.deblurring.models.mimo_unet import MIMOUNet
 from examples.deblurring.models.mprnet import MPRNet
 from examples.deblurring.models.nafnet import NAFNet
-from tafm_loss.demo.network import ResidualUNet
+from examples.deblurring.models.residual_unet import ResidualUNet
 
 __all__ = ["SingleOutput", "create_network", "list_networks"]
 
@@ -72,16 +71,6 @@ def list_networks() -> list[str]:
     return list(NETWORKS)
 
 
-def _residual_unet(width: int = 32) -> ResidualUNet:
-    network = ResidualUNet(width, generator=torch.default_generator, activation=F.relu)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            module.reset_parameters()
-    nn.init.zeros_(network.head.weight)
-    nn.init.zeros_(network.head.bias)
-    return network
-
-
 NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "mimo-unet": MIMOUNet,
     "mimo-unet-plus": functools.partial(MIMOUNet, blocks=20, dropout=0.1),
@@ -89,6 +78,6 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "mprnet": MPRNet,
     "nafnet-32": NAFNet,
     "nafnet-64": functools.partial(NAFNet, width=64),
-    "residual-unet": _residual_unet,
+    "residual-unet": ResidualUNet,
     "bdirnet": BDIRNet,
 }

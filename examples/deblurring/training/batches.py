@@ -9,10 +9,11 @@ from torch import Tensor
 from examples.deblurring.data.augmentation import check_augmentation, random_crop
 from examples.deblurring.data.pairs import PairDataset, PairSample
 from examples.deblurring.data.synthetic import PairBatch, SyntheticPairs
-from tafm_loss.finetune.kept import Kept
 from tafm_loss.images import read_header
 
 __all__ = ["Batches", "seeded"]
+
+MEMORY_BYTES = 2**30
 
 
 class Batches:
@@ -30,7 +31,7 @@ class Batches:
         share: which places of a batch are this process's.
         seed: of all that is random.
 
-    Images stay in memory, as far as they fit into 1 GiB.
+    Images stay in memory, as far as about 1 GiB goes.
 
     Raises:
         ValueError: for an unknown augmentation, or an image that is too small, named.
@@ -49,7 +50,8 @@ class Batches:
         check_augmentation(augmentation)
         _check_sizes(pairs, self.crop_size, crop_size)
         self._order = functools.lru_cache(maxsize=2)(self._draw_order)
-        self._images = Kept(self._read, lambda sample: sum(image.nbytes for image in sample))
+        size_in_memory = sum(image.nbytes for image in self._read(0))
+        self._images = functools.lru_cache(maxsize=max(1, MEMORY_BYTES // size_in_memory))(self._read)
 
     def draw(self, step: int) -> PairSample:
         """Return this process's crops of a step: uint8 (n, 3, H, W) each, on the CPU."""

@@ -11,16 +11,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
+from examples._common import interrupts, prefetch
 from examples.deblurring.data.pairs import PairSample
 from examples.deblurring.training.batches import Batches, seeded
-from examples.deblurring.training.config import Experiment, Optimizer
+from examples.deblurring.training.checkpoint import Checkpoint, warned
+from examples.deblurring.training.config import Experiment, Optimizer, learning_rate
 from examples.deblurring.training.meter import Meter
 from examples.deblurring.training.objective import Objective
 from examples.deblurring.training.samples import Samples
-from examples.deblurring.training.schedule import learning_rate
-from tafm_loss.finetune.checkpoint import Checkpoint, Progress, warned
-from tafm_loss.finetune.interrupts import interrupts
-from tafm_loss.finetune.prefetch import prefetch
 
 __all__ = ["Loop", "create_optimizer"]
 
@@ -76,11 +74,10 @@ class Loop:
             self.parts["average"] = self.average
         if accelerator.scaler is not None:
             self.parts["scaler"] = accelerator.scaler
-        self.state = Progress()
         if checkpoint.resumes:
-            self.state = checkpoint.load(self.parts)
+            checkpoint.load(self.parts)
         if accelerator.is_main_process:
-            checkpoint.begin(self.state.history)
+            checkpoint.begin()
         self.meter = Meter(accelerator.device)
 
     @property
@@ -96,13 +93,12 @@ class Loop:
         """
         if not self.objective.calibrated:
             self._calibrate()
-        steps = range(self.state.step, self.plan.steps)
-        # Twice the workers: as many as are read are waiting.
-        batches = prefetch(self.batches.draw, steps, ahead=2 * self.plan.workers, workers=self.plan.workers)
+        steps = range(self.checkpoint.step, self.plan.steps)
+        batches = prefetch(self.batches.draw, steps, workers=self.plan.workers)
         device = self.accelerator.device
         forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
         with forked, interrupts() as interrupted, contextlib.closing(batches):
-            bar = tqdm(total=self.plan.steps, initial=self.state.step, disable=not self.bar, unit="step")
+            bar = tqdm(total=self.plan.steps, initial=self.checkpoint.step, disable=not self.bar, unit="step")
             for step in steps:
                 self.meter.waiting()
                 drawn = next(batches)
@@ -113,7 +109,7 @@ class Loop:
                 if stop:
                     break
             bar.close()
-        return self.state.step == self.plan.steps
+        return self.checkpoint.step == self.plan.steps
 
     # ---- a step ----
 
@@ -134,7 +130,7 @@ class Loop:
                 self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update_parameters(self.network)
-        self.state.step = step + 1
+        self.checkpoint.step = step + 1
 
     def _parts(self, drawn: PairSample, step: int) -> Iterator[tuple[Tensor, Tensor]]:
         images = self.batches.on_device(drawn, step, self.accelerator.device)
@@ -192,7 +188,7 @@ class Loop:
                 self._record({"step": step, "sample_gain_db": self.samples.show(self.restorer, step)})
         # Last, so that a run that is taken up has all rows up to here.
         if saved and self.accelerator.is_main_process:
-            self.checkpoint.save(self.parts, self.state)
+            self.checkpoint.save(self.parts)
         if saved or shown or step % self.plan.log_every == 0:
             self.meter.reset()
 
@@ -217,9 +213,9 @@ class Loop:
         return f"{kept}try a lower rate, or a bound on the gradient (training.clip)"
 
     def _record(self, row: dict[str, float]) -> None:
-        self.state.history.append(row)
-        if self.accelerator.is_main_process:
-            self.checkpoint.record(row)
+        main = self.accelerator.is_main_process
+        self.checkpoint.record(row, write=main)
+        if main:
             with warned("the log of the tracker", self.checkpoint.path.parent):
                 values = {name: value for name, value in row.items() if name != "step"}
                 self.accelerator.log(values, step=int(row["step"]))

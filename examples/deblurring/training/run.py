@@ -3,24 +3,22 @@
 import hashlib
 import importlib.util
 import json
+import os
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from accelerate import Accelerator
 
+from examples._common import differences, write_atomically
 from examples.deblurring.data.opening import open_pairs
 from examples.deblurring.data.pairs import PairDataset
 from examples.deblurring.models.checkpoints import load_weights, save_weights
 from examples.deblurring.models.networks import create_network
 from examples.deblurring.training.batches import Batches
-from examples.deblurring.training.config import Experiment, Training, as_dict
+from examples.deblurring.training.checkpoint import CHECKPOINT_FILE, Checkpoint
+from examples.deblurring.training.config import Experiment, Training, as_dict, check_schedule
 from examples.deblurring.training.loop import Loop
 from examples.deblurring.training.samples import Samples
-from examples.deblurring.training.schedule import check_schedule
-from tafm_loss._files import read_object, write_atomically
-from tafm_loss._text import differences
-from tafm_loss.finetune.arguments import accelerator_for
-from tafm_loss.finetune.checkpoint import CHECKPOINT_FILE, Checkpoint
 
 __all__ = ["AVERAGE_FILE", "CONFIG_FILE", "WEIGHTS_FILE", "train"]
 
@@ -77,7 +75,7 @@ def train(experiment: Experiment, datasets: Path, out: Path, *, resume: bool = F
     settings = _settings(experiment, batches.pairs, accelerator.num_processes)
     if accelerator.is_main_process:
         _check_folder(out, settings, resume=resume)
-    checkpoint = Checkpoint(out, json.dumps(settings), resume=resume)
+    checkpoint = Checkpoint(out, resume=resume)
     samples = None
     if data.samples is not None and accelerator.is_main_process:
         held_out = open_pairs(data.dataset, datasets / data.root, data.samples, **data.options)
@@ -97,11 +95,20 @@ def train(experiment: Experiment, datasets: Path, out: Path, *, resume: bool = F
 def _accelerator(plan: Training, out: Path) -> Accelerator:
     trackers = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
     try:
-        return cast(
-            Accelerator, accelerator_for(plan.mixed_precision, plan.accumulation, log_with=trackers, project_dir=out)
+        accelerator = Accelerator(
+            mixed_precision=plan.mixed_precision,
+            gradient_accumulation_steps=plan.accumulation,
+            log_with=trackers,
+            project_dir=out,
         )
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
+    except ValueError as error:
+        raise ValueError(f"mixed_precision={plan.mixed_precision!r} cannot be had in this process: {error}") from error
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched > 1 and accelerator.num_processes == 1:
+        raise ValueError(
+            f"{launched} processes were launched, but accelerate sees one; without a GPU, set ACCELERATE_USE_CPU=true"
+        )
+    return accelerator
 
 
 def _share(batch_size: int, accumulation: int, processes: int) -> int:
@@ -133,10 +140,12 @@ def _check_folder(out: Path, settings: dict[str, Any], *, resume: bool) -> None:
         return
     if not (out / CHECKPOINT_FILE).exists():
         raise ValueError(f"{out} holds no run to go on with, for there is no {CHECKPOINT_FILE}: leave --resume out")
-    if (out / SETTINGS_FILE).exists():
-        there = read_object((out / SETTINGS_FILE).read_bytes())
-        if changed := differences(there, json.loads(json.dumps(settings))):
-            raise ValueError(f"{out} holds another run: {'; '.join(changed)}; take the same, or another --out")
+    try:
+        changed = differences(json.loads((out / SETTINGS_FILE).read_bytes()), json.loads(json.dumps(settings)))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{out / SETTINGS_FILE} does not say what the run is ({error}); take another --out") from error
+    if changed:
+        raise ValueError(f"{out} holds another run: {'; '.join(changed)}; take the same, or another --out")
 
 
 def _save(loop: Loop, out: Path) -> None:

@@ -5,12 +5,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from examples.deblurring.data.files import encode_png
+from examples._common import write_atomically
+from examples.deblurring.data.files import as_pixels, encode_png
 from examples.deblurring.data.pairs import PairDataset
 from examples.deblurring.evaluation.inference import restore
-from examples.deblurring.evaluation.pictures import as_pixels
-from tafm_loss._files import write_atomically
-from tafm_loss._metrics import psnr
+from examples.deblurring.evaluation.similarity import psnr
 
 __all__ = ["Samples"]
 

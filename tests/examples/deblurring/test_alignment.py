@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from examples.deblurring.evaluation.alignment import align, aligned_psnr, aligned_ssim, import_opencv
-from tafm_loss._metrics import psnr, ssim
+from examples.deblurring.evaluation.similarity import psnr, ssim
 
 pytest.importorskip("cv2")
 
@@ -132,7 +132,7 @@ def test_a_constant_image_does_not_converge_and_is_measured_as_it_is(value: floa
     assert not pair.converged and pair.mask.all()
     assert torch.equal(pair.restored, restored.double()) and torch.equal(pair.sharp, sharp.double())
     assert aligned_psnr(pair) == pytest.approx(float(psnr(restored[None], sharp[None])), abs=1e-9)
-    assert aligned_ssim(pair) == pytest.approx(float(ssim(restored[None], sharp[None])), abs=1e-9)
+    assert aligned_ssim(pair) == pytest.approx(float(ssim(restored[None], sharp[None])), abs=1e-4)
     assert math.isfinite(aligned_psnr(pair))
 
 

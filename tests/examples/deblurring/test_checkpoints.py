@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from examples.deblurring.models.checkpoints import OFFICIAL, load_weights, save_weights
 from examples.deblurring.models.networks import create_network, list_networks
-from tafm_loss.weights.errors import (
+from tafm_loss import (
     WeightsCorruptError,
     WeightsError,
     WeightsFormatError,
@@ -300,10 +300,10 @@ def test_a_file_that_is_cut_off_is_refused(name: str, length: int, tmp_path: Pat
 
 
 def test_what_is_no_file_of_weights_is_refused_in_words(tmp_path: Path) -> None:
-    refused(small("hinet"), tmp_path / "none.pth", "No such file", WeightsNotFoundError)
-    refused(small("hinet"), tmp_path / "none.safetensors", "No such file", WeightsNotFoundError)
+    refused(small("hinet"), tmp_path / "none.pth", "there is no file", WeightsNotFoundError)
+    refused(small("hinet"), tmp_path / "none.safetensors", "there is no file", WeightsNotFoundError)
     (tmp_path / "folder.pth").mkdir()
-    refused(small("hinet"), tmp_path / "folder.pth", "regular file", WeightsError)
+    refused(small("hinet"), tmp_path / "folder.pth", "it is no file", WeightsError)
     refused(small("hinet"), tmp_path / "net.npz", r"must be a .safetensors, .pth, .pkl, .ckpt, .pt, .bin file")
 
 
@@ -314,7 +314,7 @@ def test_a_network_that_is_not_finite_is_not_saved_over_one_that_is(tmp_path: Pa
     before = path.read_bytes()
     with torch.no_grad():
         network.last.weight[0, 0, 0, 0] = float("nan")
-    with pytest.raises(WeightsFormatError, match=r"the network has values that are not finite: in: last\.weight"):
+    with pytest.raises(WeightsFormatError, match=r"the network has values that are not finite: in last\.weight"):
         save_weights(network, path)
     assert path.read_bytes() == before
     with pytest.raises(ValueError, match=r"saved as .safetensors, got .*net.pth"):

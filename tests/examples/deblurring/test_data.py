@@ -11,8 +11,7 @@ from torch import Tensor
 
 from examples.deblurring.data.augmentation import AUGMENTATIONS, random_crop
 from examples.deblurring.data.files import encode_png, images_below, named, natural_key
-from examples.deblurring.data.opening import list_datasets, open_pairs, options_of
-from examples.deblurring.data.options import key_values
+from examples.deblurring.data.opening import key_values, list_datasets, open_pairs, options_of
 from examples.deblurring.data.pairs import Pair, PairedImages, PairSample
 from examples.deblurring.data.trees import make_tree
 

@@ -14,8 +14,8 @@ from examples.deblurring.data.opening import open_pairs
 from examples.deblurring.evaluation import methods, run
 from examples.deblurring.evaluation.metrics import Measurement
 from examples.deblurring.evaluation.rows import RowFile
+from examples.deblurring.evaluation.similarity import psnr, ssim
 from examples.deblurring.models.networks import create_network
-from tafm_loss._metrics import psnr, ssim
 from tafm_loss.images import read_pixels
 from tests.examples.deblurring.evaluation_runs import FRAMES, NETWORK, SCENES, Evaluate, write_weights
 

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from examples.deblurring import evaluate
 from examples.deblurring.evaluation import results
-from examples.deblurring.evaluation.lock import writing_alone
 from examples.deblurring.evaluation.metrics import Measurement
-from examples.deblurring.evaluation.settings import read_settings, with_defaults
+from examples.deblurring.evaluation.settings import read_settings, with_defaults, writing_alone
 from tests.examples.deblurring.evaluation_runs import NETWORK, Evaluate
 
 
@@ -39,7 +38,7 @@ def test_where_nothing_can_be_locked_an_evaluation_goes_on(run_on: Evaluate, mon
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     assert run_on("input") == 0
-    monkeypatch.setattr("examples.deblurring.evaluation.lock.fcntl", None)
+    monkeypatch.setattr("examples.deblurring.evaluation.settings.fcntl", None)
     assert run_on("input") == 0
 
 

@@ -10,9 +10,15 @@ from examples.deblurring.data.opening import open_pairs
 from examples.deblurring.data.trees import make_tree
 from examples.deblurring.models.networks import list_networks
 from examples.deblurring.training.batches import Batches
-from examples.deblurring.training.config import Experiment, Optimizer, Schedule, load_experiment
+from examples.deblurring.training.config import (
+    Experiment,
+    Optimizer,
+    Schedule,
+    check_schedule,
+    learning_rate,
+    load_experiment,
+)
 from examples.deblurring.training.losses import LOSSES
-from examples.deblurring.training.schedule import check_schedule, learning_rate
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "examples" / "deblurring" / "configs").glob("*.yaml"))
 SMALL = """

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from examples.deblurring.evaluation.inference import restore
-from tafm_loss.demo.network import ResidualUNet
+from examples.deblurring.models.residual_unet import ResidualUNet
 
 
 class Stub(nn.Module):
@@ -47,15 +47,16 @@ class Strided(nn.Module):
 
 
 class PadsItself(nn.Module):
-    """The demo's network, which pads inside, with a last layer that does something."""
+    """A network that pads inside, with a last layer that does something."""
 
     multiple = 1
 
     def __init__(self) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(1)
-        self.inner = ResidualUNet(4, generator=generator)
-        nn.init.normal_(self.inner.head.weight, std=0.1, generator=generator)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            self.inner = ResidualUNet(4)
+            nn.init.normal_(self.inner.head.weight, std=0.1)
         self.eval()
 
     def forward(self, images: Tensor) -> list[Tensor]:

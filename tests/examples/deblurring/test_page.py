@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from examples.deblurring.evaluation.page import render_page
-from examples.deblurring.evaluation.pictures import CROP_SIZE, Example, Panel, as_pixels, choose, make_example
+from examples.deblurring.data.files import as_pixels
+from examples.deblurring.evaluation.page import CROP_SIZE, Example, Panel, choose, make_example, render_page
 from examples.deblurring.evaluation.tables import Cell, Table
 
 TABLE = Table("Methods", ["", "PSNR"], [[Cell("mine"), Cell("30")]])

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from examples.deblurring.evaluation.columns import ECC_FAILED, GAIN, column_of
-from examples.deblurring.evaluation.metrics import METRICS
+from examples.deblurring.evaluation.metrics import ECC_FAILED, GAIN, METRICS, column_of
 from examples.deblurring.evaluation.result_tables import difference_table, method_table, result_table, scene_table
 from examples.deblurring.evaluation.rows import ImageRows
-from examples.deblurring.evaluation.statistics import adjusted, paired_difference
-from examples.deblurring.evaluation.summary import Summary, as_json, summarise
+from examples.deblurring.evaluation.statistics import Summary, adjusted, as_json, paired_difference, summarise
 from examples.deblurring.evaluation.tables import (
     Cell,
     Table,

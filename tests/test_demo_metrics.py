@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tafm_loss._metrics import gmsd, psnr, sharpness_kept, ssim
+from tafm_loss.demo.metrics import gmsd, psnr, sharpness_kept, ssim
 
 
 @pytest.fixture

@@ -4,25 +4,13 @@ The metrics take (N, C, H, W) images in [0, 1] and return (N,) in float64, so th
 digits.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tafm_loss.images import LUMA, check_images
 
-__all__ = [
-    "SSIM_SIGMA",
-    "SSIM_WINDOW",
-    "checked_pair",
-    "gmsd",
-    "psnr",
-    "sharpness_kept",
-    "similarity_map",
-    "ssim",
-    "window_mean",
-]
+__all__ = ["gmsd", "psnr", "sharpness_kept", "ssim"]
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
@@ -31,7 +19,7 @@ GMSD_STABILITY = 170 / 255**2
 
 def psnr(images: Tensor, reference: Tensor) -> Tensor:
     """Peak signal-to-noise ratio, dB; higher is nearer, infinite for equal images."""
-    x, y = checked_pair(images, reference)
+    x, y = _checked_pair(images, reference)
     return -10 * (x - y).square().mean((1, 2, 3)).log10()
 
 
@@ -40,8 +28,13 @@ def ssim(images: Tensor, reference: Tensor) -> Tensor:
 
     A Gaussian window of 11 px and sigma 1.5 px, population covariance, only whole windows, mean over channels.
     """
-    x, y = checked_pair(images, reference, minimum_size=SSIM_WINDOW)
-    return similarity_map(x, y, window_mean).mean((1, 2, 3))
+    x, y = _checked_pair(images, reference, minimum_size=SSIM_WINDOW)
+    mean_x, mean_y = _window_mean(x), _window_mean(y)
+    variances = (_window_mean(x * x) - mean_x**2) + (_window_mean(y * y) - mean_y**2)
+    covariance = _window_mean(x * y) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    return (luminance * (2 * covariance + c2) / (variances + c2)).mean((1, 2, 3))
 
 
 def gmsd(images: Tensor, reference: Tensor) -> Tensor:
@@ -50,7 +43,7 @@ def gmsd(images: Tensor, reference: Tensor) -> Tensor:
     Takes RGB. It is computed on the luma of Rec. 601, after averaging and dropping to half the resolution; an odd last
     row or column is left out.
     """
-    x, y = checked_pair(images, reference, minimum_size=6, channels=3)
+    x, y = _checked_pair(images, reference, minimum_size=6, channels=3)
     gradient_x, gradient_y = (_prewitt_magnitude(F.avg_pool2d(_luma(image), 2)) for image in (x, y))
     numerator = 2 * gradient_x * gradient_y + GMSD_STABILITY
     similarity = numerator / (gradient_x**2 + gradient_y**2 + GMSD_STABILITY)
@@ -59,28 +52,11 @@ def gmsd(images: Tensor, reference: Tensor) -> Tensor:
 
 def sharpness_kept(images: Tensor, reference: Tensor) -> Tensor:
     """Gradient energy relative to the reference: below 1 is blurrier, above 1 is sharper or noisier."""
-    x, y = checked_pair(images, reference, minimum_size=2)
+    x, y = _checked_pair(images, reference, minimum_size=2)
     return _gradient_energy(x) / _gradient_energy(y)
 
 
-def similarity_map(x: Tensor, y: Tensor, mean: Callable[[Tensor], Tensor], sample_factor: float = 1.0) -> Tensor:
-    """Return the local similarity of (N, C, H, W) images with values in [0, 1].
-
-    Args:
-        x: the images.
-        y: the others; the similarity is symmetric.
-        mean: takes a tensor's mean over the window around every pixel.
-        sample_factor: what population variances are multiplied by; n / (n - 1) makes those of a sample of n.
-    """
-    mean_x, mean_y = mean(x), mean(y)
-    variances = sample_factor * ((mean(x * x) - mean_x**2) + (mean(y * y) - mean_y**2))
-    covariance = sample_factor * (mean(x * y) - mean_x * mean_y)
-    c1, c2 = 0.01**2, 0.03**2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return luminance * (2 * covariance + c2) / (variances + c2)
-
-
-def checked_pair(
+def _checked_pair(
     images: Tensor, reference: Tensor, minimum_size: int = 1, channels: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return two batches of images in float64, or raise as `check_images` does, or a ValueError for two shapes."""
@@ -93,7 +69,7 @@ def checked_pair(
     return images.double(), reference.double()
 
 
-def window_mean(images: Tensor) -> Tensor:
+def _window_mean(images: Tensor) -> Tensor:
     """Return the mean of images (N, C, H, W) under SSIM's window at every place where it fits."""
     offsets = torch.arange(SSIM_WINDOW, dtype=images.dtype, device=images.device) - SSIM_WINDOW // 2
     window = torch.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))

@@ -1,16 +1,16 @@
-"""Which network, and how it is applied: what the programs that restore images take on their command lines."""
+"""Which network, how and where it is applied: what the programs that restore images take on their command lines."""
 
 import argparse
 from pathlib import Path
 
 import torch
 
-from examples.deblurring.data.options import key_values
+from examples.deblurring.data.opening import key_values
 from examples.deblurring.evaluation.inference import ENSEMBLES
 from examples.deblurring.evaluation.methods import describe_network
 from examples.deblurring.evaluation.settings import Network
 
-__all__ = ["OF_A_NETWORK", "add_network_options", "network_of"]
+__all__ = ["OF_A_NETWORK", "add_network_options", "network_of", "open_device"]
 
 OF_A_NETWORK = ("network", "network_options", "ema", "tlc", "tlc_window", "ensemble", "tile", "overlap", "grid")
 
@@ -57,3 +57,19 @@ def network_of(options: argparse.Namespace) -> Network:
         overlap=Network.overlap if options.overlap is None else options.overlap,
         grid=options.grid,
     )
+
+
+def open_device(name: str) -> torch.device:
+    """Return a device that can be computed on.
+
+    Raises:
+        ValueError: if there is no such device, or it cannot be used.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    # Of what PyTorch was built without, it is an AssertionError.
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--device {name} cannot be used ({reason}): take cpu, or another one") from error
+    return device

@@ -1,0 +1,175 @@
+"""What the programs of examples and benchmarks share: whole files, text in columns, work ahead, how a program ends."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import uuid
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+__all__ = [
+    "INTERRUPTED",
+    "USER_ERROR",
+    "align",
+    "count",
+    "differences",
+    "interrupts",
+    "natural_key",
+    "prefetch",
+    "replacing",
+    "run_program",
+    "warnings_in_lines",
+    "write_atomically",
+]
+
+T = TypeVar("T")
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+# ---- files ----
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to a temporary file beside `path` and rename it onto `path`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a new name beside `path`; what is written there takes the place of `path`, unless an error comes first."""
+    # Not tempfile: its files are readable by the owner alone, and stay so after the renaming.
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# ---- text ----
+
+
+def align(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Return the head, a rule and the rows in columns; the columns numbered in `right` end together."""
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    text = []
+    for line in lines:
+        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        text.append("  ".join(cells).rstrip())
+    return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
+
+
+def count(number: int, noun: str) -> str:
+    """Return "1 image", "2 images"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return in words which settings in a file are others than those of now; values as in JSON."""
+    return [
+        f"{name} is {json.dumps(there.get(name))} there and {json.dumps(now.get(name))} now"
+        for name in {**there, **now}
+        if there.get(name) != now.get(name)
+    ]
+
+
+def natural_key(name: str) -> list[tuple[str, int]]:
+    """Return a sorting key by which 9 comes before 10."""
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
+
+
+# ---- work ----
+
+
+def prefetch(make: Callable[[int], T], steps: Iterable[int], *, workers: int = 2) -> Generator[T, None, None]:
+    """Yield `make(step)` for each step, in order, computed ahead by threads; twice as many as there are threads wait.
+
+    What `make` raises is raised when its step is reached. Closing the generator drops what has not begun.
+    """
+    pool = ThreadPoolExecutor(workers)
+    pending: deque[Future[T]] = deque()
+    try:
+        for step in steps:
+            pending.append(pool.submit(make, step))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        # Not waiting, or an interrupt would hang for as long as the slowest file takes.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[threading.Event]:
+    """Give an event that the first Ctrl-C or SIGTERM sets, so that a step is never torn; the second acts as usual."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def note(number: int, frame: Any) -> None:
+        event.set()
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        restore()
+
+
+# ---- programs ----
+
+
+def run_program(name: str, work: Callable[[], int | None], *, interrupted: str = "interrupted") -> int:
+    """Do the work of a program and return its exit code: that of `work`, 2 for a mistake of the user, 130 for Ctrl-C.
+
+    Args:
+        name: of the program, for what is told on standard error.
+        work: returns an exit code, or None for 0.
+        interrupted: what is told of a Ctrl-C.
+    """
+    try:
+        return work() or 0
+    except BrokenPipeError:
+        # The reader of our output has left; what Python would flush at exit must not raise again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print(f"{name}: {interrupted}", file=sys.stderr)
+        return INTERRUPTED
+
+
+@contextlib.contextmanager
+def warnings_in_lines() -> Iterator[None]:
+    """Tell warnings in one line each on standard error."""
+    from tqdm import tqdm
+
+    def tell(message: Warning | str, *_: Any, **__: Any) -> None:
+        # Above a progress bar, not in it.
+        tqdm.write(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = tell
+        yield
