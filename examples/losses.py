@@ -4,8 +4,8 @@
 
 The batch is under a shake; "restored" is what a network may have made of it, the same scenes under a shorter exposure
 of that shake. The table has, for each loss, its value, the norm of its gradient relative to that of L1, the weight that
-makes this a tenth, and the time of a step, forward and backward, relative to the usual perceptual loss. The picture
-shows the gradients. Half a minute on one processor core.
+makes this the recommended ratio of 0.6, and the time of a step, forward and backward, relative to the usual perceptual
+loss. The picture shows the gradients. Half a minute on one processor core.
 """
 
 import argparse
@@ -34,13 +34,13 @@ from tafm_loss import (
     train_discriminators,
 )
 from tafm_loss.images import find_images, read_image
+from tafm_loss.losses import RECOMMENDED_RATIO
 from tafm_loss.mdf import BlurDegradation
 from tafm_loss.scenes import generate_scenes
 
 SCENES, SIZE = 4, 96
 # Nested exposures of one shake, px: what is left in "restored", two that serve as negatives, and the blurry input.
 BLUR = BlurSynthesizer((2.0, 4.0, 6.0, 8.0))
-RATIO = 0.1
 ROUNDS = 3
 # Of the discriminators that are trained here: real ones have eight scales, 32 or 64 features and 100 steps.
 WIDTHS, STEPS = (8, 8, 16), 10
@@ -196,7 +196,7 @@ def main() -> None:
         "MDF" if options.discriminators else "MDF, small": mdf,
         "contrastive": functools.partial(contrast, negatives=negatives),
     }
-    weights = {name: calibrate_weight(term, l1, restored, sharp, RATIO) for name, term in terms.items()}
+    weights = {name: calibrate_weight(term, l1, restored, sharp) for name, term in terms.items()}
     a, b, c = weights.values()
 
     def together(restored: Tensor, sharp: Tensor) -> Tensor:
@@ -225,7 +225,7 @@ def main() -> None:
     rows = table(losses, weights, seconds, batch)
     relative = f"{seconds[LATENT] / seconds[USUAL]:.3f}"
     rows.append([LATENT, f"{float(compared().detach()):.4g}", "trains the encoder", "", relative])
-    head = ["loss", "value", "gradient / L1's", f"weight for {RATIO:g}", f"time / {USUAL}"]
+    head = ["loss", "value", "gradient / L1's", f"weight for {RECOMMENDED_RATIO:g}", f"time / {USUAL}"]
     for name, *cells in [head, *rows]:
         print(f"{name:<18}", *(f"{cell:>20}" for cell in cells))
     draw(batch, {name: wanted_change(loss, restored, sharp) for name, loss in losses.items()}, options.out)

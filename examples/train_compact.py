@@ -25,7 +25,7 @@ from torch import Tensor
 import tafm_loss.backbones
 from tafm_loss import Backbone, create_backbone, save_backbone
 from tafm_loss.finetune import finetune_backbone
-from tafm_loss.report.units import measure_units
+from tafm_loss.report import measure_units
 from tafm_loss.scenes import generate_scenes
 
 SCENES = 800

@@ -1,6 +1,7 @@
 """The example of all losses: what it combines is what it weighs, and it runs to its table and its picture."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -49,7 +50,7 @@ def discriminators(folder: Path) -> Path:
 
 def rows_of(output: str) -> dict[str, list[str]]:
     lines = [line for line in output.splitlines() if "  " in line]
-    cells = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[1:]]
+    cells = [[cell.strip() for cell in re.split(r" {2,}", line)] for line in lines[1:]]
     return {name: rest for name, *rest in cells}
 
 
@@ -95,10 +96,10 @@ def test_it_prints_each_loss_and_draws_it(
     expected = pixel.clone()
     for name in ("TAFM", "MDF", "contrastive"):
         value, ratio, weight, _ = map(float, rows[name])
-        assert value > 0 and ratio * weight == pytest.approx(0.1, rel=0.02)
+        assert value > 0 and ratio * weight == pytest.approx(0.6, rel=0.02)
         expected += weight * drawn[name]
     # The weights are read from the table, to three digits.
-    torch.testing.assert_close(drawn["all together"], expected, rtol=0.02, atol=0.001 * float(pixel.abs().max()))
+    torch.testing.assert_close(drawn["all together"], expected, rtol=0.02, atol=0.006 * float(pixel.abs().max()))
     assert float(rows["all together"][1]) == pytest.approx(float(expected.norm() / pixel.norm()), rel=0.02)
     image = read_image(picture)
     assert image.shape[2] > image.shape[1] and (image.std((1, 2)) > 0.1).all()

@@ -10,6 +10,7 @@ from torch import Tensor
 from examples.deblurring.data.files import images_below
 from examples.deblurring.data.gopro import SCENES, gopro_scenes
 from examples.deblurring.data.pairs import PairDataset, PairSample, check_counts, count_scenes
+from tafm_loss.blur import from_linear, to_linear
 from tafm_loss.images import read_pixels
 
 __all__ = ["AveragedFrames", "Exposure", "official_length"]
@@ -85,13 +86,13 @@ class AveragedFrames(PairDataset):
             frame = read_pixels(path)
             if frame.shape != sharp.shape:
                 raise ValueError(f"{path} and {exposure.sharp} differ in size: keep frames of one video in a folder")
-            total += frame if self.gamma is None else (frame.float() / 255) ** self.gamma
+            total += frame if self.gamma is None else to_linear(frame.float() / 255, self.gamma)
         return PairSample(self._average(total, len(exposure.frames)), sharp)
 
     def _average(self, total: Tensor, count: int) -> Tensor:
         average = total / count
         if self.gamma is not None:
-            average = average ** (1 / self.gamma) * 255
+            average = from_linear(average, self.gamma) * 255
         # An odd number of integers has no average that lies half-way between two.
         return average.round().to(torch.uint8)
 

@@ -1,6 +1,5 @@
 """Pairs made of sharp photographs, blurred by a camera's shake when they are asked for."""
 
-import functools
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from torch import Tensor
 from examples.deblurring.data.files import images_below
 from examples.deblurring.data.pairs import PairDataset, PairSample
 from tafm_loss import BlurSynthesizer
-from tafm_loss.blur import add_sensor_noise
+from tafm_loss.blur import add_sensor_noise, kernel_size
 from tafm_loss.images import read_pixels
 
 __all__ = ["PairBatch", "Photograph", "SyntheticPairs"]
@@ -93,10 +92,10 @@ class SyntheticPairs(PairDataset):
             for border in ("reflect", "valid")
         )
 
-    @functools.cached_property
+    @property
     def margin(self) -> int:
         """How many px larger than its result a crop for `blur` is, in height and width."""
-        return self._cropping.sample(1, generator=torch.Generator()).kernels.shape[-1] - 1
+        return kernel_size(self._cropping.extents[-1] * (1 + self._cropping.extent_jitter)) - 1
 
     def __getitem__(self, index: int) -> PairSample:
         """Return a whole photograph and its blurred version, which depend on the seed and the index alone."""

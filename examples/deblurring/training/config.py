@@ -10,6 +10,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tafm_loss.losses import RECOMMENDED_RATIO
+
 __all__ = [
     "Data",
     "Experiment",
@@ -76,7 +78,8 @@ class Term:
         loss: as `LOSSES` has it.
         weight: a factor.
         gradient_ratio: in place of a weight: how strong the gradient of this term is when the run begins, relative to
-            that of all terms with weights, at the restored image; the median over some batches.
+            that of all terms with weights, at the restored image; the median over some batches. The term tafm has the
+            recommended one if it has neither.
         options: of the loss.
     """
 
@@ -197,6 +200,9 @@ def load_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
     assert isinstance(experiment, Experiment)
     if experiment.training.mixed_precision == "False":  # which is how YAML reads a bare no
         experiment.training.mixed_precision = "no"
+    for term in experiment.objective:
+        if term.loss == "tafm" and term.weight is None and term.gradient_ratio is None:
+            term.gradient_ratio = RECOMMENDED_RATIO
     try:
         _check(experiment)
     except ValueError as error:

