@@ -46,12 +46,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(ROOT))
 
+from _evaluation import METRICS
+
 from examples.deblurring.models.networks import create_network
 from tafm_loss import TaskAdaptiveFeatureLoss, gradient_ratio
 from tafm_loss.basicsr import PIXEL_LOSSES
-from tafm_loss.demo.data import Pairs, blur_scenes
-from tafm_loss.demo.evaluation import METRICS, restore
-from tafm_loss.demo.training import batches_of, cosine_schedule
+from tafm_loss.demo.training import Pairs, batches_of, blur_scenes, cosine_schedule, restore
 
 Figures = dict[str, Any]
 

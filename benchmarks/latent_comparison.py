@@ -26,9 +26,15 @@ from tqdm import tqdm
 from examples.deblurring.evaluation.similarity import gmsd, psnr
 from tafm_loss import BlurSynthesizer
 from tafm_loss._files import write_atomically
-from tafm_loss.demo.data import NOISE, Pairs, generated_pairs, photograph_pairs
-from tafm_loss.demo.evaluation import restore
-from tafm_loss.demo.training import batches_of, cosine_schedule
+from tafm_loss.demo.training import (
+    NOISE,
+    Pairs,
+    batches_of,
+    cosine_schedule,
+    generated_pairs,
+    photograph_pairs,
+    restore,
+)
 from tafm_loss.losses.distances import normalized_l2
 from tafm_loss.losses.latent import LatentComparisonLoss
 from tafm_loss.report.rank_correlation import spearman

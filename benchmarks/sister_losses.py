@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from _backbones import loss_on_all_taps
 from _common import RESULTS, metadata, write_result
+from _evaluation import best_mask
 from discriminators import photograph
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -32,9 +33,17 @@ from tafm_loss import (
     create_backbone,
     train_discriminators,
 )
-from tafm_loss.demo.data import NOISE, SHAKE, Pairs, generated_pairs, photograph_pairs
-from tafm_loss.demo.evaluation import best_mask, restore
-from tafm_loss.demo.training import batches_of, train_finish, train_start
+from tafm_loss.demo.training import (
+    NOISE,
+    SHAKE,
+    Pairs,
+    batches_of,
+    generated_pairs,
+    photograph_pairs,
+    restore,
+    train_finish,
+    train_start,
+)
 from tafm_loss.mdf import BlurDegradation
 
 # Fewer to finish than the demo has: a step with the discriminators takes as long as forty with L1.

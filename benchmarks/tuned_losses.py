@@ -19,14 +19,13 @@ import torch
 import torch.nn.functional as F
 from _backbones import loss_on_all_taps, untuned_squeezenet
 from _common import RESULTS, metadata, write_result
+from _evaluation import METRICS, best_mask, measure
 from _photographs import central_crops
 from torch import Tensor
 from tqdm import tqdm
 
 from tafm_loss import Backbone, create_backbone, load_backbone
-from tafm_loss.demo.data import blur_scenes, photograph_pairs
-from tafm_loss.demo.evaluation import METRICS, best_mask, measure, restore
-from tafm_loss.demo.training import train_finish, train_start, with_feature_loss
+from tafm_loss.demo.training import blur_scenes, photograph_pairs, restore, train_finish, train_start, with_feature_loss
 
 START_STEPS, FINISH_STEPS = 1600, 800
 HELD_OUT_SIZE = 192

@@ -9,22 +9,22 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from tafm_loss.demo import data, evaluation, run_demo, training
-from tafm_loss.demo.metrics import gmsd
-from tafm_loss.demo.network import ResidualUNet
-from tafm_loss.losses import TaskAdaptiveFeatureLoss, gradient_ratio
+from tafm_loss.demo import LARGEST_GAIN, MASK_SIGMAS, Mask, matching_mask, measure, psnr, run_demo, sharpness, training
+from tafm_loss.demo.pictures import plot_response, plot_restorations
+from tafm_loss.demo.training import Pairs, ResidualUNet, photograph_pairs
+from tafm_loss.losses import RECOMMENDED_RATIO, TaskAdaptiveFeatureLoss, gradient_ratio
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "TRAINING_PAIRS", 8)
-    monkeypatch.setattr(data, "HELD_OUT_SCENES", 3)
+    monkeypatch.setattr(training, "TRAINING_PAIRS", 8)
+    monkeypatch.setattr(training, "HELD_OUT_SCENES", 3)
     monkeypatch.setattr(training, "BATCH_SIZE", 2)
 
 
 @pytest.fixture
-def pairs(small: None) -> data.Pairs:
-    return data.generated_pairs(torch.Generator().manual_seed(0))[0]
+def pairs(small: None) -> Pairs:
+    return training.generated_pairs(torch.Generator().manual_seed(0))[0]
 
 
 def write_photographs(folder: Path, count: int, height: int = 200, width: int = 210) -> None:
@@ -34,13 +34,13 @@ def write_photographs(folder: Path, count: int, height: int = 200, width: int = 
 
 
 def test_the_network_starts_as_the_identity_at_any_size() -> None:
-    network = ResidualUNet(8, generator=torch.Generator().manual_seed(0))
+    network = ResidualUNet(8)
     images = torch.rand(1, 3, 37, 50, generator=torch.Generator().manual_seed(1))
     assert torch.equal(network(images), images)
 
 
 def test_the_network_sees_both_up_and_down() -> None:
-    network = ResidualUNet(8, generator=torch.Generator().manual_seed(0))
+    network = ResidualUNet(8)
     torch.nn.init.normal_(network.head.weight, std=0.1, generator=torch.Generator().manual_seed(1))
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2)).requires_grad_()
     network(images)[0, :, 32, 32].sum().backward()
@@ -50,7 +50,7 @@ def test_the_network_sees_both_up_and_down() -> None:
 
 
 def test_equal_seeds_give_equal_scenes_and_other_seeds_others(small: None) -> None:
-    first, second, other = (data.generated_pairs(torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
+    first, second, other = (training.generated_pairs(torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
     for mine, same, different in zip(
         (*first[0], *first[1]), (*second[0], *second[1]), (*other[0], *other[1]), strict=True
     ):
@@ -58,19 +58,19 @@ def test_equal_seeds_give_equal_scenes_and_other_seeds_others(small: None) -> No
         assert not torch.equal(mine, different)
 
 
-def test_pairs_are_blurred_and_in_range(pairs: data.Pairs) -> None:
-    assert pairs.blurred.shape == pairs.sharp.shape == (8, 3, data.TRAINING_SIZE, data.TRAINING_SIZE)
+def test_pairs_are_blurred_and_in_range(pairs: Pairs) -> None:
+    assert pairs.blurred.shape == pairs.sharp.shape == (8, 3, training.TRAINING_SIZE, training.TRAINING_SIZE)
     assert pairs.blurred.min() >= 0 and pairs.blurred.max() <= 1
     mse = (pairs.blurred - pairs.sharp).square().mean((1, 2, 3))
-    assert (mse > 2 * data.NOISE**2).all()
+    assert (mse > 2 * training.NOISE**2).all()
 
 
 def test_no_photograph_is_both_trained_on_and_held_out(small: None, tmp_path: Path) -> None:
     write_photographs(tmp_path, 9)
     (tmp_path / "notes.txt").write_text("no image, and not read as one")
-    training_pairs, held_out = data.photograph_pairs(tmp_path, torch.Generator().manual_seed(0))
+    training_pairs, held_out = photograph_pairs(tmp_path, torch.Generator().manual_seed(0))
 
-    def greys(pairs: data.Pairs) -> set[int]:
+    def greys(pairs: Pairs) -> set[int]:
         return {round(float(image.mean() * 255)) for image in pairs.sharp}
 
     assert greys(held_out) == {10, 90, 170}
@@ -80,7 +80,7 @@ def test_no_photograph_is_both_trained_on_and_held_out(small: None, tmp_path: Pa
 def test_small_photographs_are_left_aside(small: None, tmp_path: Path) -> None:
     write_photographs(tmp_path, 3, height=100)
     with pytest.raises(ValueError, match="holds 0, and 3 smaller"):
-        data.photograph_pairs(tmp_path, torch.Generator())
+        photograph_pairs(tmp_path, torch.Generator())
 
 
 def test_photographs_are_turned_upright(small: None, tmp_path: Path) -> None:
@@ -90,13 +90,11 @@ def test_photographs_are_turned_upright(small: None, tmp_path: Path) -> None:
     exif[0x0112] = 3  # Orientation: upside down.
     for name in ("a.png", "b.png"):
         Image.fromarray(pixels).save(tmp_path / name, exif=exif)
-    _, held_out = data.photograph_pairs(tmp_path, torch.Generator().manual_seed(0))
+    _, held_out = photograph_pairs(tmp_path, torch.Generator().manual_seed(0))
     assert float(held_out.sharp[..., :90, :].max()) == 0.0 and float(held_out.sharp[..., 110:, :].min()) == 1.0
 
 
-def test_both_arms_take_the_same_batches_from_the_same_start(
-    pairs: data.Pairs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_both_arms_take_the_same_batches_from_the_same_start(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
     # With a loss that pulls at nothing the arms must be one, to the last bit.
     class Nothing(TaskAdaptiveFeatureLoss):
         def forward(self, pred: Tensor, target: object) -> Tensor:
@@ -108,23 +106,29 @@ def test_both_arms_take_the_same_batches_from_the_same_start(
         assert torch.equal(pixel, feature)
 
 
-def test_the_weight_makes_the_stated_gradient_ratio(pairs: data.Pairs) -> None:
+def test_the_weight_makes_the_recommended_gradient_ratio(pairs: Pairs) -> None:
     loss = TaskAdaptiveFeatureLoss()
-    network = ResidualUNet(generator=torch.Generator().manual_seed(0))
-    _, weight = training.with_feature_loss(network, loss, pairs, seed=0)
-    batch = next(training.batches_of(pairs, 1, seed=2))
+    both, weight = training.with_feature_loss(ResidualUNet(), loss, pairs, seed=0)
     # Untrained, the network returns the blurred images.
-    ratio = gradient_ratio(loss, F.l1_loss, batch.blurred, batch.sharp)
-    assert weight * ratio == pytest.approx(training.GRADIENT_RATIO, rel=1e-3)
+    batches = list(training.batches_of(pairs, training.CALIBRATION_BATCHES, seed=2))
+    ratios = sorted(weight * gradient_ratio(loss, F.l1_loss, batch.blurred, batch.sharp) for batch in batches)
+    assert len(ratios) == 8 and ratios[3] <= RECOMMENDED_RATIO * 1.001 and ratios[4] >= RECOMMENDED_RATIO * 0.999
+    expected = F.l1_loss(batches[0].blurred, batches[0].sharp) + weight * loss(*batches[0])
+    torch.testing.assert_close(both(*batches[0]), expected)
 
 
-def test_augmentation_keeps_blurred_and_sharp_aligned(pairs: data.Pairs) -> None:
-    for batch in training.batches_of(data.Pairs(pairs.sharp, pairs.sharp), 12, 0):
+def test_the_learning_rate_rises_shortly_and_falls_to_nothing() -> None:
+    rates = [training.cosine_schedule(1000)(step) for step in (0, 49, 500, 999)]
+    assert rates == pytest.approx([2e-5, 1e-3 * 0.9941, 5e-4, 0], abs=1e-6)
+
+
+def test_augmentation_keeps_blurred_and_sharp_aligned(pairs: Pairs) -> None:
+    for batch in training.batches_of(Pairs(pairs.sharp, pairs.sharp), 12, 0):
         assert torch.equal(batch.blurred, batch.sharp)
 
 
 def test_a_mask_leaves_flat_images_alone_and_steepens_edges() -> None:
-    mask = evaluation.Mask(1.0, 0.5)
+    mask = Mask(1.0, 0.5)
     flat = torch.full((1, 3, 20, 24), 0.4)
     torch.testing.assert_close(mask(flat), flat)
     edge = flat.clone()
@@ -133,23 +137,63 @@ def test_a_mask_leaves_flat_images_alone_and_steepens_edges() -> None:
     assert sharpened[..., 11].max() < 0.4 and sharpened[..., 12].min() > 0.6
 
 
-def test_the_rival_is_the_best_of_the_masks() -> None:
-    generator = torch.Generator().manual_seed(0)
-    sharp = torch.rand(2, 3, 40, 40, generator=generator)
-    soft = F.avg_pool2d(F.pad(sharp, (1,) * 4, mode="replicate"), 3, stride=1)
-    best = evaluation.best_mask(soft, sharp)
-    for sigma in evaluation.MASK_SIGMAS:
-        for gain in evaluation.MASK_GAINS:
-            mask = evaluation.Mask(sigma, gain)
-            assert gmsd(best(soft), sharp).mean() <= gmsd(mask(soft), sharp).mean()
+@pytest.fixture
+def soft_and_sharp() -> tuple[Tensor, Tensor]:
+    sharp = F.avg_pool2d(torch.rand(2, 3, 50, 50, generator=torch.Generator().manual_seed(0)), 2, stride=1)
+    return F.avg_pool2d(F.pad(sharp, (1,) * 4, mode="replicate"), 3, stride=1), sharp
 
 
-def test_counting_knows_which_way_is_better() -> None:
-    sharp = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    noise = torch.randn(sharp.shape, generator=torch.Generator().manual_seed(1))
-    values = evaluation.measure({"near": sharp + 0.01 * noise, "far": sharp + 0.2 * noise}, sharp)
-    assert evaluation.count_better(values["near"], values["far"]) == "PSNR 4, SSIM 4, GMSD 4 of 4"
-    assert evaluation.count_better(values["far"], values["near"]) == "PSNR 0, SSIM 0, GMSD 0 of 4"
+def test_the_rival_is_as_sharp_as_asked_and_nearest_to_the_sharp_image(soft_and_sharp: tuple[Tensor, Tensor]) -> None:
+    soft, sharp = soft_and_sharp
+    wanted = Mask(1.0, 0.6)(soft)
+    rival = matching_mask(soft, wanted, sharp)
+    assert float(sharpness(rival(soft), sharp).mean()) == pytest.approx(
+        float(sharpness(wanted, sharp).mean()), rel=1e-4
+    )
+    assert psnr(rival(soft), sharp).mean() >= psnr(wanted, sharp).mean() - 1e-4
+    assert rival.sigma in MASK_SIGMAS and 0 < rival.gain < LARGEST_GAIN
+
+
+def test_a_rival_of_something_softer_is_no_mask(soft_and_sharp: tuple[Tensor, Tensor]) -> None:
+    soft, sharp = soft_and_sharp
+    assert matching_mask(soft, F.avg_pool2d(F.pad(soft, (1,) * 4), 3, stride=1), sharp).gain < 1e-5
+
+
+def test_what_is_measured_is_what_its_heading_says(soft_and_sharp: tuple[Tensor, Tensor]) -> None:
+    soft, sharp = soft_and_sharp
+    values = measure(soft, sharp)
+    error = (soft - sharp).square().mean((1, 2, 3))
+    torch.testing.assert_close(values["PSNR, dB (higher)"].float(), -10 * error.log10())
+    assert values["SSIM (higher)"].shape == (2,) and (values["SSIM (higher)"] < 1).all()
+    torch.testing.assert_close(measure(sharp, sharp)["SSIM (higher)"], torch.ones(2))
+    assert (values["sharpness (1 = sharp)"] < 0.9).all()
+    torch.testing.assert_close(sharpness(2 * sharp, sharp), torch.full((2,), 4.0, dtype=torch.float64))
+
+
+def test_the_picture_shows_every_column_at_the_scenes_whose_blur_shows_most() -> None:
+    pytest.importorskip("matplotlib")
+    sharp = torch.rand(5, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    blurred = sharp.clone()
+    for index in (1, 3, 4):
+        blurred[index] = 0.5
+    figure = plot_restorations({"blurred": blurred, "sharp": sharp}, sharp, lambda image, _: f"{image.mean():.4f}", "c")
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["blurred", "sharp"]
+    legends = [axis.get_xlabel() for axis in figure.axes]
+    assert legends == [f"{image.mean():.4f}" for index in (1, 3, 4) for image in (blurred[index], sharp[index])]
+    for index, axis in zip((1, 1, 3, 3, 4, 4), figure.axes, strict=True):
+        (frame,), (inset,) = axis.patches, axis.child_axes
+        left, top = (round(side + 0.5) for side in frame.get_xy())
+        shown = torch.as_tensor(inset.images[0].get_array())
+        source = blurred if axis.get_title() == "blurred" or figure.axes.index(axis) % 2 == 0 else sharp
+        assert torch.equal(shown, source[index, :, top : top + 44, left : left + 44].permute(1, 2, 0))
+
+
+def test_the_response_is_drawn_as_it_was_measured() -> None:
+    pytest.importorskip("matplotlib")
+    values = torch.tensor([[1.0, 3.0], [2.0, 6.0]])
+    (axis,) = plot_response((1.0, 10.0), {"a": values, "b": 2 * values}, "c").axes
+    assert [line.get_ydata().tolist() for line in axis.lines] == [[2.0, 4.0], [4.0, 8.0]]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
 
 
 @pytest.mark.parametrize("photographs", [False, True])
@@ -169,7 +213,7 @@ def test_a_demo_is_repeatable_and_leaves_the_random_state_alone(
     assert torch.equal(state, torch.get_rng_state())
     assert capsys.readouterr() == ("", "")
     assert first.rows == second.rows and first.notes == second.notes
-    assert [row[0] for row in first.rows] == ["blurred input", "L1", "L1 + unsharp mask", "L1 + TAFM"]
+    assert [row[0] for row in first.rows] == ["blurred", "L1", "L1 + mask", "L1 + TAFM"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["demo.png", "response.png"]
     for file in first.files:
         with Image.open(file) as picture:

@@ -11,7 +11,7 @@ from quality.data import Pairs
 from quality.masks import chosen_mask, largest_gain, masked
 from quality.measuring import measure
 from quality.training import restore
-from tafm_loss.demo.evaluation import Mask
+from tafm_loss.demo import Mask
 
 # What is measured at equal PSNR.
 EQUAL = ("psnr", "ssim", "gmsd", "mdsi", "haarpsi")

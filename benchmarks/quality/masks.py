@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from quality.measuring import METRICS, measure
-from tafm_loss.demo.evaluation import Mask
+from tafm_loss.demo import Mask
 
 SIGMAS = (0.7, 1.5, 2.5)
 # Below 0 a mask blurs: an arm that is sharper than the level allows may go back.

@@ -1,13 +1,10 @@
 """The demo's two pictures: what the networks restore, and how the loss answers to blur."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from tafm_loss.demo.metrics import psnr, sharpness_kept
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,12 +17,15 @@ ZOOM_SIZE = 44
 FRAME_COLOUR = "#ffd21f"
 
 
-def plot_restorations(columns: Mapping[str, Tensor], sharp: Tensor, caption: str) -> "Figure":
+def plot_restorations(
+    columns: Mapping[str, Tensor], sharp: Tensor, legend: Callable[[Tensor, Tensor], str], caption: str
+) -> "Figure":
     """Return a figure with one column per kind of image and one row per scene, each with its busiest patch enlarged.
 
     Args:
         columns: {title: images (N, 3, H, W) in [0, 1]}.
-        sharp: the sharp images, against which figures below the cells are computed.
+        sharp: the sharp images.
+        legend: says what stands below a cell, of an image and the sharp one.
         caption: what is written below.
     """
     from matplotlib.figure import Figure
@@ -42,7 +42,7 @@ def plot_restorations(columns: Mapping[str, Tensor], sharp: Tensor, caption: str
             _draw_cell(axis, images[scene], corner)
             if row == 0:
                 axis.set_title(title, fontsize=11)
-            axis.set_xlabel(_figures(images[scene], sharp[scene]), fontsize=8, labelpad=3)
+            axis.set_xlabel(legend(images[scene], sharp[scene]), fontsize=8, labelpad=3)
     top = 1 - 0.3 / size[1]
     figure.subplots_adjust(left=0.005, right=0.995, top=top, bottom=margin / size[1], wspace=0.02, hspace=0.12)
     figure.text(0.5, 0.08 / size[1], caption, ha="center", va="bottom", fontsize=8, color="#444444")
@@ -71,10 +71,10 @@ def plot_response(extents: Sequence[float], curves: Mapping[str, Tensor], captio
     axis.minorticks_off()
     axis.yaxis.set_major_formatter("{x:g}")
     axis.set_xlabel("blur extent, px")
-    axis.set_ylabel("loss against the sharp image")
+    axis.set_ylabel("distance from the sharp image")
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, loc="lower right")
-    figure.subplots_adjust(left=0.14, right=0.97, top=0.96, bottom=0.2)
+    figure.subplots_adjust(left=0.14, right=0.97, top=0.96, bottom=0.22)
     figure.text(0.5, 0.03, caption, ha="center", va="bottom", fontsize=8, color="#444444")
     return figure
 
@@ -104,20 +104,11 @@ def _draw_cell(axis: "Axes", image: Tensor, corner: tuple[int, int]) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
     top, left = corner
-    outline = Rectangle(
-        (left - 0.5, top - 0.5), ZOOM_SIZE, ZOOM_SIZE, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.2
-    )
-    axis.add_patch(outline)
+    corner_of_frame = (left - 0.5, top - 0.5)
+    axis.add_patch(Rectangle(corner_of_frame, ZOOM_SIZE, ZOOM_SIZE, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.2))
     inset = axis.inset_axes((0.42, 0.0, 0.58, 0.58))
     inset.imshow(pixels[top : top + ZOOM_SIZE, left : left + ZOOM_SIZE], interpolation="nearest")
     inset.set_xticks([])
     inset.set_yticks([])
     inset.spines[:].set_color(FRAME_COLOUR)
     inset.spines[:].set_linewidth(1.2)
-
-
-def _figures(image: Tensor, sharp: Tensor) -> str:
-    if torch.equal(image, sharp):
-        return "the target"
-    kept = float(sharpness_kept(image[None], sharp[None]))
-    return f"{float(psnr(image[None], sharp[None])):.1f} dB, sharpness {kept:.2f}"

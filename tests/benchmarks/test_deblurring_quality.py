@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from examples.deblurring.evaluation.similarity import psnr
-from tafm_loss.demo.evaluation import Mask
+from tafm_loss.demo import Mask
 from tafm_loss.scenes import generate_scenes
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks"

@@ -14,7 +14,7 @@ from examples.deblurring.models.hinet import HINet
 from examples.deblurring.models.mimo_unet import MIMOUNet
 from examples.deblurring.models.mprnet import MPRNet
 from examples.deblurring.models.nafnet import NAFNet
-from examples.deblurring.models.residual_unet import ResidualUNet
+from tafm_loss.demo.training import ResidualUNet
 
 __all__ = ["SingleOutput", "create_network", "list_networks"]
 
@@ -78,6 +78,6 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "mprnet": MPRNet,
     "nafnet-32": NAFNet,
     "nafnet-64": functools.partial(NAFNet, width=64),
-    "residual-unet": ResidualUNet,
+    "residual-unet": functools.partial(ResidualUNet, width=32),
     "bdirnet": BDIRNet,
 }

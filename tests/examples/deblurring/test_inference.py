@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from examples.deblurring.evaluation.inference import restore
-from examples.deblurring.models.residual_unet import ResidualUNet
+from tafm_loss.demo.training import ResidualUNet
 
 
 class Stub(nn.Module):

@@ -1,6 +1,7 @@
 """`tafm-loss finetune`: what reaches the trainer, what is refused before it starts, and what is said at the end."""
 
 import json
+import os
 import signal
 import warnings
 from collections.abc import Callable
@@ -40,7 +41,7 @@ class Trainer:
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     stand_in = Trainer()
-    monkeypatch.setattr("tafm_loss.finetune.finetune_backbone", stand_in)
+    monkeypatch.setattr("tafm_loss._commands.finetune_backbone", stand_in)
     return stand_in
 
 
@@ -93,6 +94,7 @@ def test_a_plain_command_leaves_the_trainer_its_defaults(trainer: Trainer, photo
         "trainable": None,
         "accumulation": 1,
         "patience": None,
+        "progress": True,
     }
 
 
@@ -144,7 +146,7 @@ def test_generated_scenes_are_those_of_the_seed_and_others_for_validation(traine
 def test_generated_scenes_are_400_and_as_large_as_the_crops(
     trainer: Trainer, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tafm_loss.scenes.generate_scenes", lambda n, size, *, generator: (n, size))
+    monkeypatch.setattr("tafm_loss._commands.generate_scenes", lambda n, size, *, generator: (n, size))
     assert run(out, COMPACT, "generated", "--crop-size", "200") == 0
     assert trainer.images == (400, 200)
 
@@ -220,9 +222,16 @@ def test_a_mistyped_backbone_says_what_is_near(
     assert "did you mean 'tafm-compact'" in fails(capsys, out, "tafm-compakt", str(photos))
 
 
-def test_resume_is_passed_on(trainer: Trainer, photos: Path, out: Path) -> None:
-    for given, passed in (([], False), (["--resume"], True)):
-        assert run(out, COMPACT, str(photos), *given) == 0 and trainer.options["resume"] is passed
+def test_device_and_quiet_reach_the_trainer(
+    trainer: Trainer, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "unset")
+    assert run(out, COMPACT, str(photos), "--device", "cpu", "--quiet") == 0
+    # accelerate reads the device from here.
+    assert os.environ["ACCELERATE_TORCH_DEVICE"] == "cpu" and trainer.options["progress"] is False
+    assert capsys.readouterr().out == ""
+    assert run(out, COMPACT, str(photos), "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"folder": str(out), "report": {}}
 
 
 def test_warnings_are_one_line_each_and_the_callers_rules_for_them_come_back(

@@ -1,6 +1,8 @@
 """The command line as a user meets it: what it prints, where, and with which exit code."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 import tafm_loss
-from tafm_loss.cli import main
+from tafm_loss.cli import build_parser, main
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -24,6 +26,64 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out.strip() == f"tafm-loss {tafm_loss.__version__}"
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys\nfrom tafm_loss.cli import main\n"
+        "try: main(['finetune', '--help'])\nexcept SystemExit: pass\n"
+        "print(sorted({'torch', 'numpy', 'torchvision'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env={**os.environ})
+    assert "--crop-size" in done.stdout and done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_option_with_a_default_says_it_once() -> None:
+    for command in ("demo", "blur", "finetune", "report"):
+        parser = build_parser()._subparsers._group_actions[0].choices[command]  # type: ignore[union-attr,index]
+        text = " ".join(parser.format_help().split())
+        for action in parser._actions:
+            if action.option_strings and action.default not in (None, False, "==SUPPRESS=="):
+                part = text.split(f" {action.option_strings[0]} ")[-1].split(" --")[0]
+                assert part.count("(default:") == 1, (command, action.dest)
+
+
+def test_completion_is_a_script_of_a_library_or_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit) as stop:
+        main(["--print-completion", "bash"])
+    script = capsys.readouterr().out
+    assert stop.value.code == 0 and "--extent-regression" in script and "push" in script
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    with pytest.raises(SystemExit) as stop:
+        main(["--print-completion", "bash"])
+    assert stop.value.code == 2 and 'pip install "tafm-loss[completion]"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["nowhere", "cuda:99", "meta:x"])
+def test_a_device_that_is_not_there_is_told_before_any_work(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for command in (["demo"], ["finetune", "tafm-compact", "generated:4"], ["report", "tafm-compact", "--images", "."]):
+        assert f"--device {name} cannot be had here" in fails(capsys, *command, "--out", str(out), "--device", name)
+        assert not out.exists()
+
+
+def test_quiet_says_nothing_and_json_is_all_that_is_said(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["blur", str(photos), str(tmp_path / "out"), "--extents", "4"]
+    assert main([*command, "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main([*command, "--json", "--quiet"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["written"], said["kept"], list(said["skipped"])) == (0, 2, [str(photos / "c.jpg")])
+    assert main(["info", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in listed] == tafm_loss.list_backbones() and listed[0]["parameters"] > 0
 
 
 @pytest.mark.parametrize("arguments", [[], ["dmeo"], ["demo", "--steps", "many"]])
@@ -118,7 +178,7 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
     def break_down() -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("tafm_loss.backbones.registry.describe_backbones", break_down)
+    monkeypatch.setattr("tafm_loss._commands.describe_backbones", break_down)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["info"])
 
@@ -185,7 +245,7 @@ def test_blur_leaves_options_that_are_not_given_to_the_synthesizer(
     def refuse(extents: list[float], **options: object) -> None:
         raise ValueError(f"{sorted(options)}")
 
-    monkeypatch.setattr("tafm_loss.blur.synthesizer.BlurSynthesizer", refuse)
+    monkeypatch.setattr("tafm_loss._commands.BlurSynthesizer", refuse)
     command = ["blur", str(photos), str(tmp_path / "out"), "--extents", "5"]
     always = ["extent_jitter", "kind", "transfer"]
     assert f"{always}" in fails(capsys, *command)

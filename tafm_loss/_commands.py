@@ -1,0 +1,354 @@
+"""What the commands of `tafm-loss` do. Each returns what it says: as text for people, and as data for programs."""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tafm_loss import (
+    Backbone,
+    BackboneConfig,
+    BlurSynthesizer,
+    create_backbone,
+    finetune_backbone,
+    list_backbones,
+    load_backbone,
+    push_backbone,
+)
+from tafm_loss._files import require_matplotlib
+from tafm_loss._text import align
+from tafm_loss.backbones.registry import describe_backbones, find_architecture
+from tafm_loss.blur.frames import FrameExposures
+from tafm_loss.blur.pairs import write_pairs
+from tafm_loss.demo import run_demo
+from tafm_loss.finetune import GradedObjective, Objective, TripletObjective, default_synthesizer
+from tafm_loss.finetune.crops import SceneCrops
+from tafm_loss.report.figures import least_report_size, report
+from tafm_loss.report.files import FIGURES_FILE, PICTURE_FILE, write_reports
+from tafm_loss.report.table import report_table, selectivity_gains
+from tafm_loss.scenes import generate_scenes
+from tafm_loss.weights.loading import read_file
+from tafm_loss.weights.sources import read_source
+
+__all__ = ["run"]
+
+GENERATED_SCENES = 400
+GENERATED_SIZE = 160
+PLAN = (
+    *("steps", "batch_size", "crop_size", "learning_rate", "resume", "seed", "mixed_precision", "trainable"),
+    *("accumulation", "patience"),
+)
+
+
+class Said(NamedTuple):
+    """What a command says at its end."""
+
+    text: str
+    data: Any
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what the command line says, and print the outcome."""
+    with _warnings_in_lines():
+        said = COMMANDS[options.command](options)
+    if getattr(options, "json", False):
+        print(json.dumps(said.data, indent=1))
+    elif not options.quiet:
+        print(said.text)
+
+
+def _demo(options: argparse.Namespace) -> Said:
+    result = run_demo(
+        images=options.images,
+        out=options.out,
+        steps=options.steps,
+        seed=options.seed,
+        device=_device(options.device),
+        progress=not options.quiet,
+    )
+    files = [str(path) for path in result.files]
+    return Said(str(result), {"head": result.head, "rows": result.rows, "notes": result.notes, "files": files})
+
+
+def _blur(options: argparse.Namespace) -> Said:
+    given = {name: getattr(options, name) for name in ("border", "roll_deg", "highlight_gain")}
+    synthesizer = BlurSynthesizer(
+        options.extents,
+        kind=_kind_shares(options.kind),
+        transfer=_transfer(options.transfer),
+        extent_jitter=options.extent_jitter,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    # What is skipped is told below, in one line each.
+    warnings.filterwarnings("ignore", "skipped ", UserWarning)
+    found = write_pairs(
+        options.images,
+        options.out,
+        synthesizer,
+        seed=options.seed,
+        shot_noise=options.shot_noise,
+        read_noise=options.read_noise,
+    )
+    for path, reason in found.skipped:
+        print(f"tafm-loss: skipped {path}: {reason}", file=sys.stderr)
+    text = (
+        f"{_count(found.written + found.kept, 'pair')} in {options.out / 'input'} and {options.out / 'target'}"
+        + (f", {found.kept} of them from before" if found.kept else "")
+        + (f"; {_count(len(found.skipped), 'image')} skipped" if found.skipped else "")
+    )
+    skipped = {str(path): reason for path, reason in found.skipped}
+    return Said(text, {"written": found.written, "kept": found.kept, "skipped": skipped})
+
+
+def _transfer(name: str) -> str | float | None:
+    if name.lower() == "none":
+        return None
+    try:
+        return float(name)
+    except ValueError:
+        return name
+
+
+def _finetune(options: argparse.Namespace) -> Said:
+    synthesizer, objective = _synthesizer(options), _objective(options)
+    # An interruption is told below, in the command's words.
+    warnings.filterwarnings("ignore", "interrupted at step", UserWarning)
+    if (device := _device(options.device)) is not None:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
+    result = finetune_backbone(
+        _start(options),
+        _scenes(options.images, options, options.seed),
+        synthesizer=synthesizer,
+        objective=objective,
+        validation=_validation(options),
+        out_dir=options.out,
+        progress=not options.quiet,
+        **{name: getattr(options, name) for name in PLAN},
+    )
+    if not result.finished:
+        raise KeyboardInterrupt(f"interrupted; {options.out} holds a backbone that can be used, and --resume goes on")
+    # The whole path: it works from any folder, and is never taken for a listed name.
+    folder = str(options.out.resolve())
+    lines = [f"tuned backbone: {folder}", f"in Python: TaskAdaptiveFeatureLoss.from_pretrained({folder!r})"]
+    return Said("\n".join([*lines, *selectivity_gains(result.report)]), {"folder": folder, "report": result.report})
+
+
+def _start(options: argparse.Namespace) -> Backbone:
+    """Return the backbone to tune; random weights are those of the seed, so that a run can be resumed."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        torch.manual_seed(options.seed)
+        # What is random is about to be trained.
+        warnings.filterwarnings("ignore", ".*(has random weights|is random)", UserWarning)
+        return _backbone(options.backbone, options.weights, options.layers)
+
+
+def _scenes(place: str, options: argparse.Namespace, seed: int) -> Path | Tensor | FrameExposures:
+    """Return what a folder holds, or generated scenes."""
+    word, _, number = place.partition(":")
+    if word == "generated":
+        return _generated_scenes(number, options, seed)
+    if not options.frames:
+        return Path(place)
+    return FrameExposures(place) if options.counts is None else FrameExposures(place, options.counts)
+
+
+def _generated_scenes(number: str, options: argparse.Namespace, seed: int) -> Tensor:
+    if options.frames:
+        raise ValueError("generated scenes are no video frames; leave --frames out, or name a folder")
+    if number and not number.isdecimal():
+        raise ValueError(f"generated:COUNT takes a number of scenes, got generated:{number}")
+    size = max(GENERATED_SIZE, options.crop_size)
+    return generate_scenes(int(number or GENERATED_SCENES), size, generator=torch.Generator().manual_seed(seed))
+
+
+def _validation(options: argparse.Namespace) -> float | Path | Tensor | FrameExposures | None:
+    if options.validation == "none":
+        return None
+    try:
+        return float(options.validation)
+    except ValueError:
+        # Generated scenes must not be those that it trains on.
+        return _scenes(options.validation, options, options.seed + 1)
+
+
+def _synthesizer(options: argparse.Namespace) -> BlurSynthesizer | None:
+    if options.counts is not None and not options.frames:
+        raise ValueError("--counts says how many video frames are averaged; it needs --frames")
+    if options.extents is None and options.kind is None:
+        return None
+    if options.frames:
+        raise ValueError("--extents and --kind make blur; with --frames it comes from the frames, and they must go")
+    usual = default_synthesizer()
+    extents = usual.extents[1:] if options.extents is None else options.extents
+    kinds = usual.kinds if options.kind is None else _kind_shares(options.kind)
+    return BlurSynthesizer((0.0, *extents), kind=kinds, extent_jitter=usual.extent_jitter)
+
+
+def _objective(options: argparse.Namespace) -> Objective:
+    weights = {"geometry": options.geometry, "extent": options.extent_regression}
+    given = {name: weight for name, weight in weights.items() if weight is not None}
+    if options.objective == "graded":
+        return GradedObjective(distractors=not options.no_distractors, **given)
+    if given or options.no_distractors:
+        raise ValueError("--no-distractors, --geometry and --extent-regression belong to --objective graded")
+    return TripletObjective()
+
+
+def _report(options: argparse.Namespace) -> Said:
+    require_matplotlib()
+    if options.most < 1:
+        raise ValueError(f"--most must be at least 1, got {options.most}")
+    device = _device(options.device)
+    backbones = {title: backbone.to(device) for title, backbone in _reported(options).items()}
+    images = SceneCrops(options.images, max(map(least_report_size, backbones.values()))).centres(options.most)
+    options.out.mkdir(parents=True, exist_ok=True)
+    reports = {
+        title: report(backbone, images.to(device), seed=options.seed, progress=not options.quiet)
+        for title, backbone in backbones.items()
+    }
+    write_reports(reports, options.out)
+    head, rows = report_table(reports)
+    table = align(head, rows, right=range(1, len(head)))
+    return Said(f"{table}\n\nall of it: {options.out / FIGURES_FILE}, {options.out / PICTURE_FILE}", reports)
+
+
+def _reported(options: argparse.Namespace) -> dict[str, Backbone]:
+    """Return the backbones by title, in the order of the columns."""
+    after = _backbone(options.backbone, options.weights)
+    if options.before is not None:
+        return {"before": _backbone(options.before, options.before_weights), "after": after}
+    if options.before_weights is not None:
+        raise ValueError("--before-weights are for the backbone of --before, which is not given")
+    return {after.config.name: after}
+
+
+def _push(options: argparse.Namespace) -> Said:
+    source = push_backbone(
+        options.folder, options.repo_id, private=options.private or None, revision=options.revision, tag=options.tag
+    )
+    named = f"{options.repo_id}@{options.tag}" if options.tag else source
+    text = f"pushed: {source}\nto see what is there: tafm-loss info {named}; its README.md says how to load it"
+    return Said(text, {"source": source})
+
+
+def _info(options: argparse.Namespace) -> Said:
+    if options.source is not None:
+        facts = _facts(options.source)
+        return Said(json.dumps(facts, indent=1), facts)
+    backbones = describe_backbones()
+    head = ["name", "weights", "file", "read at", "taps", "licence", "where from"]
+    rows = [
+        [
+            backbone.name,
+            f"{backbone.parameters:,}",
+            f"{4 * backbone.parameters / 1e6:.1f} MB",
+            " ".join(backbone.default_layers),
+            str(len(backbone.taps)),
+            backbone.licence,
+            backbone.weights.split(" (")[0],
+        ]
+        for backbone in backbones
+    ]
+    legend = (
+        "weights, file: up to the deepest default tap, in float32. read at: the default taps; "
+        "`tafm-loss info NAME` shows a backbone's config."
+    )
+    return Said(
+        f"{align(head, rows, right=(1, 2, 4))}\n\n{legend}", [dataclasses.asdict(backbone) for backbone in backbones]
+    )
+
+
+def _facts(name: str) -> dict[str, Any]:
+    """Return all that is known about a backbone; weights that need not be downloaded for it are not."""
+    place = read_source(name)
+    if place not in list_backbones():
+        # Not loaded: an architecture of somebody's own can be described without its code.
+        file, origin = read_file(place)
+        return _as_facts(file.config, sha256=file.sha256, source=origin or str(place))
+    architecture = find_architecture(name)
+    if architecture.source != "tafm-loss":
+        return _as_facts(architecture.config(architecture.build_empty(architecture.taps), base_weights=None))
+    backbone = load_backbone(name)
+    return _as_facts(backbone.config, sha256=backbone.sha256)
+
+
+def _as_facts(config: BackboneConfig | None, **facts: str) -> dict[str, Any]:
+    return {**facts, **({} if config is None else json.loads(config.to_json()))}
+
+
+def _backbone(source: str, weights: str | None = None, layers: Sequence[str] | None = None) -> Backbone:
+    """Return the backbone that a command line names, at other weights or taps if these are given for a listed name."""
+    if weights is None and layers is None:
+        return load_backbone(source)
+    if source not in list_backbones():
+        raise ValueError(
+            f"--weights and --layers apply to a name that `tafm-loss info` lists, not to {source}; to read a folder at "
+            "other taps, give the name of its architecture and --weights FOLDER/model.safetensors"
+        )
+    chosen = {None: "default", "none": None}.get(weights, weights)
+    return create_backbone(source, weights=chosen, layers=layers)
+
+
+def _device(name: str | None) -> torch.device | None:
+    """Return a device that is there; None leaves the choice to torch."""
+    if name is None:
+        return None
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"--device {name} cannot be had here: {reason}") from None
+    return device
+
+
+def _kind_shares(kinds: Sequence[str]) -> dict[str, float]:
+    """Turn "shake=0.7 defocus=0.3" or "shake defocus" into probabilities, up to a factor."""
+    shares: dict[str, float] = {}
+    for kind in kinds:
+        name, _, share = kind.partition("=")
+        if name in shares:
+            raise ValueError(f"--kind names {name} twice")
+        try:
+            shares[name] = float(share or 1)
+        except ValueError:
+            raise ValueError(f"--kind takes names and NAME=SHARE with a number as share, got {kind}") from None
+    return shares
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+@contextlib.contextmanager
+def _warnings_in_lines() -> Iterator[None]:
+    """Tell warnings in one line each on standard error."""
+    from tqdm import tqdm
+
+    def tell(message: Warning | str, *_: Any, **__: Any) -> None:
+        # Above a progress bar, not in it.
+        tqdm.write(f"tafm-loss: {' '.join(str(message).split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = tell
+        yield
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], Said]] = {
+    "demo": _demo,
+    "blur": _blur,
+    "finetune": _finetune,
+    "report": _report,
+    "push": _push,
+    "info": _info,
+}

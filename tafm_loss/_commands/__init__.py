@@ -1,1 +1,0 @@
-"""The commands of `tafm-loss`, a module each."""
