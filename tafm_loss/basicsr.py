@@ -1,12 +1,8 @@
-"""The loss in BasicSR's option files, and in those of NAFNet and HINet, which carry old copies of BasicSR.
+"""The loss in option files of BasicSR, and of NAFNet and HINet, which carry old copies of BasicSR.
 
-    import tafm_loss.basicsr
-
-    tafm_loss.basicsr.register()
-
-in the training script makes two types known to option files: `TAFMPerceptualLoss` for `perceptual_opt`, and
-`PixelTAFMLoss`, which holds the pixel loss as well, for `pixel_opt`. Nothing here needs basicsr until `register` is
-called without an argument. `examples/README.md` has the option files.
+`tafm_loss.basicsr.register()` in the training script makes two types known to option files: `TAFMPerceptualLoss` for
+`perceptual_opt`, and `PixelTAFMLoss`, which holds the pixel loss as well, for `pixel_opt`. `examples/README.md` has the
+option files.
 """
 
 import functools
@@ -32,8 +28,8 @@ def register(registry: Any = None) -> None:
     """Make `TAFMPerceptualLoss` and `PixelTAFMLoss` known to option files. Calling it again does nothing.
 
     Args:
-        registry: a registry of BasicSR's, or a module in which loss classes are looked up by name, as NAFNet and HINet
-            do in `basicsr.models.losses`. None for all of these that the installed basicsr has.
+        registry: a registry of BasicSR's, or a module in which losses are looked up by name, as `basicsr.models.losses`
+            of NAFNet and HINet. None for all of these that the installed basicsr has.
 
     Raises:
         ModuleNotFoundError: if `registry` is None and there is no basicsr, or it cannot be imported.
@@ -41,8 +37,18 @@ def register(registry: Any = None) -> None:
         ValueError: if one of the names is taken by something else.
     """
     for place in _places_of_basicsr() if registry is None else [registry]:
+        is_module = isinstance(place, ModuleType)
+        if not is_module and not callable(getattr(place, "register", None)):
+            raise TypeError(f"registry must be one of BasicSR's registries or a module, got {type(place).__name__}")
         for loss in (TAFMPerceptualLoss, PixelTAFMLoss):
-            _add(place, loss)
+            name = loss.__name__
+            held = getattr(place, name, None) if is_module else place.get(name) if name in place else None
+            if held not in (None, loss):
+                raise ValueError(f"{name} is taken by {held!r}; remove that one, or register in another place")
+            if is_module:
+                setattr(place, name, loss)
+            elif held is None:
+                place.register(loss)
 
 
 class TAFMPerceptualLoss(nn.Module):
@@ -52,16 +58,6 @@ class TAFMPerceptualLoss(nn.Module):
         perceptual_weight: what the loss is multiplied by, under BasicSR's name.
         options: `backbone`, `layers`, `distance` and `input_range`, as for `TaskAdaptiveFeatureLoss`. Where the data
             set's `mean` and `std` are 0.5, the `input_range` is [-1, 1].
-
-    Raises:
-        WeightsError: and the other errors of `TaskAdaptiveFeatureLoss`.
-
-    Example:
-        >>> import torch
-        >>> loss_fn = TAFMPerceptualLoss(perceptual_weight=0.015)
-        >>> sharp = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        >>> loss_fn(sharp, sharp)
-        (tensor(0.), None)
     """
 
     def __init__(self, *, perceptual_weight: float = 1.0, **options: Any) -> None:
@@ -69,15 +65,7 @@ class TAFMPerceptualLoss(nn.Module):
         self.feature = TaskAdaptiveFeatureLoss(weight=perceptual_weight, reduction="mean", **options)
 
     def forward(self, pred: Tensor, target: Tensor) -> tuple[Tensor, None]:
-        """Return the loss () and None.
-
-        Args:
-            pred: restored images (N, 3, H, W), RGB.
-            target: sharp images of the same shape.
-
-        Raises:
-            TypeError: and ValueError, as `TaskAdaptiveFeatureLoss`.
-        """
+        """Return the loss () and None, for restored and sharp images (N, 3, H, W), RGB."""
         return self.feature(pred, target), None
 
 
@@ -94,7 +82,6 @@ class PixelTAFMLoss(nn.Module):
 
     Raises:
         ValueError: for an unknown pixel loss, a weight that is negative or not finite, or another reduction.
-        WeightsError: and the other errors of `TaskAdaptiveFeatureLoss`.
     """
 
     def __init__(
@@ -119,9 +106,6 @@ class PixelTAFMLoss(nn.Module):
         Args:
             pred: restored images (N, 3, H, W), RGB; or a list of a network's outputs, whose losses `multi_output` adds.
             target: sharp images of the same shape.
-
-        Raises:
-            TypeError: and ValueError, as `TaskAdaptiveFeatureLoss` and `multi_output`.
         """
         pixel_loss = PIXEL_LOSSES[self.pixel]
         if isinstance(pred, Tensor):
@@ -137,9 +121,8 @@ class PixelTAFMLoss(nn.Module):
 
 
 def negative_psnr(pred: Tensor, target: Tensor) -> Tensor:
-    """Return 10 log10(mean squared error of an image + 1e-8), averaged over the batch: minus the PSNR in dB.
+    """Return 10 log10(mean squared error + 1e-8), averaged over images (N, C, H, W) in [0, 1]: minus the PSNR in dB.
 
-    Both are images (N, C, H, W) in [0, 1].
     The `PSNRLoss` of HINet (Chen et al., CVPRW 2021) and NAFNet at a weight of 1.
     """
     errors = DISTANCES["l2"](pred, target).flatten(1).mean(1)
@@ -159,39 +142,18 @@ PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def _places_of_basicsr() -> list[Any]:
-    """Return where the installed basicsr looks losses up: its registry, the module of the old copies, or both."""
+    """Return the registry of the installed basicsr, the module of the old copies, or both."""
     places: list[Any] = []
     for name in ("basicsr.utils.registry", "basicsr.models.losses"):
         try:
             module = importlib.import_module(name)
         except ModuleNotFoundError as error:
-            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise ModuleNotFoundError(
-                    f"basicsr is there but cannot be imported: {error}; make `import basicsr` work first"
-                ) from error
-            continue
+            if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+                continue
+            advice = "make `import basicsr` work first"
+            raise ModuleNotFoundError(f"basicsr is there but cannot be imported: {error}; {advice}") from error
         places.append(getattr(module, "LOSS_REGISTRY", module))
     if not places:
-        raise ModuleNotFoundError(
-            "no basicsr was found; install it, put the folder of NAFNet's or HINet's copy on PYTHONPATH, or pass a "
-            "registry: register(LOSS_REGISTRY)"
-        )
+        advice = "put the folder of NAFNet's or HINet's copy on PYTHONPATH, or pass a registry: register(LOSS_REGISTRY)"
+        raise ModuleNotFoundError(f"no basicsr was found; install it, {advice}")
     return places
-
-
-def _add(place: Any, loss: type[nn.Module]) -> None:
-    name = loss.__name__
-    if isinstance(place, ModuleType):
-        held = getattr(place, name, None)
-    elif callable(getattr(place, "register", None)):
-        held = place.get(name) if name in place else None
-    else:
-        raise TypeError(f"registry must be one of BasicSR's registries or a module, got {type(place).__name__}")
-    if held is loss:
-        return
-    if held is not None:
-        raise ValueError(f"{name} is taken by {held!r}; remove that one, or register in another place")
-    if isinstance(place, ModuleType):
-        setattr(place, name, loss)
-    else:
-        place.register(loss)

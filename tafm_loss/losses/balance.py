@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tafm_loss.images import check_images
+from tafm_loss.losses.options import checked_weight
 
 __all__ = ["RECOMMENDED_RATIO", "calibrate_weight", "gradient_ratio", "multi_output"]
 
@@ -56,20 +57,18 @@ def calibrate_weight(
         >>> round(calibrate_weight(l2, l1, pred, target, ratio=0.1), 4)
         0.2
     """
-    if not math.isfinite(ratio) or ratio < 0:
-        raise ValueError(f"ratio must be finite and not negative, got {ratio}")
-    current = gradient_ratio(loss, pixel_loss, pred, target)
+    wanted, current = checked_weight(ratio, "ratio"), gradient_ratio(loss, pixel_loss, pred, target)
     if current == 0:
         raise ValueError("the gradient of loss must not be zero; take a pred that differs from target")
-    return ratio / current
+    return wanted / current
 
 
 def multi_output(loss: Loss, preds: Sequence[Tensor], target: Tensor, weights: Sequence[float] | None = None) -> Tensor:
     """Return the sum of a loss over the outputs of a network that has several.
 
-    For lists of stages at full size (MPRNet, HINet) and of scales (MIMO-UNet). For an output smaller than `target` the
-    target is resized bilinearly without antialiasing, as MIMO-UNet's own training does. A loss that has `features`
-    computes those of the target once per size. Gradient reaches every output.
+    For stages at full size (MPRNet, HINet) and scales (MIMO-UNet). For an output smaller than `target` the target is
+    resized bilinearly without antialiasing, as in MIMO-UNet's own training. A loss that has `features` computes them
+    once per size of the target. Gradient reaches every output.
 
     Args:
         loss: called as loss(pred, target).
@@ -83,13 +82,8 @@ def multi_output(loss: Loss, preds: Sequence[Tensor], target: Tensor, weights: S
             non-negative number for each output.
     """
     factors = _checked_outputs(preds, target, weights)
-    targets: dict[torch.Size, Any] = {}
-    parts = []
-    for pred, factor in zip(preds, factors, strict=True):
-        size = pred.shape[-2:]
-        if size not in targets:
-            targets[size] = _target_at(size, target, loss)
-        parts.append(factor * loss(pred, targets[size]))
+    targets = {size: _target_at(size, target, loss) for size in {pred.shape[-2:]: None for pred in preds}}
+    parts = [factor * loss(pred, targets[pred.shape[-2:]]) for pred, factor in zip(preds, factors, strict=True)]
     return functools.reduce(torch.add, parts)
 
 
@@ -118,12 +112,11 @@ def _checked_outputs(preds: Sequence[Tensor], target: Tensor, weights: Sequence[
             raise ValueError(
                 f"preds[{index}] must not be larger than target, got {tuple(pred.shape)} and {tuple(target.shape)}"
             )
-    factors = [1.0] * len(preds) if weights is None else [float(weight) for weight in weights]
-    if len(factors) != len(preds):
-        raise ValueError(f"weights must hold one number for each of the {len(preds)} outputs, got {len(factors)}")
-    if not all(math.isfinite(factor) and factor >= 0 for factor in factors):
-        raise ValueError(f"weights must be finite and not negative, got {factors}")
-    return factors
+    if weights is None:
+        return [1.0] * len(preds)
+    if len(weights) != len(preds):
+        raise ValueError(f"weights must hold one number for each of the {len(preds)} outputs, got {len(weights)}")
+    return [checked_weight(weight, f"weights[{index}]") for index, weight in enumerate(weights)]
 
 
 def _target_at(size: torch.Size, target: Tensor, loss: Loss) -> Any:

@@ -17,10 +17,10 @@ __all__ = ["ContrastiveFeatureLoss", "Negatives", "guarded_ratio"]
 
 Negatives = Tensor | Sequence[Tensor]
 
-# The least that a negative counts as far, as a share of its distance to the target.
+# pred is never taken to be nearer to a negative than this share of the distance between negative and target.
 NEAREST = 0.25
-# A negative this near to the target is none, as a share of the target's distance to features of zeros. Rounding to
-# 8 bits moves features by about as much.
+# A negative that differs from the target by less than this hardly counts: rounding to 8 bits alone moves features by
+# about as much. It is a share of the distance from the target to features of zeros.
 LEAST_CONTRAST = 1e-3
 # Nothing is divided by less.
 TINY = 1e-6
@@ -33,25 +33,20 @@ class ContrastiveFeatureLoss(TaskAdaptiveFeatureLoss):
     over the image. Gradient draws `pred` to the target and drives it from the negatives, which `ProgressiveNegatives`
     makes sharper as training goes on. The ratio has no unit, so the backbone's units cancel.
 
-    The ratio is that of AECR-Net (Wu et al., "Contrastive Learning for Compact Single Image Dehazing", CVPR 2021), with
-    the distances of each image in place of those of the batch; theirs is `backbone="vgg19"` with relu1_1, 2_1, 3_1,
-    4_1 and 5_1 weighted 1/32, 1/16, 1/8, 1/4 and 1. Progressive negatives are those of a thesis on deblurring (Jan,
-    NCU 2022) of which only the abstract is public: restored, sharp and ever sharper negative images are from there;
-    the formula, the features and all that follows are ours.
+    The ratio is that of AECR-Net (Wu et al., "Contrastive Learning for Compact Single Image Dehazing", CVPR 2021), of
+    each image instead of the batch; theirs is `backbone="vgg19"` with relu1_1, 2_1, 3_1, 4_1 and 5_1 weighted 1/32,
+    1/16, 1/8, 1/4 and 1. Progressive negatives are those of a thesis on deblurring (Jan, NCU 2022). Only its abstract
+    is public; the formula, the features and the guards are ours.
 
-    The plain ratio has no bound where `pred` is at a negative, and beyond it, farther from the target than the negative
-    is, it falls again, so that it would drive `pred` away from the target. Here (see `guarded_ratio`) it rises with the
-    distance throughout on a straight way from the target through the negative in the features, and value and gradient
-    are bounded. A negative that equals the target drops out. Nearer to the target than the negative, and not next to
-    the negative, it is the plain ratio.
+    The plain ratio has no bound where `pred` is at a negative. Beyond the negative it falls again, and would drive
+    `pred` away from the target. `guarded_ratio` prevents both: it rises all the way from the target through the
+    negative, and value and gradient are bounded. A negative that equals the target drops out. Several negatives are
+    averaged as ratios; the distance to all of them would be governed by the farthest, which is the easiest.
 
-    It is a term beside a loss on the pixels, never the only one: an image that has nothing to do with either is far
-    from both, at a ratio of 1 to 2, and so better by this loss than one a little blurrier than the negative. Take a
+    It is a term beside a loss on the pixels, never the only one: an unrelated image is far from both target and
+    negative, at a ratio of 1 to 2, and so better by this loss than one a little blurrier than the negative. Take a
     small weight from `calibrate_weight(functools.partial(loss, negatives=...), ...)`, and negatives that are no sharper
     than what the network restores; `distances` tells.
-
-    Several negatives are averaged as ratios, each with its own guards. A ratio to their mean distance would be governed
-    by the farthest of them, which is the easiest.
 
     `features` and `distance_map` are those of `TaskAdaptiveFeatureLoss`: they know no negatives.
 
@@ -61,14 +56,11 @@ class ContrastiveFeatureLoss(TaskAdaptiveFeatureLoss):
             {name: weight}, summed as given.
         distance: "l1", as AECR-Net, whose gradient stays as long near the target as farther off; "l2", "charbonnier",
             "cosine", "normalized_l2" or "structure", whose gradients vanish there.
-        reduction: over the batch: "mean" or "sum", giving (), or "none", giving (N,).
+        reduction: as for `TaskAdaptiveFeatureLoss`.
         weight: what the loss is multiplied by.
         input_range: the values of black and white in the images.
 
-    Raises:
-        WeightsError: if the backbone cannot be found or loaded.
-        ValueError: for an unknown tap or distance, a weight that is negative or not finite, or an empty range.
-        TypeError: for a backbone that is neither a name nor a `Backbone`.
+    It raises what `TaskAdaptiveFeatureLoss` raises.
 
     Example:
         >>> import torch
@@ -77,9 +69,6 @@ class ContrastiveFeatureLoss(TaskAdaptiveFeatureLoss):
         >>> blurry = torch.nn.functional.avg_pool2d(sharp, 3, stride=1, padding=1)
         >>> loss_fn(sharp, sharp, negatives=blurry)
         tensor(0.)
-        >>> near, far = (loss_fn(torch.lerp(sharp, blurry, share), sharp, negatives=blurry) for share in (0.2, 0.4))
-        >>> bool(near < far)
-        True
     """
 
     def __init__(
@@ -99,22 +88,20 @@ class ContrastiveFeatureLoss(TaskAdaptiveFeatureLoss):
             backbone, layers=layers, distance=distance, reduction=reduction, weight=weight, input_range=input_range
         )
 
-    # The two take one argument more than those of the base class: a contrastive loss without negatives is none.
+    # A contrastive loss needs negatives: these two take one argument more than those of the base class.
     def forward(  # type: ignore[override]
         self, pred: Tensor, target: Tensor | FeatureMaps, negatives: Negatives
     ) -> Tensor:
-        """Return the loss in float32: (), or (N,) for reduction="none". Gradient reaches `pred` alone.
+        """Return the loss as `TaskAdaptiveFeatureLoss` does. Gradient reaches `pred` alone.
 
         Args:
             pred: restored images (N, 3, H, W), RGB in `input_range`; float32, float16 or bfloat16.
             target: sharp images of the same shape, or their `features`, which are then not computed again.
-            negatives: images of the same shape, worse than sharp: (N, 3, H, W), (K, N, 3, H, W), or a sequence of
-                these.
+            negatives: images of that shape, worse than sharp: (N, 3, H, W), (K, N, 3, H, W), or a sequence of these.
 
         Raises:
             TypeError: if an image is no floating-point tensor.
-            ValueError: if an image is of another shape, device or size than can be compared, there is no negative, or
-                the features are of another backbone or other images.
+            ValueError: as `TaskAdaptiveFeatureLoss`, and if there is no negative.
         """
         return functools.reduce(torch.add, self.terms(pred, target, negatives).values())
 
@@ -145,9 +132,15 @@ class ContrastiveFeatureLoss(TaskAdaptiveFeatureLoss):
         self._check_images(pred, "pred")
         if not isinstance(target, FeatureMaps):
             self._check_images(target, "target")
-        target_maps = self._target_maps(pred, target)
-        batches = self._checked_negatives(pred, negatives)
-        self._warn_about_range(pred, target, *batches)
+        batches = _unstacked(negatives)
+        if not batches:
+            raise ValueError("negatives must hold at least one batch of images, got none")
+        for images in batches:
+            self._check_images(images, "negatives")
+            if images.shape != pred.shape:
+                shapes = f"{tuple(pred.shape)} and {tuple(images.shape)}"
+                raise ValueError(f"pred and negatives must have the same shape, got {shapes}")
+        target_maps = self._target_maps(pred, target, *batches)
         with torch.no_grad():
             negative_maps = [self._maps(images) for images in batches]
         return {
@@ -165,18 +158,6 @@ class ContrastiveFeatureLoss(TaskAdaptiveFeatureLoss):
         to_negatives = torch.stack([measured(pred, negative) for negative in negatives])
         return _Distances(measured(pred, target), to_negatives, between, size)
 
-    def _checked_negatives(self, pred: Tensor, negatives: Negatives) -> list[Tensor]:
-        batches = _unstacked(negatives)
-        if not batches:
-            raise ValueError("negatives must hold at least one batch of images, got none")
-        for images in batches:
-            self._check_images(images, "negatives")
-            if images.shape != pred.shape:
-                raise ValueError(
-                    f"pred and negatives must have the same shape, got {tuple(pred.shape)} and {tuple(images.shape)}"
-                )
-        return batches
-
 
 class _Distances(NamedTuple):
     """At one tap: of pred to the target (N,) and the negatives (K, N), of these to the target, and its own size."""
@@ -193,11 +174,11 @@ def guarded_ratio(positive: Tensor, negative: Tensor, between: Tensor, size: Ten
     With x the distance of pred to the target, y to the negative, and z that of the two:
 
     - y counts as z / 4 at least: at the negative the ratio is 4.
-    - Where pred has not yet come as near as the negative, the excess x - z is taken off y. By the triangle inequality,
-      which "l1" obeys, y is that large at least, and a step straight to the target never lowers what is left of it. In
-      the numerator the excess counts as less and less, z + excess z / x, below 2 z in sum: a negative far sharper than
-      pred must not make a hard image outweigh the others.
-    - For a z that rounding could make, the ratio is multiplied by what z has of that.
+    - Where pred is farther from the target than the negative is, the excess x - z is taken off y. By the triangle
+      inequality, which "l1" obeys, y is at least as large, and a step straight to the target never lowers what is left
+      of it. In the numerator the excess counts as less and less, z + excess z / x, below 2 z in sum: a negative far
+      sharper than pred must not make a hard image outweigh the others.
+    - A z so small that rounding could have made it scales the ratio down, to 0 for a negative that equals the target.
 
     Args:
         positive: x, (N,).

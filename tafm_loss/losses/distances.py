@@ -1,8 +1,8 @@
 """How far two feature maps are apart, location by location.
 
 Every distance maps features (N, C, H, W) to (N, 1, H, W), or embeddings (N, C) to (N, 1), is zero for equal features
-and never negative. It computes in float32 whatever it is given: the features are cast on entry, and only operations
-that autocast leaves alone follow.
+and never negative. Shapes that differ are a ValueError. It computes in float32 whatever it is given: the features are
+cast on entry, and only operations that autocast leaves alone follow.
 """
 
 from collections.abc import Callable
@@ -20,21 +20,13 @@ STRUCTURE_FLOOR = 1e-3
 
 
 def l1(a: Tensor, b: Tensor) -> Tensor:
-    """Return the mean absolute difference over the channels.
-
-    Raises:
-        ValueError: if the shapes differ.
-    """
+    """Return the mean absolute difference over the channels."""
     a, b = _as_float32(a, b)
     return (a - b).abs().mean(1, keepdim=True)
 
 
 def l2(a: Tensor, b: Tensor) -> Tensor:
-    """Return the mean squared difference over the channels.
-
-    Raises:
-        ValueError: if the shapes differ.
-    """
+    """Return the mean squared difference over the channels."""
     a, b = _as_float32(a, b)
     return (a - b).square().mean(1, keepdim=True)
 
@@ -43,9 +35,6 @@ def charbonnier(a: Tensor, b: Tensor) -> Tensor:
     """Return the mean of sqrt(d^2 + eps^2) - eps over the channels, d being the difference and eps = 1e-3.
 
     Charbonnier et al., ICIP 1994, less its eps, so that equal features are at distance zero.
-
-    Raises:
-        ValueError: if the shapes differ.
     """
     a, b = _as_float32(a, b)
     difference = a - b
@@ -59,9 +48,6 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
     It is half of `normalized_l2`: for vectors much longer than 1e-4 that is the same number, and unlike the textbook
     form it is accurate near zero and zero for two vectors of zeros.
-
-    Raises:
-        ValueError: if the shapes differ.
     """
     return normalized_l2(a, b) / 2
 
@@ -71,9 +57,6 @@ def normalized_l2(a: Tensor, b: Tensor) -> Tensor:
 
     LPIPS (Zhang et al., CVPR 2018, eq. 1) without its learned weights. The length is sqrt(sum of squares + 1e-8): an
     eps inside the root keeps the gradient finite at vectors of zeros.
-
-    Raises:
-        ValueError: if the shapes differ.
     """
     a, b = _as_float32(a, b)
     distance: Tensor = _NormalizedL2.apply(a, b)
@@ -88,9 +71,6 @@ def structure(a: Tensor, b: Tensor) -> Tensor:
     little else is going on. c is a thousandth of the mean of a^2 + b^2 over channels and locations, so that the scale
     of the features does not matter, and no less than 1e-8. Windows end at the border; an embedding's is each of its
     entries.
-
-    Raises:
-        ValueError: if the shapes differ.
     """
     a, b = _as_float32(a, b)
     distance: Tensor = _Structure.apply(a, b)

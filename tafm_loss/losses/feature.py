@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["FeatureMaps", "TaskAdaptiveFeatureLoss"]
 
 REDUCTIONS = ("mean", "sum", "none")
+LOADING_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "sha256", "module")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,15 +50,13 @@ class FeatureMaps:
 class TaskAdaptiveFeatureLoss(nn.Module):
     """Distance between restored and sharp images in the features of a backbone that has learned what blur is.
 
-    Each tap's distance is averaged over the image and divided by its unit, so that a loss of 1 is as far as a 10 px
-    shake, on average over the validation images of the tuning; a backbone that carries no units gives plain distances.
+    Each tap's distance is averaged over the image and divided by its unit: a loss of 1 is as far as a 10 px shake, on
+    average over the validation images of the tuning. A backbone that carries no units gives plain distances.
     The backbone is a frozen copy: always in evaluation mode, without parameters, and absent from `state_dict()`. It
-    follows the loss from device to device and from dtype to dtype, and is otherwise out of reach of the module that
-    holds the loss.
+    follows the loss to other devices and dtypes, and nothing else that is done to the parent module reaches it.
 
-    After "Task-Adaptive Feature Matching Loss for Image Deblurring" (ICIP 2023). The paper compares one embedding of
-    the whole image by its mean squared error; that form is a backbone that ends in an embedding. Others are compared
-    at every location of one or more taps.
+    After "Task-Adaptive Feature Matching Loss for Image Deblurring" (ICIP 2023), which compares one embedding of the
+    whole image: that form is a backbone that ends in an embedding. Others are compared at every location.
 
     Args:
         backbone: a name that `list_backbones` knows, a folder, "owner/name[@revision]" on the Hugging Face Hub, or a
@@ -67,7 +66,7 @@ class TaskAdaptiveFeatureLoss(nn.Module):
         distance: "l1", "l2", "charbonnier", "cosine", "normalized_l2" or "structure"; None for the one that the config
             recommends.
         reduction: over the batch: "mean" or "sum", giving (), or "none", giving (N,).
-        weight: what the loss is multiplied by.
+        weight: what the loss is multiplied by; `calibrate_weight` finds it. Beside L1 it is about 0.017 for the default.
         input_range: the values of black and white in the images.
 
     Raises:
@@ -112,53 +111,26 @@ class TaskAdaptiveFeatureLoss(nn.Module):
         # conversion and apply() would rewrite it, and older checkpoints would miss its batch counts.
         self.__dict__["backbone"] = source.frozen_copy()
         self.sha256 = source.sha256
-        self.layers = layer_weights(
-            (config.recommended_layers or None) if layers is None else layers, tuple(config.taps)
-        )
+        chosen = layers if layers is not None else config.recommended_layers or None
+        self.layers = layer_weights(chosen, tuple(config.taps))
         self._range_checked = False
         self.eval()
 
     @classmethod
-    def from_pretrained(
-        cls,
-        source: str | Path,
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        sha256: str | None = None,
-        module: nn.Module | None = None,
-        **options: Any,
-    ) -> "Self":
+    def from_pretrained(cls, source: str | Path, **options: Any) -> "Self":
         """Return the loss with the backbone that `source` names.
-
-        Without any of the named options it is the same as the constructor.
 
         Args:
             source: as for `load_backbone`.
-            revision: and the next five: as for `load_backbone`.
-            token: for private repositories.
-            cache_dir: where the Hub's files are kept.
-            local_files_only: whether to ask nobody.
-            sha256: the SHA-256 that the weights must have.
-            module: an instance of your own architecture.
-            options: those of the constructor.
+            options: `revision`, `token`, `cache_dir`, `local_files_only`, `sha256` and `module` go to `load_backbone`,
+                all others to the constructor. Without any of those six this is the constructor.
 
         Raises:
             WeightsError: of the kind that says why the backbone cannot be loaded.
             ValueError: as `load_backbone` and the constructor.
         """
-        how = {
-            "revision": revision,
-            "token": token,
-            "cache_dir": cache_dir,
-            "local_files_only": local_files_only or None,
-            "sha256": sha256,
-            "module": module,
-        }
-        given: dict[str, Any] = {name: value for name, value in how.items() if value is not None}
-        return cls(load_backbone(source, **given) if given else source, **options)
+        loading = {name: options.pop(name) for name in LOADING_OPTIONS if name in options}
+        return cls(load_backbone(source, **loading) if loading else source, **options)
 
     def forward(self, pred: Tensor, target: Tensor | FeatureMaps) -> Tensor:
         """Return the loss in float32: (), or (N,) for reduction="none". Gradient reaches `pred` alone.
@@ -169,8 +141,7 @@ class TaskAdaptiveFeatureLoss(nn.Module):
 
         Raises:
             TypeError: if an image is no floating-point tensor.
-            ValueError: if an image is of another shape, device or size than can be compared, or the features are of
-                another backbone or other images.
+            ValueError: if images or features cannot be compared: by shape, device, size or backbone.
         """
         return functools.reduce(torch.add, self.terms(pred, target).values())
 
@@ -184,16 +155,15 @@ class TaskAdaptiveFeatureLoss(nn.Module):
     def distance_map(self, pred: Tensor, target: Tensor | FeatureMaps) -> Tensor:
         """Return where the images differ, (N, 1, H, W) in float32.
 
-        The weighted distances of all taps, bilinearly upsampled to the size of the image and added: the map's mean is
-        the loss, up to what interpolation changes at the borders.
+        The weighted distances of all taps, bilinearly upsampled to the size of the image and added. The mean of the map
+        is the loss, up to what interpolation changes at the borders.
 
         Raises:
             ValueError: as `forward`, and if the backbone ends in an embedding.
         """
         if not self.backbone.config.spatial:
-            raise ValueError(
-                f"distance_map needs feature maps, but the backbone {self.backbone.config.name!r} ends in an embedding"
-            )
+            name = self.backbone.config.name
+            raise ValueError(f"distance_map needs feature maps, but the backbone {name!r} ends in an embedding")
         parts = [
             F.interpolate(distances, pred.shape[-2:], mode="bilinear", align_corners=False) * self._scale(tap)
             for tap, distances in self._distances(pred, target).items()
@@ -228,19 +198,20 @@ class TaskAdaptiveFeatureLoss(nn.Module):
         )
 
     def _distances(self, pred: Tensor, target: Tensor | FeatureMaps) -> dict[str, Tensor]:
-        self._check_images(pred, "pred")
-        if not isinstance(target, FeatureMaps):
-            self._check_images(target, "target")
-        self._warn_about_range(pred, target)
         # The target goes first: without a graph its activations are gone before those of pred are kept.
         target_maps = self._target_maps(pred, target)
         distance = DISTANCES[self.distance]
         return {tap: distance(features, target_maps[tap]) for tap, features in self._maps(pred).items()}
 
-    def _target_maps(self, pred: Tensor, target: Tensor | FeatureMaps) -> dict[str, Tensor]:
+    def _target_maps(self, pred: Tensor, target: Tensor | FeatureMaps, *others: Tensor) -> dict[str, Tensor]:
+        """Check what is compared, and return the features of the target without graph."""
+        self._check_images(pred, "pred")
         if isinstance(target, FeatureMaps):
+            self._warn_about_range(pred, *others)
             self._check_features(pred, target)
             return {tap: _without_graph(target.maps[tap]) for tap in self.layers}
+        self._check_images(target, "target")
+        self._warn_about_range(pred, target, *others)
         if target.shape != pred.shape:
             raise ValueError(f"pred and target must have the same shape, got {_shape(pred)} and {_shape(target)}")
         with torch.no_grad():
@@ -280,20 +251,19 @@ class TaskAdaptiveFeatureLoss(nn.Module):
             raise ValueError(f"target holds no features of {', '.join(missing)}, only of {', '.join(target.maps)}")
         if target.image_shape != tuple(pred.shape):
             raise ValueError(f"target holds features of images {target.image_shape}, but pred has shape {_shape(pred)}")
-        for tap in self.layers:
-            if target.maps[tap].device != pred.device:
-                raise ValueError(
-                    f"target holds features on {target.maps[tap].device}, but pred is on {pred.device}; "
-                    "move them with target.to(pred.device)"
-                )
+        if elsewhere := {target.maps[tap].device for tap in self.layers} - {pred.device}:
+            there = elsewhere.pop()
+            raise ValueError(
+                f"target holds features on {there}, but pred is on {pred.device}; move them with target.to(pred.device)"
+            )
 
-    def _warn_about_range(self, *batches: Tensor | FeatureMaps) -> None:
+    def _warn_about_range(self, *batches: Tensor) -> None:
         # Looking at values waits for the device, so it is done at the first call alone, and never in a traced graph.
         if torch.compiler.is_compiling() or self._range_checked:
             return
         self._range_checked = True
         black, white = self.input_range
-        top = max(float(images.detach().amax()) for images in batches if isinstance(images, Tensor))
+        top = max(float(images.detach().amax()) for images in batches)
         if top > white + (white - black):
             warnings.warn(
                 f"the images reach {top:g}, far outside the input_range {self.input_range}; scale them, or for "
@@ -316,10 +286,9 @@ def load_source(source: str | Path, layers: Layers | None = None, *, recommended
 
 
 def _without_graph(features: Tensor) -> Tensor:
-    # Autograd cannot keep tensors that inference_mode made; a copy of them it can.
-    if not torch.compiler.is_compiling() and features.is_inference():
-        return features.clone()
-    return features.detach()
+    # Autograd cannot keep tensors that inference_mode made, but copies of them.
+    inference = not torch.compiler.is_compiling() and features.is_inference()
+    return features.clone() if inference else features.detach()
 
 
 def _shape(images: Tensor) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Latent comparison: what an encoder makes of one content must not depend on the quality of the image."""
 
 import functools
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,26 +18,23 @@ class LatentComparisonLoss(nn.Module):
     """Compare the latents of two images of the same content and different quality, pair by pair over a batch.
 
     The distance d of two latents is `normalized_l2`, averaged over the locations: from 0 to 4, 2 for unrelated
-    directions, and the same for latents of any scale, from vectors of a length of 1e-3 to 1e18: an encoder that ends in
-    a normalisation stays within, and cannot lower it by shrinking what it returns.
+    directions. It does not depend on the scale of the latents, for vectors of a length from 1e-3 to 1e18: an encoder
+    cannot lower it by shrinking what it returns.
 
     - pull: the mean of d(z_i, z'_i), z and z' being the latents of both sides.
     - push: the mean over i and all j != i of max(0, margin + d(z_i, z'_i) - d(z_i, z'_j)). Contents that are far
-      enough apart drop out of it. It takes all others and not the nearest one, which in a batch that holds a scene
-      twice would be that scene. Without it an encoder that returns a constant is optimal.
+      enough apart drop out. Without it an encoder that returns a constant is optimal.
     - decorrelation, if statistics are given: the mean squared correlation, over the pairs, of p_i - p'_i and
       s_i - s'_i, p being the latents' directions averaged over the locations, and s what the encoder has set aside as
-      interference. Within a pair the content is the same, so that its part in the statistics cancels. The statistics
-      count as constants here: empty ones would be uncorrelated too. Chance alone gives 1 / N; of fewer than 4 pairs
-      the term is 0.
+      interference. Within a pair the content is the same, and its part in the statistics cancels. The statistics count
+      as constants: empty ones would be uncorrelated too. Chance alone gives 1 / N; of fewer than 4 pairs the term is 0.
 
     Unlike the losses that compare images in a frozen backbone, this one trains the encoder of its caller. Gradient
     reaches both sides, and the value depends on the other images of the batch. Use it beside a loss on the restored
-    images. It has no weights of its own.
+    images.
 
-    After BDIRNet (Niu et al., Neurocomputing 466, 2021). Only its abstract is public: latents of two images with almost
-    the same information and different quality are compared to extract their common structure, and modules keep
-    interference statistics apart. The distance, the margin, and the form of all three terms are ours.
+    After BDIRNet (Niu et al., Neurocomputing 466, 2021), of which only the abstract is public: it compares latents of
+    two images of different quality, and keeps interference statistics apart. The form of all three terms is ours.
 
     Args:
         margin: how much farther another content must be than the same content, from 0 to 4.
@@ -121,25 +119,20 @@ class LatentComparisonLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the options."""
-        return (
-            f"margin={self.margin}, push_weight={self.push_weight}, "
-            f"decorrelation_weight={self.decorrelation_weight}, weight={self.weight}"
-        )
+        names = ("margin", "push_weight", "decorrelation_weight", "weight")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
     def _push(self, same: Tensor, distances: Tensor) -> Tensor:
         pairs = len(same)
         hinges = (self.margin + same[:, None] - distances).clamp(min=0)
-        return hinges.masked_fill(torch.eye(pairs, dtype=torch.bool, device=same.device), 0).sum() / (
-            pairs * (pairs - 1)
-        )
+        others = hinges.masked_fill(torch.eye(pairs, dtype=torch.bool, device=same.device), 0)
+        return others.sum() / (pairs * (pairs - 1))
 
     def _check_latents(self, latents: Tensor, reference_latents: Tensor) -> None:
-        for name, given in (("latents", latents), ("reference_latents", reference_latents)):
-            _check_floating(given, name)
+        _check_pair({"latents": latents, "reference_latents": reference_latents})
         shape = tuple(latents.shape)
         if len(shape) not in (2, 4) or 0 in shape:
             raise ValueError(f"latents must have shape (N, C, H, W) or (N, C), none of them 0, got {shape}")
-        _check_alike(latents, reference_latents, "latents", "reference_latents")
         if shape[0] == 1 and self.push_weight:
             raise ValueError(
                 "push needs the latents of at least 2 contents, got a batch of one: use larger batches, drop the last "
@@ -152,11 +145,11 @@ def _change_of_statistics(latents: Tensor, statistics: Tensor | None, reference_
     if statistics is None or reference_statistics is None:
         missing = "statistics" if statistics is None else "reference_statistics"
         raise ValueError(f"statistics must be given for both sides or for none; {missing} are missing")
-    for name, given in (("statistics", statistics), ("reference_statistics", reference_statistics)):
-        _check_floating(given, name)
+    _check_pair({"statistics": statistics, "reference_statistics": reference_statistics})
     if statistics.dim() != 2 or len(statistics) != len(latents) or statistics.shape[1] == 0:
-        raise ValueError(f"statistics must have shape ({len(latents)}, K) as the latents', got {_shape(statistics)}")
-    _check_alike(statistics, reference_statistics, "statistics", "reference_statistics")
+        raise ValueError(
+            f"statistics must have shape ({len(latents)}, K) as the latents', got {tuple(statistics.shape)}"
+        )
     if statistics.device != latents.device:
         raise ValueError(f"statistics are on {statistics.device}, but latents on {latents.device}; move one of them")
     return statistics.detach().float() - reference_statistics.detach().float()
@@ -165,7 +158,7 @@ def _change_of_statistics(latents: Tensor, statistics: Tensor | None, reference_
 def _distances(z: Tensor, reference_z: Tensor) -> Tensor:
     """Return the distance (N, N) of every latent from every reference, averaged over the locations.
 
-    From one product of matrices: the differences of all with all would take N times the memory of the latents.
+    From one product of matrices, which spares the memory of all differences.
     """
     locations = z[0, 0].numel()
     a, b = (_unit(latents).flatten(1) for latents in (z, reference_z))
@@ -190,19 +183,15 @@ def _unit(vectors: Tensor) -> Tensor:
     return vectors * (vectors.square().sum(1, keepdim=True) + NORM_EPS).rsqrt()
 
 
-def _check_floating(given: Tensor, name: str) -> None:
-    if not isinstance(given, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(given).__name__}")
-    if not given.is_floating_point():
-        raise TypeError(f"{name} must be a floating-point tensor, got {given.dtype}")
-
-
-def _check_alike(a: Tensor, b: Tensor, name_a: str, name_b: str) -> None:
+def _check_pair(pair: Mapping[str, Tensor]) -> None:
+    """Raise unless both are floating-point tensors of the same shape on the same device."""
+    for name, given in pair.items():
+        if not isinstance(given, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(given).__name__}")
+        if not given.is_floating_point():
+            raise TypeError(f"{name} must be a floating-point tensor, got {given.dtype}")
+    (name_a, a), (name_b, b) = pair.items()
     if a.shape != b.shape:
-        raise ValueError(f"{name_a} and {name_b} must have the same shape, got {_shape(a)} and {_shape(b)}")
+        raise ValueError(f"{name_a} and {name_b} must have the same shape, got {tuple(a.shape)} and {tuple(b.shape)}")
     if a.device != b.device:
         raise ValueError(f"{name_a} are on {a.device}, but {name_b} on {b.device}; move one of them")
-
-
-def _shape(given: Tensor) -> tuple[int, ...]:
-    return tuple(given.shape)

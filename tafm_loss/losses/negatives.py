@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,20 +30,20 @@ Schedule = Sequence[tuple[float, float]] | Callable[[float], float]
 class ProgressiveNegatives:
     """Make the negatives of a contrastive loss from the blurry input, sharper and sharper over training.
 
-    Against a fixed negative a network that has learned anything wins easily. Jan (thesis, NCU 2022) therefore raises
-    the sharpness of the negatives by intervals of epochs. Only its abstract is public: schedule and kinds are ours.
+    A network that has learned anything easily beats a fixed negative. Jan (thesis, NCU 2022) therefore raises the
+    sharpness of the negatives by intervals of epochs. Only its abstract is public: schedule and kinds are ours.
 
     It is no module: save its state beside the optimiser's, or call `step` before every use.
 
-    "blend" mixes the blurry image with the sharp one, of any pair, in stored values: a double image, a faint sharp one
-    within a blurry one. "exposure" is the same scene under a shorter exposure, as a camera could have taken it; its
-    sharpness is the share by which the exposure is shorter:
+    "blend" mixes the blurry image with the sharp one in stored values: a double image, a faint sharp one within a
+    blurry one. "exposure" is the same scene under a shorter exposure, as a camera could have taken it; its sharpness
+    is the share by which the exposure is shorter:
 
     - from the pair's own `kernels`, whose levels are nested exposures of one shake: the level whose extent is nearest
-      to 1 - sharpness of the last one's. Give the `BlurSynthesizer` as many extents as the schedule needs steps. A
-      synthesizer with the same last extent and options draws the same shakes from the same seed at any other levels,
-      so this serves pairs of which only the seed is known, such as those of `write_pairs`.
-    - from the pair's own `frames`: the mean of fewer of them about the same centre, as many as come nearest; the frame
+      to 1 - sharpness of the last one's. Give the `BlurSynthesizer` as many extents as the schedule needs steps. The
+      same seed draws the same shakes at any levels, if the last extent and the options are the same: this serves pairs
+      of which only the seed is known, such as those of `write_pairs`.
+    - from the pair's own `frames`: the mean of fewer of them about the same centre, as many as come nearest. The frame
       in the centre alone would be the sharp image and is never taken.
 
     Args:
@@ -84,7 +85,11 @@ class ProgressiveNegatives:
         self.schedule = schedule if callable(schedule) else _checked_points(schedule)
         self.kind = kind
         self.count = count
-        self.synthesizer = _checked_synthesizer(synthesizer)
+        if not isinstance(synthesizer, BlurSynthesizer | None):
+            raise TypeError(f"synthesizer must be a BlurSynthesizer, got {type(synthesizer).__name__}")
+        if synthesizer is not None and synthesizer.border == "valid":
+            raise ValueError('negatives must be as large as their pairs: use border="reflect" or "replicate" to blur')
+        self.synthesizer = synthesizer
         self.transfer = checked_transfer(transfer)
         self.progress = 0.0
 
@@ -94,7 +99,7 @@ class ProgressiveNegatives:
         if callable(self.schedule):
             value = float(self.schedule(self.progress))
         else:
-            value = _interpolated(self.schedule, self.progress)
+            value = float(np.interp(self.progress, *np.transpose(self.schedule)))
         if not value >= 0:
             raise ValueError(f"schedule must give a sharpness of 0 or more, got {value} at progress {self.progress}")
         return min(value, MOST_SHARPNESS)
@@ -146,20 +151,13 @@ class ProgressiveNegatives:
         """
         check_images(blurry, "blurry")
         check_images(sharp, "sharp")
-        if blurry.shape != sharp.shape:
-            raise ValueError(
-                f"blurry and sharp must have the same shape, got {tuple(blurry.shape)} and {tuple(sharp.shape)}"
-            )
-        if (blurry.dtype, blurry.device) != (sharp.dtype, sharp.device):
-            raise ValueError(
-                f"blurry and sharp must be alike, got {blurry.dtype}, {blurry.device} and {sharp.dtype}, {sharp.device}"
-            )
-        given = (kernels is not None) + (frames is not None)
-        if given != (self.kind == "exposure"):
-            raise ValueError(
-                f'kind="{self.kind}" takes {"kernels or frames" if self.kind == "exposure" else "no kernels or frames"}'
-                f", got {'both' if given == 2 else 'one of them' if given else 'neither'}"
-            )
+        ours, theirs = ((tuple(images.shape), images.dtype, str(images.device)) for images in (blurry, sharp))
+        if ours != theirs:
+            raise ValueError(f"blurry and sharp must have the same shape, dtype and device, got {ours} and {theirs}")
+        given, wanted = (kernels is not None) + (frames is not None), self.kind == "exposure"
+        if given != wanted:
+            got = ("neither", "one of them", "both")[given]
+            raise ValueError(f'kind="{self.kind}" takes {"" if wanted else "no "}kernels or frames, got {got}')
         if kernels is not None:
             return self._from_kernels(blurry, sharp, kernels)
         if frames is not None:
@@ -174,7 +172,6 @@ class ProgressiveNegatives:
         )
 
     def _each(self) -> list[float]:
-        """Return how sharp each of the negatives is."""
         steps = max(1, self.count - 1)
         return [self.sharpness * (steps - index) / steps for index in range(self.count)]
 
@@ -208,14 +205,6 @@ class ProgressiveNegatives:
         return from_linear(light.mean(0), self.transfer).to(frames.dtype)
 
 
-def _interpolated(points: Sequence[tuple[float, float]], progress: float) -> float:
-    """Return the height at `progress` of straight lines between points; level before the first and after the last."""
-    for (left, low), (right, high) in pairwise(points):
-        if progress < right:
-            return low + (high - low) * max(0.0, progress - left) / (right - left)
-    return points[-1][1]
-
-
 def _checked_points(schedule: Any) -> tuple[tuple[float, float], ...]:
     try:
         points = tuple((float(progress), float(sharpness)) for progress, sharpness in schedule)
@@ -226,34 +215,17 @@ def _checked_points(schedule: Any) -> tuple[tuple[float, float], ...]:
     rising = all(a[0] < b[0] for a, b in pairwise(points))
     inside = all(0 <= progress <= 1 and 0 <= sharpness < 1 for progress, sharpness in points)
     if not points or not rising or not inside:
-        raise ValueError(
-            "schedule must be points of rising progress from 0 to 1 with a sharpness from 0 to less than 1, "
-            f"got {points}"
-        )
+        rule = "points of rising progress from 0 to 1 with a sharpness from 0 to less than 1"
+        raise ValueError(f"schedule must be {rule}, got {points}")
     return points
-
-
-def _checked_synthesizer(synthesizer: BlurSynthesizer | None) -> BlurSynthesizer | None:
-    if synthesizer is None:
-        return None
-    if not isinstance(synthesizer, BlurSynthesizer):
-        raise TypeError(f"synthesizer must be a BlurSynthesizer, got {type(synthesizer).__name__}")
-    if synthesizer.border == "valid":
-        raise ValueError(
-            'negatives must be as large as their pairs: use a synthesizer with border="reflect" or "replicate"'
-        )
-    return synthesizer
 
 
 def _check_kernels(kernels: BlurKernels, sharp: Tensor, synthesizer: BlurSynthesizer) -> None:
     if not isinstance(kernels, BlurKernels):
         raise TypeError(f"kernels must come from a BlurSynthesizer's sample(), got {type(kernels).__name__}")
-    levels = len(kernels.extents)
-    if kernels.kernels.shape[:2] != kernels.extents.shape or kernels.extents.shape != (levels, len(sharp)):
-        raise ValueError(
-            f"kernels must be those of the {len(sharp)} images, got kernels {tuple(kernels.kernels.shape)} and extents "
-            f"{tuple(kernels.extents.shape)}"
-        )
+    levels, found = len(kernels.extents), (tuple(kernels.kernels.shape), tuple(kernels.extents.shape))
+    if found[0][:2] != found[1] or found[1] != (levels, len(sharp)):
+        raise ValueError(f"kernels must be those of the {len(sharp)} images, got {found[0]} and extents {found[1]}")
     if levels < 2 or (levels == 2 and bool((kernels.extents[0] == 0).any())):
         raise ValueError(
             "kernels must hold a shorter exposure than that of the blurry images, got extents "
@@ -271,13 +243,10 @@ def _check_kernels(kernels: BlurKernels, sharp: Tensor, synthesizer: BlurSynthes
 
 def _check_frames(frames: Tensor, sharp: Tensor, transfer: str | float | None) -> None:
     if not isinstance(frames, Tensor) or not frames.is_floating_point():
-        raise TypeError(
-            f"frames must be a floating-point tensor (F, N, 3, H, W), got {getattr(frames, 'dtype', type(frames))}"
-        )
+        found = getattr(frames, "dtype", type(frames))
+        raise TypeError(f"frames must be a floating-point tensor (F, N, 3, H, W), got {found}")
     if frames.dim() != 5 or frames.shape[1:] != sharp.shape or len(frames) < LEAST_FRAMES:
-        raise ValueError(
-            f"frames must have shape (F, {', '.join(map(str, sharp.shape))}) with F of {LEAST_FRAMES} or more, got "
-            f"{tuple(frames.shape)}"
-        )
+        wanted = f"(F, {', '.join(map(str, sharp.shape))}) with F of {LEAST_FRAMES} or more"
+        raise ValueError(f"frames must have shape {wanted}, got {tuple(frames.shape)}")
     if transfer is not None:
         check_unit_range(frames, "frames")

@@ -60,9 +60,7 @@ def checked_range(input_range: Sequence[float]) -> tuple[float, float]:
 def require_one_of(value: str, options: Iterable[str], name: str) -> None:
     """Raise a ValueError that says which are near unless `value` is one of `options`."""
     options = list(options)
-    if value in options:
-        return
-    near = did_you_mean(str(value), options)
-    raise ValueError(
-        f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}{f'; {near}' if near else ''}"
-    )
+    if value not in options:
+        near = did_you_mean(str(value), options)
+        known = ", ".join(map(repr, options))
+        raise ValueError(f"{name} must be one of {known}, got {value!r}{f'; {near}' if near else ''}")

@@ -1,17 +1,17 @@
 """Gradient ratios in closed form, and losses over lists that reach every output."""
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tafm_loss import TaskAdaptiveFeatureLoss, calibrate_weight, gradient_ratio, multi_output
+from tafm_loss.losses import RECOMMENDED_RATIO
+from tests.losses import toys
 
-
-def image_batch(seed: int, n: int = 2, height: int = 32, width: int = 40) -> Tensor:
-    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(seed))
-
-
+image_batch = functools.partial(toys.image_batch, height=32, width=40)
 PRED, TARGET = image_batch(0), image_batch(1)
 L1, L2 = nn.L1Loss(), nn.MSELoss()
 
@@ -55,7 +55,7 @@ def test_ratio_leaves_the_training_alone() -> None:
 
 
 def test_ratio_of_half_precision_does_not_underflow() -> None:
-    pred, target = image_batch(0, 2, 64, 64), image_batch(1, 2, 64, 64)
+    pred, target = toys.image_batch(0, 2, 64, 64), toys.image_batch(1, 2, 64, 64)
     expected = gradient_ratio(L2, L1, pred, target)
     assert gradient_ratio(L2, L1, pred.half(), target.half()) == pytest.approx(expected, rel=0.01)
 
@@ -93,6 +93,11 @@ def test_a_wrong_ratio_is_an_error(ratio: float) -> None:
         calibrate_weight(L2, L1, PRED, TARGET, ratio)
 
 
+def test_the_recommended_ratio_is_taken_if_none_is_given() -> None:
+    found = calibrate_weight(L2, L1, PRED, TARGET)
+    assert found == calibrate_weight(L2, L1, PRED, TARGET, RECOMMENDED_RATIO) and RECOMMENDED_RATIO == 0.6
+
+
 # ---- several outputs ----
 
 
@@ -105,7 +110,7 @@ def test_stages_are_added() -> None:
 
 
 def test_scales_are_compared_with_the_resized_target() -> None:
-    scales = [image_batch(2), image_batch(3, 2, 16, 20), image_batch(4, 2, 8, 10)]
+    scales = [image_batch(2), toys.image_batch(3, 2, 16, 20), toys.image_batch(4, 2, 8, 10)]
     # At half size without antialiasing the bilinear resize is the mean of 2 x 2 pixels; at a quarter, of the inner
     # 2 x 2 of every 4 x 4.
     half = F.avg_pool2d(TARGET, 2)
@@ -123,8 +128,8 @@ def test_gradient_reaches_every_stage(loss: nn.Module) -> None:
 
 
 def test_gradient_reaches_every_scale_and_no_target() -> None:
-    target = image_batch(1, 1, 64, 80).requires_grad_()
-    scales = [image_batch(2 + k, 1, 64 >> k, 80 >> k).requires_grad_() for k in range(3)]
+    target = toys.image_batch(1, 1, 64, 80).requires_grad_()
+    scales = [toys.image_batch(2 + k, 1, 64 >> k, 80 >> k).requires_grad_() for k in range(3)]
     multi_output(TaskAdaptiveFeatureLoss(), scales, target).backward()
     assert all(scale.grad is not None and scale.grad.count_nonzero() > 0 for scale in scales)
     assert target.grad is None
@@ -132,7 +137,7 @@ def test_gradient_reaches_every_scale_and_no_target() -> None:
 
 def test_target_features_are_computed_once_per_size(monkeypatch: pytest.MonkeyPatch) -> None:
     loss_fn = TaskAdaptiveFeatureLoss()
-    stages = [image_batch(2), image_batch(3), image_batch(4), image_batch(5, 2, 16, 20)]
+    stages = [image_batch(2), image_batch(3), image_batch(4), toys.image_batch(5, 2, 16, 20)]
     expected = sum(loss_fn(stage, TARGET) for stage in stages[:3])
     expected = expected + loss_fn(stages[3], F.avg_pool2d(TARGET, 2))
     seen = []
@@ -159,7 +164,7 @@ def test_reduction_none_stays_per_image() -> None:
         ([PRED], [], ValueError, "each of the 1 outputs, got 0"),
         ([PRED, PRED], [1.0, -1.0], ValueError, "finite and not negative"),
         ([PRED], [float("nan")], ValueError, "finite and not negative"),
-        ([image_batch(0, 2, 33, 40)], None, ValueError, r"preds\[0\] must not be larger than target"),
+        ([toys.image_batch(0, 2, 33, 40)], None, ValueError, r"preds\[0\] must not be larger than target"),
     ],
 )
 def test_wrong_outputs_are_errors(preds, weights, error, message: str) -> None:

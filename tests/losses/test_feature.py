@@ -1,7 +1,6 @@
 """What is particular to the loss: its options, taps, units, cached targets and errors."""
 
 import copy
-import dataclasses
 import pickle
 from pathlib import Path
 
@@ -10,61 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tafm_loss import FeatureMaps, TaskAdaptiveFeatureLoss, __version__, create_backbone
-from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
+from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.losses.distances import DISTANCES
 from tafm_loss.weights.folders import save_backbone
-
-
-class TwoTaps(nn.Module):
-    """A network small enough to compute by hand: a fixed 1 x 1 convolution, and its 2 x 2 average."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mix = nn.Conv2d(3, 4, 1)
-        self.calls = 0
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        self.calls += 1
-        fine = self.mix(images)
-        return {"fine": fine, "coarse": nn.functional.avg_pool2d(fine, 2)}
-
-
-class Embedding(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.mix = nn.Conv2d(3, 4, 1)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {"end": self.mix(images).mean((2, 3))}
-
-
-CONFIG = BackboneConfig(
-    name="two-taps",
-    architecture="two-taps",
-    taps={"fine": Tap(4, 1), "coarse": Tap(4, 2)},
-    mean=(0.4, 0.5, 0.6),
-    std=(0.2, 0.25, 0.3),
-    minimum_size=8,
-    units={"l2": {"fine": 0.5, "coarse": 0.25}},
-)
-
-
-def two_taps(seed: int = 0, **changes: object) -> Backbone:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Backbone(TwoTaps(), dataclasses.replace(CONFIG, **changes))
-
-
-def embedding() -> Backbone:
-    config = dataclasses.replace(CONFIG, name="embedding", taps={"end": Tap(4, 1)}, spatial=False, units={})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return Backbone(Embedding(), config)
-
-
-def image_batch(seed: int, n: int = 2, height: int = 12, width: int = 16) -> Tensor:
-    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(seed))
-
+from tests.losses.toys import CONFIG, TwoTaps, embedding, image_batch, two_taps
 
 PRED, TARGET = image_batch(0), image_batch(1)
 
@@ -117,18 +65,12 @@ def test_terms_add_up_to_the_loss(layers: object, reduction: str) -> None:
 
 
 def test_reductions_are_those_of_the_loss_of_each_image() -> None:
-    alone = torch.stack(
-        [TaskAdaptiveFeatureLoss(two_taps())(PRED[i : i + 1], TARGET[i : i + 1]) for i in range(len(PRED))]
-    )
+    each = [TaskAdaptiveFeatureLoss(two_taps(), reduction="none")(PRED[i][None], TARGET[i][None]) for i in (0, 1)]
+    alone = torch.cat(each)
     losses = {r: TaskAdaptiveFeatureLoss(two_taps(), reduction=r)(PRED, TARGET) for r in ("none", "mean", "sum")}
     torch.testing.assert_close(losses["none"], alone)
     torch.testing.assert_close(losses["mean"], alone.mean())
     torch.testing.assert_close(losses["sum"], alone.sum())
-
-
-def test_a_batch_of_one_keeps_the_shapes() -> None:
-    for reduction, shape in {"none": (1,), "mean": (), "sum": ()}.items():
-        assert TaskAdaptiveFeatureLoss(two_taps(), reduction=reduction)(PRED[:1], TARGET[:1]).shape == shape
 
 
 def test_weight_multiplies_and_may_change_during_training() -> None:
@@ -344,7 +286,7 @@ def test_the_mean_of_the_map_is_the_loss(name: str) -> None:
 
 
 def test_the_map_of_the_bundled_backbone_has_the_size_of_the_image() -> None:
-    loss_fn = TaskAdaptiveFeatureLoss()
+    loss_fn = TaskAdaptiveFeatureLoss(layers=["stage1", "stage4"], distance="normalized_l2")
     pred, target = image_batch(0, 1, 65, 94), image_batch(1, 1, 65, 94)
     distance_map = loss_fn.distance_map(pred, target)
     assert distance_map.shape == (1, 1, 65, 94)

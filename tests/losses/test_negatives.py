@@ -77,12 +77,6 @@ def test_state_is_restored_exactly() -> None:
         assert torch.equal(twin(BLURRY, SHARP), negatives(BLURRY, SHARP))
 
 
-@pytest.mark.parametrize("state", [{}, {"step": 3}, {"progress": 0.1, "epoch": 2}])
-def test_the_state_of_something_else_is_an_error(state: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="state must hold progress alone"):
-        ProgressiveNegatives().load_state_dict(state)
-
-
 # ---- blend ----
 
 
@@ -126,17 +120,6 @@ def test_an_exposure_is_the_synthesizers_own_level(options: dict[str, object]) -
         negatives = at(0.0, ((0.0, sharpness),), kind="exposure", synthesizer=blur)
         made = negatives(levels[-1], SHARP, kernels=drawn)
         torch.testing.assert_close(made[0], levels[level], rtol=0, atol=2e-6)
-
-
-def test_it_is_the_sharp_image_convolved_as_light() -> None:
-    blur, drawn, levels = pairs()
-    made = at(0.0, ((0.0, 0.5),), kind="exposure", synthesizer=blur)(levels[-1], SHARP, kernels=drawn)[0]
-    margin = drawn.kernels.shape[-1] // 2
-    light = F.pad(to_linear(SHARP, "srgb"), (margin,) * 4, mode="reflect")
-    for index in range(len(SHARP)):
-        kernel = drawn.kernels[2, index].flip(0, 1)[None, None]
-        expected = from_linear(F.conv2d(light[index][:, None], kernel)[:, 0], "srgb")
-        torch.testing.assert_close(made[index], expected, rtol=0, atol=1e-5)
 
 
 def test_without_sharpness_it_is_the_input_itself_with_its_noise() -> None:
@@ -333,7 +316,7 @@ def test_wrong_kernels_are_errors(kernels, images, error: type[Exception], messa
         ProgressiveNegatives(kind="exposure", synthesizer=BLUR)(*images, kernels=kernels)
 
 
-@pytest.mark.parametrize("state", [None, 5, ["progress"], {"progress": None}, {1: 2}, {"progress": 0.5, "more": 1}])
+@pytest.mark.parametrize("state", [None, 5, ["progress"], {}, {"progress": None}, {1: 2}, {"progress": 0.5, "more": 1}])
 def test_a_state_of_something_else_is_refused(state: Any) -> None:
     with pytest.raises(ValueError, match="state must hold progress alone"):
         ProgressiveNegatives().load_state_dict(state)
@@ -346,5 +329,5 @@ def test_progress_is_a_plain_number_whatever_it_is_set_by() -> None:
 
 
 def test_images_of_two_types_are_refused() -> None:
-    with pytest.raises(ValueError, match="blurry and sharp must be alike"):
+    with pytest.raises(ValueError, match=r"same shape, dtype and device.*float16.*float32"):
         ProgressiveNegatives()(torch.rand(1, 3, 8, 8).half(), torch.rand(1, 3, 8, 8))
