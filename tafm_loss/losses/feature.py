@@ -66,7 +66,7 @@ class TaskAdaptiveFeatureLoss(nn.Module):
         distance: "l1", "l2", "charbonnier", "cosine", "normalized_l2" or "structure"; None for the one that the config
             recommends.
         reduction: over the batch: "mean" or "sum", giving (), or "none", giving (N,).
-        weight: what the loss is multiplied by; `calibrate_weight` finds it. Beside L1 it is about 0.017 for the default.
+        weight: what the loss is multiplied by; `calibrate_weight` finds it. For the default about 0.017 beside L1.
         input_range: the values of black and white in the images.
 
     Raises:
