@@ -15,9 +15,8 @@ LARGEST_SHARE_OF_TURNS = 0.5
 class Nodes(NamedTuple):
     """Where on an image kernels are known: the corners of the cells of a regular grid that covers it.
 
-    positions: (M, 2), x and y in px from the middle of the image; row by row.
-    shares: (M,), how much of the image each node's kernel blurs; they sum to 1.
-    grid: the nodes of a row.
+    `positions` (M, 2), x and y in px from the middle, row by row; `shares` (M,) of the image that each node's kernel
+    blurs, which sum to 1; `grid`, the nodes of a row.
     """
 
     positions: Tensor
@@ -50,11 +49,9 @@ def cell_length(length: int, grid: int) -> int:
 def camera_paths(draws: Tensor, noise: Tensor, *, jitter: float, impulse: float) -> Tensor:
     """Return paths (N, T, 2) of unit speed whose heading is a random walk that turns back now and then.
 
-    Args:
-        draws: (N, 3), uniform in [0, 1): first heading, share of the jitter, share of the impulses.
-        noise: (N, T, 3), uniform in [0, 1).
-        jitter: the largest standard deviation of the heading over the whole path, rad.
-        impulse: the largest probability, per sample, that the path turns back.
+    All comes from draws (N, 3) and noise (N, T, 3), uniform in [0, 1): a first heading, and which share of the largest
+    `jitter`, the rad by which the heading wanders over the path (RMS), and of the largest `impulse`, the probability
+    at each sample to turn back.
     """
     # Box-Muller, for all that a path needs comes in one uniform draw.
     normal = (-2 * (1 - noise[..., 0]).log()).sqrt() * (2 * math.pi * noise[..., 1]).cos()
@@ -72,20 +69,15 @@ def swings(paths: Tensor, ranges: Tensor) -> Tensor:
 
 
 def displacements(paths: Tensor, angles: Tensor | None, radii: Tensor, nodes: Nodes) -> tuple[Tensor, Tensor]:
-    """Return where the nodes are in the image while a camera moves, relative to their mean, and for how long.
+    """Return where M nodes are in the image while a camera moves along paths (N, T, 2), and for how long.
 
-    A turn by a small angle moves the image by the angle times the distance from its middle, in the mean over the image
-    by the angle times the image's radius of gyration: so much do turns add to the radius of a point-spread function,
-    and nested exposures are cut by both together.
-
-    Args:
-        paths: (N, T, 2), of any scale.
-        angles: by how much the camera has turned, (N, T), rad; shrunk where the largest radius leaves too little room.
-        radii: px, (L, N), rising along L: RMS over the exposure and, weighted by their shares, over the nodes.
-        nodes: M positions on the image.
+    A turn by a small angle moves the image by the angle times the distance from its middle, in the mean by the angle
+    times the image's radius of gyration: so much do turns add to the radius of a point-spread function. Exposures are
+    cut by both together. The angles (N, T), rad, are shrunk where the largest radius leaves too little room.
 
     Returns:
-        points (L, N, M, T, 2) in px and weights (L, N, T) that sum to 1.
+        points (L, N, M, T, 2) in px about their mean, and weights (L, N, T) that sum to 1; their RMS radii (L, N) px,
+        over the exposure and the nodes, are those wanted, which rise along L.
     """
     if angles is None:
         paths = _scaled(paths, radii[-1])

@@ -42,9 +42,9 @@ def apply_blur(
 ) -> Tensor:
     """Return images (N, C, H, W) blurred by kernels (L, N, K, K) or (L, N, G, G, K, K): (L, N, C, H, W).
 
-    The result is of the type and on the device of the images; half precision is computed in float32. With the border
-    "valid" it lacks K // 2 px at each side. `out`, of that shape, is written to part by part, which halves what memory
-    must hold; autograd wants new tensors.
+    Half precision is computed in float32 and returned in kind. With the border "valid" the result lacks K // 2 px at
+    each side. `out`, of that shape, is written to part by part, which halves what memory must hold; autograd wants new
+    tensors.
     """
     precision = torch.float64 if images.dtype == torch.float64 else torch.float32
     kernels = kernels.to(images.device, precision, non_blocking=True)
@@ -123,8 +123,7 @@ def _blur_with_border(kernels: Tensor, shape: tuple[int, int], border: str) -> C
 def convolution(kernels: Tensor, shape: Sequence[int]) -> Convolution:
     """Return what convolves images (N, C, *shape) with kernels (L, N, K, K): (L, N, C, shape[0] - K + 1, ...).
 
-    True convolution by kernels of odd K, so that a lit point becomes the kernel. One transform of the images serves
-    all L; the kernels are transformed here, once for all images that are blurred alike.
+    A lit point becomes the kernel, of odd K. The kernels are transformed here, once for all images blurred alike.
     """
     size = kernels.shape[-1]
     if _is_direct(kernels):
@@ -230,12 +229,7 @@ def _inverse_transform(spectra: Tensor, shape: Sequence[int], size: int, wanted:
 
 
 def fast_length(length: int) -> int:
-    """Return the smallest number >= length whose only prime factors are 2, 3, 5 and 7.
-
-    Example:
-        >>> fast_length(542)
-        560
-    """
+    """Return the smallest number >= length whose only prime factors are 2, 3, 5 and 7."""
     while True:
         rest = length
         for prime in (2, 3, 5, 7):

@@ -1,8 +1,7 @@
 """Point-spread functions of every kind, graded by an extent in px.
 
-Light is splatted onto pixels by bilinear (tent) weights: the path of a shaking camera, the straight line of a linear
-motion, the disk of a lens out of focus, a Gaussian. Each shape is scaled until its splat has the extent, to 1 % from
-0.05 px up.
+Light is splatted onto pixels by bilinear (tent) weights. Each shape is scaled until its splat has the extent, to 1 %
+from 0.05 px up.
 """
 
 import math
@@ -17,7 +16,6 @@ from tafm_loss.blur.camera import Nodes, camera_paths, displacements, swings
 __all__ = [
     "KINDS",
     "BlurKernels",
-    "Roll",
     "blur_extent",
     "generator_device",
     "kernel_size",
@@ -38,8 +36,8 @@ class BlurKernels(NamedTuple):
     """Point-spread functions of graded extent: `kernels` (L, N, K, K), `extents` (L, N) in px, `kinds` (N,).
 
     Each kernel is non-negative, sums to 1 and has its centroid at its centre. `kinds` indexes `KINDS`. Blur that varies
-    over the image has `kernels` (L, N, G, G, K, K), one at each node of a grid of G rows and columns that spans the
-    image, and `extents` are of their mean squared radius over the image.
+    has `kernels` (L, N, G, G, K, K), one at each node of a grid that spans the image, and `extents` of their mean
+    squared radius over the image.
     """
 
     kernels: Tensor
@@ -49,13 +47,6 @@ class BlurKernels(NamedTuple):
     def of_scenes(self, part: slice) -> "BlurKernels":
         """Return the kernels of some of the scenes."""
         return BlurKernels(self.kernels[:, part], self.extents[:, part], self.kinds[part])
-
-
-class Roll(NamedTuple):
-    """A camera that turns about its optical axis: up to `radians` over an exposure, seen at `nodes`."""
-
-    radians: float
-    nodes: Nodes
 
 
 def blur_extent(kernels: Tensor) -> Tensor:
@@ -91,11 +82,7 @@ def blur_extent(kernels: Tensor) -> Tensor:
 
 
 def generator_device(generator: torch.Generator | None) -> torch.device:
-    """Return where random numbers come from: the CPU for None, which means torch's global state.
-
-    Raises:
-        TypeError: if `generator` is neither.
-    """
+    """Return where random numbers come from: the CPU for None, which means torch's global state."""
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
     return torch.device("cpu") if generator is None else generator.device
@@ -119,21 +106,26 @@ def point_spread_functions(
     *,
     jitter: float,
     impulse: float,
-    roll: Roll | None,
+    roll: tuple[float, Nodes] | None,
     generator: torch.Generator | None,
 ) -> Tensor:
     """Return kernels (L, N, size, size) of kinds (N,), indices into `KINDS`, and extents (L, N) px, rising along L.
 
     They are made on the device of `kinds` and of the generator; `size` is that of `kernel_size`, for `jitter` and
-    `impulse` see `camera_paths`. A roll makes kernels (L, N, G, G, K, K) with K >= size, at its nodes.
+    `impulse` see `camera_paths`. A roll, up to so many rad, makes (L, N, G, G, K, K) with K >= size, at its nodes.
     """
     n, device = kinds.numel(), kinds.device
     draws = torch.rand(n, 3, generator=generator, device=device)
     samples = max(LEAST_PATH_SAMPLES, 2 * size + 1)
     noise = torch.rand(n, samples, 3, generator=generator, device=device)
     radii = extents / EXTENT_PER_RADIUS
-    angles = _roll_angles(roll, n, samples, generator) if roll else None
-    nodes = roll.nodes if roll else Nodes.single(device)
+    angles, nodes = None, Nodes.single(device)
+    if roll:
+        radians, nodes = roll
+        turning = torch.rand(n, 4, generator=generator, device=device)
+        wandering = torch.rand(n, samples, 3, generator=generator, device=device)
+        turned = camera_paths(turning[:, :3], wandering, jitter=ROLL_JITTER, impulse=0.0)
+        angles = swings(turned, radians * (2 * turning[:, 3] - 1))
     present = kinds.unique().tolist()
     parts: list[tuple[Tensor | slice, Tensor]] = []
     for index in present:
@@ -142,10 +134,9 @@ def point_spread_functions(
             shape = _disk if KINDS[index] == "defocus" else _gaussian
             kernels = shape(radii[:, chosen], size)[:, :, None]
         else:
-            wander, turning = (jitter, impulse) if KINDS[index] == "shake" else (0.0, 0.0)
-            paths = camera_paths(draws[chosen], noise[chosen], jitter=wander, impulse=turning)
-            turned = None if angles is None else angles[chosen]
-            kernels = _motion(paths, turned, radii[:, chosen], size, nodes)
+            shaken = KINDS[index] == "shake"
+            paths = camera_paths(draws[chosen], noise[chosen], jitter=jitter * shaken, impulse=impulse * shaken)
+            kernels = _motion(paths, angles[chosen] if roll else None, radii[:, chosen], size, nodes)
         parts.append((chosen, kernels))
     # In the order of the samples, in frames of one size.
     size = max([size, *(kernels.shape[-1] for _, kernels in parts)])
@@ -154,14 +145,6 @@ def point_spread_functions(
         margin = (size - kernels.shape[-1]) // 2
         gathered[:, chosen, :, margin : size - margin, margin : size - margin] = kernels
     return gathered.unflatten(2, (nodes.grid, nodes.grid)) if roll else gathered[:, :, 0]
-
-
-def _roll_angles(roll: Roll, n: int, samples: int, generator: torch.Generator | None) -> Tensor:
-    """Return how far the camera has turned along the paths, (n, samples), by up to the roll either way."""
-    draws = torch.rand(n, 4, generator=generator, device=roll.nodes.positions.device)
-    noise = torch.rand(n, samples, 3, generator=generator, device=draws.device)
-    turned = camera_paths(draws[:, :3], noise, jitter=ROLL_JITTER, impulse=0.0)
-    return swings(turned, roll.radians * (2 * draws[:, 3] - 1))
 
 
 def _motion(paths: Tensor, angles: Tensor | None, radii: Tensor, size: int, nodes: Nodes) -> Tensor:

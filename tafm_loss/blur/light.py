@@ -57,16 +57,11 @@ def _saturated(light: Tensor) -> Tensor:
 
 
 def highlight_gains(darkest: Tensor, gain: float, threshold: float) -> Tensor:
-    """Return how many times brighter than its linear light a lamp is; 1 beside lamps.
+    """Return how many times brighter than its linear light a clipped lamp is; 1 beside lamps.
 
-    A sensor clips lamps and their reflections. A lamp is where every channel is above the threshold: by each channel
-    alone, bright surfaces of one colour would change theirs. The gain rises with the darkest channel, up to `gain` at
-    1, so that light stays continuous. RSBlur (Rim et al., ECCV 2022) adds a constant to a mask instead.
-
-    Args:
-        darkest: linear light of the darkest channel, of any shape.
-        gain: times, 1 or more.
-        threshold: linear light, in [0, 1).
+    A lamp is where even the darkest channel is above the threshold: by each channel alone, bright surfaces of one
+    colour would change theirs. The gain rises with that channel, up to `gain` at 1, so that light stays continuous.
+    RSBlur (Rim et al., ECCV 2022) adds a constant to a mask instead.
     """
     return 1 + (darkest.clamp(threshold, 1) - threshold) * ((gain - 1) / (1 - threshold))
 

@@ -40,12 +40,6 @@ def frame_motion(first: Tensor, second: Tensor, *, tile: int = 96) -> Tensor:
     Raises:
         TypeError: if a frame is no floating tensor.
         ValueError: if a frame has another shape or range, their sizes differ, or `tile` is too small.
-
-    Example:
-        >>> from tafm_loss.scenes import generate_scenes
-        >>> scene = generate_scenes(1, 80, generator=torch.Generator().manual_seed(0))[0]
-        >>> frame_motion(scene[:, 4:68, 4:68], scene[:, 2:66, 5:69]).round(decimals=1)
-        tensor([[-1.,  2.]])
     """
     if tile < LEAST_TILE:
         raise ValueError(f"tile must be at least {LEAST_TILE} px, got {tile}")
@@ -84,11 +78,6 @@ def exposure_extent(steps: Tensor, count: int) -> float:
 
     Raises:
         ValueError: if the N frames have no `count` central ones.
-
-    Example:
-        >>> straight = torch.tensor([2.0, 0.0]).expand(4, 1, 2)
-        >>> round(exposure_extent(straight, 5), 3)
-        9.798
     """
     frames = len(steps) + 1
     if not 1 <= count <= frames or (frames - count) % 2:

@@ -13,7 +13,6 @@ from tafm_loss.blur.convolution import BORDERS, apply_blur, without_margin
 from tafm_loss.blur.kernels import (
     KINDS,
     BlurKernels,
-    Roll,
     generator_device,
     kernel_size,
     largest_extent,
@@ -33,16 +32,15 @@ USUAL_GRID = 4
 class BlurSynthesizer(nn.Module):
     """Blur each image to several extents: sharp < weak < strong, aligned, in linear light.
 
-    The levels of a shake are nested exposures of one camera path, each cut where its point-spread function
-    reaches the wanted extent; every kernel is centred, so that no level is shifted against another.
+    The levels of a shake are nested exposures of one camera path, each cut where it reaches its extent. Every kernel
+    is centred, so that no level is shifted against another.
 
     Args:
         extents: px, strictly rising, 0.001 or more; see `blur_extent`. A first extent of 0 returns the images
             themselves. 25 px is the threshold for strong blur in the TAFM paper, 10 px its weak one: 6 of 15 frames.
         kind: "shake", "linear", "defocus", "gaussian", or {kind: probability} for a mixture.
         jitter: the largest heading noise of a shake over its exposure, rad, from 0 to 6.
-        impulse: the largest probability that a shake turns back, from 0 to 0.05, at each of the 129 samples of its path
-            (2 K + 1 for kernels of K > 64 px).
+        impulse: the largest probability that a shake turns back at a sample of its path, of 129 or more; to 0.05.
         roll_deg: how far a moving camera turns about its optical axis at most, while it makes the largest extent,
             degrees. More than 0 makes the blur vary; extents are then of the mean squared radius over the image, of
             which the roll has at most half.
@@ -89,7 +87,10 @@ class BlurSynthesizer(nn.Module):
         self.jitter = _in_range("jitter", jitter, 0.0, 6.0)
         self.impulse = _in_range("impulse", impulse, 0.0, 0.05)
         self.roll_deg = _in_range("roll_deg", roll_deg, 0.0, 180.0)
-        self.grid = _checked_grid(grid)
+        if grid is not None and (isinstance(grid, bool) or not isinstance(grid, int) or grid < LEAST_GRID):
+            least = f"{LEAST_GRID} or more: 2 are no better than uniform blur"
+            raise ValueError(f"grid must be None, or an integer of {least}; got {grid!r}")
+        self.grid = grid
         self.highlight_gain = _in_range("highlight_gain", highlight_gain, 1.0, 1000.0)
         if self.highlight_gain > 1 and self.transfer is None:
             raise ValueError(
@@ -100,6 +101,9 @@ class BlurSynthesizer(nn.Module):
             raise ValueError(f"border must be one of {', '.join(BORDERS)}, got {border!r}")
         self.border = border
         self.extent_jitter = _below_one("extent_jitter", extent_jitter)
+        # How many levels are the images themselves, 0 or 1, and the largest extent that can be drawn.
+        self._sharp = int(self.extents[0] == 0)
+        self._largest = self.extents[-1] * (1 + self.extent_jitter)
 
     def sample(
         self, n: int, *, image_size: tuple[int, int] | None = None, generator: torch.Generator | None = None
@@ -131,18 +135,17 @@ class BlurSynthesizer(nn.Module):
             blurred = point_spread_functions(
                 kinds,
                 extents[self._sharp :],
-                self._kernel_size,
+                kernel_size(self._largest),
                 jitter=self.jitter,
                 impulse=self.impulse,
                 roll=self._roll(image_size, device),
                 generator=generator,
             )
-        if not self._sharp:
-            return BlurKernels(blurred, extents, kinds)
-        kernels = torch.cat([torch.zeros_like(blurred[:1]), blurred])
-        middle = kernels.shape[-1] // 2
-        kernels[0, ..., middle, middle] = 1.0
-        return BlurKernels(kernels, extents, kinds)
+        if self._sharp:
+            blurred = torch.cat([torch.zeros_like(blurred[:1]), blurred])
+            middle = blurred.shape[-1] // 2
+            blurred[0, ..., middle, middle] = 1.0
+        return BlurKernels(blurred, extents, kinds)
 
     def forward(
         self, images: Tensor, *, kernels: BlurKernels | None = None, generator: torch.Generator | None = None
@@ -188,12 +191,7 @@ class BlurSynthesizer(nn.Module):
         """Return the settings."""
         return ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
 
-    @property
-    def _sharp(self) -> int:
-        """How many levels are the images themselves: 0 or 1."""
-        return int(self.extents[0] == 0)
-
-    def _roll(self, image_size: tuple[int, int] | None, device: torch.device) -> Roll | None:
+    def _roll(self, image_size: tuple[int, int] | None, device: torch.device) -> tuple[float, Nodes] | None:
         if not self.roll_deg:
             return None
         if image_size is None:
@@ -201,13 +199,9 @@ class BlurSynthesizer(nn.Module):
         if len(image_size) != 2 or min(image_size) < 1:
             raise ValueError(f"image_size must be (height, width) in px, got {image_size!r}")
         # Transforms of cells that are hardly larger than the kernels cost more than the cells gain.
-        affordable = 1 + 2 * min(image_size) // (3 * self._kernel_size)
+        affordable = 1 + 2 * min(image_size) // (3 * kernel_size(self._largest))
         grid = self.grid or max(LEAST_GRID, min(USUAL_GRID, affordable))
-        return Roll(math.radians(self.roll_deg), Nodes.over(image_size, grid, device))
-
-    @property
-    def _kernel_size(self) -> int:
-        return kernel_size(self.extents[-1] * (1 + self.extent_jitter))
+        return math.radians(self.roll_deg), Nodes.over(image_size, grid, device)
 
     def _check_room(self, images: Tensor, margin: int) -> None:
         """Raise unless the border rule has an answer for kernels that reach `margin` px beyond the images."""
@@ -216,8 +210,8 @@ class BlurSynthesizer(nn.Module):
             return
         allowed = largest_extent(2 * shortest - 1 if self.border == "reflect" else shortest)
         raise ValueError(
-            f"an extent of {self.extents[-1] * (1 + self.extent_jitter):.1f} px needs a {size} px kernel"
-            f"{' with this roll' if size > self._kernel_size else ''}; images of {images.shape[-2]} x "
+            f"an extent of {self._largest:.1f} px needs a {size} px kernel"
+            f"{' with this roll' if size > kernel_size(self._largest) else ''}; images of {images.shape[-2]} x "
             f'{images.shape[-1]} px with border="{self.border}" allow at most about {allowed:.1f} px: use larger '
             'images, smaller extents, or border="replicate"'
         )
@@ -233,8 +227,8 @@ def _check_kernels(kernels: BlurKernels, extents: tuple[float, ...], n: int) -> 
     stack, levels = kernels.kernels, len(extents)
     shape = tuple(stack.shape)
     grids = shape[2:-2]
-    uniform, varying = len(shape) == 4, len(shape) == 6 and grids[0] == grids[1] >= 2
-    if not (uniform or varying) or shape[0] != levels or shape[-1] != shape[-2] or shape[-1] % 2 == 0:
+    grids_fit = len(shape) == 4 or (len(shape) == 6 and grids[0] == grids[1] >= 2)
+    if not grids_fit or shape[0] != levels or shape[-1] != shape[-2] or shape[-1] % 2 == 0:
         raise ValueError(
             f"kernels must be ({levels}, N, K, K), or ({levels}, N, G, G, K, K) for varying blur, of odd K; got {shape}"
         )
@@ -274,14 +268,6 @@ def _checked_kinds(kind: str | Mapping[str, float]) -> dict[str, float]:
     if not all(p >= 0 for p in kinds.values()) or not 0 < total < math.inf:
         raise ValueError(f"probabilities of kinds must be finite, not negative and not all zero, got {kinds}")
     return {kind: kinds[kind] / total for kind in KINDS if kinds.get(kind, 0.0) > 0}
-
-
-def _checked_grid(grid: int | None) -> int | None:
-    if grid is not None and (isinstance(grid, bool) or not isinstance(grid, int) or grid < LEAST_GRID):
-        raise ValueError(
-            f"grid must be None, or an integer of {LEAST_GRID} or more: 2 are no better than uniform blur; got {grid!r}"
-        )
-    return grid
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> float:

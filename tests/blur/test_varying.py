@@ -135,7 +135,7 @@ def test_a_roll_of_nothing_is_uniform_blur() -> None:
     drawn = BlurSynthesizer((9.0,)).sample(1, generator=torch.Generator().manual_seed(5))
     everywhere = drawn._replace(kernels=drawn.kernels[:, :, None, None].expand(-1, -1, 4, 4, -1, -1))
     varying = BlurSynthesizer((9.0,), roll_deg=1.0)(images, kernels=everywhere)
-    torch.testing.assert_close(varying, BlurSynthesizer((9.0,))(images, kernels=drawn), atol=2e-6, rtol=0)
+    torch.testing.assert_close(varying, BlurSynthesizer((9.0,))(images, kernels=drawn), atol=5e-6, rtol=0)
 
 
 def test_kinds_without_motion_do_not_turn() -> None:
