@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tafm_loss.images import check_images, read_image
+from tafm_loss.images import check_images, check_unit_range, find_images, read_header, read_image, read_pixels
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "1"])
@@ -25,6 +25,20 @@ def test_values_and_orientation(tmp_path: Path) -> None:
     image.save(tmp_path / "turned.png", exif=exif)
     expected = torch.from_numpy(np.rot90(pixels, -1).copy()).permute(2, 0, 1) / 255
     torch.testing.assert_close(read_image(tmp_path / "turned.png"), expected)
+
+
+def test_headers_are_read_without_pixels_and_images_are_found_by_their_suffix(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "folder.png").mkdir()
+    for name in ("b/2.PNG", "a.jpg", "b/1.webp"):
+        Image.new("L", (5, 4), 7).save(tmp_path / name)
+    (tmp_path / "notes.txt").touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == ["a.jpg", "b/1.webp", "b/2.PNG"]
+    whole = (tmp_path / "b" / "2.PNG").read_bytes()
+    (tmp_path / "b" / "2.PNG").write_bytes(whole[:-20])
+    assert read_header(tmp_path / "b" / "2.PNG") == ((5, 4), "L")
+    pixels = read_pixels(tmp_path / "b" / "1.webp")
+    assert pixels.dtype == torch.uint8 and pixels.shape == (3, 4, 5)
 
 
 def test_sixteen_bit_grey_is_scaled(tmp_path: Path) -> None:
@@ -55,6 +69,16 @@ def test_messages_name_the_argument_and_the_remedy() -> None:
         with pytest.raises(error, match=message):
             check_images(images, "pred", minimum_size=8)  # type: ignore[arg-type]
     check_images(torch.zeros(0, 1, 8, 8), "pred", channels=None)
+    with pytest.raises(ValueError, match="at least one channel"):
+        check_images(torch.zeros(1, 0, 8, 8), "pred", channels=None)
+
+
+def test_values_may_overshoot_a_little_and_no_more() -> None:
+    for images in (torch.tensor([-0.04, 1.04]), torch.empty(0)):
+        check_unit_range(images, "pred")
+    for value in (-0.06, 1.06, float("nan")):
+        with pytest.raises(ValueError, match=r"pred must have values in \[0, 1\], got .*; divide 8-bit values by 255"):
+            check_unit_range(torch.tensor([0.5, value]), "pred")
 
 
 def test_values_without_a_known_range_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tafm_loss.scenes import generate_scenes
 
@@ -13,6 +14,27 @@ def test_scenes_are_images_and_depend_on_the_generator_alone() -> None:
     assert first.shape == (2, 3, 40, 56) and first.min() >= 0 and first.max() <= 1
     assert torch.equal(first, again) and not torch.equal(first[0], first[1])
     assert torch.equal(state, torch.random.get_rng_state())
+    torch.manual_seed(1)
+    assert torch.equal(generate_scenes(2, (40, 56)), first)
+
+
+def test_a_seed_paints_the_same_scenes_in_every_version() -> None:
+    # The bundled backbone was trained on them.
+    scenes = generate_scenes(6, (48, 60), generator=torch.Generator().manual_seed(3))
+    cells = F.adaptive_avg_pool2d(scenes.mean(1, keepdim=True), (2, 3)).flatten(1)
+    expected = [
+        [295, 232, 356, 320, 258, 309],
+        [420, 617, 459, 622, 579, 407],
+        [590, 579, 429, 501, 593, 524],
+        [438, 518, 428, 474, 446, 469],
+        [850, 829, 752, 851, 838, 715],
+        [277, 254, 241, 400, 420, 398],
+    ]
+    torch.testing.assert_close(cells, torch.tensor(expected) / 1000, rtol=0, atol=1e-3)
+    steps = scenes.diff(dim=-1).abs().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(steps, torch.tensor([443, 529, 441, 418, 534, 359]) / 1e4, rtol=0, atol=1e-4)
+    chroma = (scenes - scenes.mean(1, keepdim=True)).abs().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(chroma, torch.tensor([740, 960, 439, 354, 159, 441]) / 1e4, rtol=0, atol=1e-4)
 
 
 def test_gradients_are_sparse_and_the_spectrum_falls() -> None:

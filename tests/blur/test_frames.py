@@ -202,6 +202,20 @@ def test_frames_of_different_size_are_refused(tmp_path: Path) -> None:
         FrameExposures(tmp_path, (1, 3), least_path=1)
 
 
+def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    for counts in ((), (1,), (2, 4), (3, 3), (5, 3), (-1, 3), (1, 3.5), (0, 3)):
+        with pytest.raises(ValueError, match="counts must be odd numbers that rise strictly and end above 1, got"):
+            FrameExposures(tmp_path, counts)  # type: ignore[arg-type]
+    for counts in (3, "135"):
+        with pytest.raises(TypeError, match="counts must be a sequence of odd numbers"):
+            FrameExposures(tmp_path, counts)  # type: ignore[arg-type]
+    for least_path in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="least_path must be a length above 0 px, or None, got"):
+            FrameExposures(tmp_path, least_path=least_path)
+    with pytest.raises(ValueError, match="transfer must be"):
+        FrameExposures(tmp_path, transfer="rec709")
+
+
 def test_unreadable_and_vanished_frames_are_named_when_they_are_read(tmp_path: Path) -> None:
     paths = write_scene(tmp_path / "scene", [0] * 3)
     exposures = FrameExposures(tmp_path, (1, 3))
@@ -213,32 +227,3 @@ def test_unreadable_and_vanished_frames_are_named_when_they_are_read(tmp_path: P
         exposures[0]
     with pytest.raises(IndexError):
         exposures[1]
-
-
-@pytest.mark.parametrize("counts", [(), (1,), (2, 4), (3, 3), (5, 3), (-1, 3), (1, 3.5), (0, 3)])
-def test_counts_that_make_no_sense_are_refused(tmp_path: Path, counts: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="counts must be odd numbers that rise strictly and end above 1, got"):
-        FrameExposures(tmp_path, counts)
-
-
-@pytest.mark.parametrize("least_path", [0.0, -1.0, math.inf, math.nan])
-def test_paths_that_make_no_sense_are_refused(tmp_path: Path, least_path: float) -> None:
-    with pytest.raises(ValueError, match="least_path must be a length above 0 px, or None, got"):
-        FrameExposures(tmp_path, least_path=least_path)
-
-
-def test_transfers_that_make_no_sense_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="transfer must be"):
-        FrameExposures(tmp_path, transfer="rec709")
-
-
-def test_counts_must_be_a_sequence(tmp_path: Path) -> None:
-    for counts in (3, "135"):
-        with pytest.raises(TypeError, match="counts must be a sequence of odd numbers"):
-            FrameExposures(tmp_path, counts)  # type: ignore[arg-type]
-
-
-def test_folders_with_names_of_images_are_no_frames(tmp_path: Path) -> None:
-    write_scene(tmp_path / "scene", [0] * 5)
-    (tmp_path / "scene" / "6.png").mkdir()
-    assert len(FrameExposures(tmp_path)) == 1

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tafm_loss.blur import BlurSynthesizer, blur_extent
+from tafm_loss.blur.camera import camera_paths
 from tafm_loss.blur.kernels import KINDS, kernel_size, largest_extent, point_spread_functions
 
 EXTENTS = (0.001, 0.5, 1.0, 2.0, 5.0, 10.0, 25.0, 56.0)
@@ -64,8 +65,22 @@ def test_levels_of_a_shake_are_nested_exposures() -> None:
     assert (best > 0.999).all()
 
 
+def test_a_path_takes_its_share_of_jitter_and_of_turns_back() -> None:
+    noise = torch.rand(2000, 65, 3, generator=torch.Generator().manual_seed(0))
+    for share, wander in ((0.0, 0.0), (0.5, 1.0), (1.0, 2.0)):
+        draws = torch.tensor([[0.0, share, 0.0]]).expand(2000, 3)
+        steps = camera_paths(draws, noise, jitter=2.0, impulse=1.0).diff(dim=1)
+        turns = torch.atan2(steps[..., 1], steps[..., 0]).diff(dim=1)
+        scatter = (turns.sin().square().mean() * 65).sqrt()
+        torch.testing.assert_close(scatter, torch.tensor(wander), rtol=0.04, atol=1e-3)
+    steps = camera_paths(torch.tensor([[0.25, 0.0, 0.5]]).expand(2000, 3), noise, jitter=2.0, impulse=0.2).diff(dim=1)
+    back = (steps[:, 1:] * steps[:, :-1]).sum(-1) < 0
+    assert back.float().mean() == pytest.approx(0.1, abs=0.01) and steps[..., 0].abs().max() < 1e-4
+
+
 def test_extent_jitter_is_one_factor_per_scene() -> None:
     drawn = BlurSynthesizer((0.0, 5.0, 10.0), extent_jitter=0.4).sample(64, generator=torch.Generator().manual_seed(4))
+    assert drawn.kernels.shape[-1] == kernel_size(14.0)
     torch.testing.assert_close(drawn.extents[2], 2 * drawn.extents[1])
     assert drawn.extents[1].min() < 3.5 < 6.5 < drawn.extents[1].max()
     assert drawn.extents[1].min() >= 3.0 and drawn.extents[1].max() <= 7.0

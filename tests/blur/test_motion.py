@@ -61,15 +61,6 @@ def test_tiles_move_on_their_own_in_row_order() -> None:
     torch.testing.assert_close(measured, torch.tensor(motions), atol=0.1, rtol=0)
 
 
-def test_motion_is_antisymmetric_and_turns_with_the_frame() -> None:
-    image = scene(96, 120)
-    first, second = shifted(image, 0, 0), shifted(image, 2.6, -1.7)
-    forth, back = frame_motion(first, second), frame_motion(second, first)
-    torch.testing.assert_close(forth, -back, atol=0.05, rtol=0)
-    turned = frame_motion(first.transpose(1, 2), second.transpose(1, 2))
-    torch.testing.assert_close(turned, forth.flip(-1), atol=0.02, rtol=0)
-
-
 def test_grey_frames_move_as_coloured_ones() -> None:
     first, second = (image[:1] for image in (shifted(scene(96, 96), 0, 0), shifted(scene(96, 96), 1.0, 2.0)))
     torch.testing.assert_close(
@@ -97,8 +88,13 @@ def test_tiles_that_do_not_tell_their_motion_are_nan() -> None:
 
 
 def test_a_scene_cut_is_no_motion() -> None:
-    first, second = (shifted(scene(96, 192, seed=seed), 0, 0) for seed in (5, 6))
-    assert frame_motion(first, second).isnan().all()
+    for seed in range(3):
+        assert frame_motion(scene(96, 192, seed=seed), scene(96, 192, seed=seed + 10)).isnan().all()
+
+
+def test_what_is_as_faint_as_the_noise_of_a_sensor_does_not_tell_its_motion() -> None:
+    faint = 0.5 + 0.05 * (scene(96, 96, seed=1) - 0.5)
+    assert frame_motion(faint, faint).isnan().all()
 
 
 def test_frames_that_cannot_be_compared_are_refused() -> None:

@@ -95,7 +95,8 @@ def test_the_table_and_the_seed_in_it_remake_every_blurred_image(source: Path, t
     write(source, tmp_path / "out", synthesizer=blur, seed=5, shot_noise=1e-3, read_noise=1e-2)
     rows = table(tmp_path / "out")
     assert [row["source"] for row in rows[::2]] == ["b.png", "walk/a.v2.png", "walk/day 1/grey.TIF", "walk/deep.png"]
-    assert len({row["seed"] for row in rows}) == 4
+    seeds = {int(row["seed"]) for row in rows}
+    assert len(seeds) == 4 and max(seeds) > 2**24
     for index, row in enumerate(rows):
         level = index % 2
         generator = torch.Generator().manual_seed(int(row["seed"]))
@@ -109,6 +110,20 @@ def test_the_table_and_the_seed_in_it_remake_every_blurred_image(source: Path, t
         assert float(row["extent_px"]) == pytest.approx(float(drawn.extents[level]), abs=1e-4)
         assert float(row["measured_px"]) == pytest.approx(float(blur_extent(drawn.kernels)[level]), abs=1e-4)
         assert float(row["measured_px"]) == pytest.approx(float(row["extent_px"]), rel=0.1)
+
+
+def test_blur_that_varies_is_measured_over_the_image_and_read_noise_alone_is_noise(
+    source: Path, tmp_path: Path
+) -> None:
+    blur = BlurSynthesizer((6.0, 9.0), roll_deg=3.0)
+    state = torch.get_rng_state()
+    for noise in (0.0, 0.1):
+        write(source, tmp_path / str(noise), synthesizer=blur, read_noise=noise)
+    assert torch.equal(torch.get_rng_state(), state)
+    for row in table(tmp_path / "0.1"):
+        assert float(row["measured_px"]) == pytest.approx(float(row["extent_px"]), rel=0.05)
+    clean, noisy = (pixels(tmp_path / noise / "input" / "b_6px.png") for noise in ("0.0", "0.1"))
+    assert not torch.equal(clean, noisy)
 
 
 class Cropping(BlurSynthesizer):
@@ -145,17 +160,6 @@ def test_settings_hold_all_that_decides_the_result(source: Path, tmp_path: Path)
     fixed = {"version": __version__, "source": "photos", "seed": 3, "shot_noise": 0.0, "read_noise": 0.5}
     fixed["synthesizer"] = "BlurSynthesizer"
     assert found == {**fixed, **json.loads(json.dumps(synthesizer().settings()))}
-
-
-def test_every_option_of_the_synthesizer_is_a_setting() -> None:
-    plain, found = BlurSynthesizer().settings(), synthesizer().settings()
-    assert {"extents", "kinds", "transfer", "jitter", "impulse", "extent_jitter"} <= found.keys()
-    assert not [name for name in found if name.startswith("_") or name == "training"]
-    assert synthesizer().eval().settings() == found
-    assert {name for name in found if found[name] != plain[name]} == {"extents", "extent_jitter"}
-    variants: list[dict[str, object]] = [{"jitter": 1.0}, {"impulse": 0.02}, {"transfer": None}, {"kind": "linear"}]
-    for options in variants:
-        assert synthesizer(**options).settings() != found
 
 
 class Interruption(BaseException):
@@ -247,13 +251,6 @@ def test_a_folder_of_other_files_is_refused(source: Path, tmp_path: Path) -> Non
     assert write(source, tmp_path / "empty").written == 8
 
 
-def test_a_table_of_other_columns_is_refused(source: Path, tmp_path: Path) -> None:
-    write(source, tmp_path / "out")
-    (tmp_path / "out" / "pairs.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"pairs\.csv is no table with the columns name, source"):
-        write(source, tmp_path / "out")
-
-
 def test_overlapping_folders_are_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(source)
     for read, written in ((source, source), (source, source / "out"), (source / "walk", source), (Path(), source)):
@@ -319,12 +316,6 @@ def test_arguments_that_make_no_sense_are_refused(source: Path, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
-def test_the_global_random_state_is_left_alone(source: Path, tmp_path: Path) -> None:
-    state = torch.get_rng_state()
-    write(source, tmp_path / "out", read_noise=0.1)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 def test_cropping_like_a_smaller_image_keeps_the_centre() -> None:
     image = torch.arange(35.0).view(1, 5, 7)
     assert torch.equal(crop_like(image, torch.empty(1, 3, 5)), image[:, 1:4, 1:6])
@@ -350,7 +341,9 @@ def test_halves_of_pairs_do_not_mix(source: Path, tmp_path: Path) -> None:
     assert not any((out / name).exists() for name in names)
 
 
-@pytest.mark.parametrize("damage", ["a\n", "oops", "name,source,kind,extent_px,measured_px,seed\na\n", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "damage", ["a\n", "oops", "a,b\n1,2\n", "name,source,kind,extent_px,measured_px,seed\na\n", b"\xff\xfe"]
+)
 def test_a_damaged_table_is_named(damage: str | bytes, source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     write(source, out)
