@@ -136,7 +136,7 @@ def point_spread_functions(
         else:
             shaken = KINDS[index] == "shake"
             paths = camera_paths(draws[chosen], noise[chosen], jitter=jitter * shaken, impulse=impulse * shaken)
-            kernels = _motion(paths, angles[chosen] if roll else None, radii[:, chosen], size, nodes)
+            kernels = _motion(paths, None if angles is None else angles[chosen], radii[:, chosen], size, nodes)
         parts.append((chosen, kernels))
     # In the order of the samples, in frames of one size.
     size = max([size, *(kernels.shape[-1] for _, kernels in parts)])
