@@ -31,7 +31,7 @@ def plot_restorations(
     from matplotlib.figure import Figure
 
     rows = _telling_scenes(next(iter(columns.values())), sharp)
-    cell, margin = 2.35, 0.55
+    cell, margin = 2.35, 0.7
     size = (cell * len(columns), (cell + 0.2) * len(rows) + margin)
     figure = Figure(figsize=size, dpi=120)
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
