@@ -51,7 +51,7 @@ from _evaluation import METRICS
 from examples.deblurring.models.networks import create_network
 from tafm_loss import TaskAdaptiveFeatureLoss, gradient_ratio
 from tafm_loss.basicsr import PIXEL_LOSSES
-from tafm_loss.demo.training import Pairs, batches_of, blur_scenes, cosine_schedule, restore
+from tafm_loss.demo import Pairs, batches_of, blur_scenes, cosine_schedule, restore
 
 Figures = dict[str, Any]
 

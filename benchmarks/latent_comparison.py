@@ -26,7 +26,7 @@ from tqdm import tqdm
 from examples.deblurring.evaluation.similarity import gmsd, psnr
 from tafm_loss import BlurSynthesizer
 from tafm_loss._files import write_atomically
-from tafm_loss.demo.training import (
+from tafm_loss.demo import (
     NOISE,
     Pairs,
     batches_of,

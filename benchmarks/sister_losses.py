@@ -33,7 +33,7 @@ from tafm_loss import (
     create_backbone,
     train_discriminators,
 )
-from tafm_loss.demo.training import (
+from tafm_loss.demo import (
     NOISE,
     SHAKE,
     Pairs,

@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tafm_loss import Backbone, create_backbone, load_backbone
-from tafm_loss.demo.training import blur_scenes, photograph_pairs, restore, train_finish, train_start, with_feature_loss
+from tafm_loss.demo import blur_scenes, photograph_pairs, restore, train_finish, train_start, with_feature_loss
 
 START_STEPS, FINISH_STEPS = 1600, 800
 HELD_OUT_SIZE = 192

@@ -12,11 +12,47 @@ from torch import Tensor
 from tafm_loss._files import require_matplotlib, write_figure
 from tafm_loss._text import align
 from tafm_loss.demo.pictures import plot_response, plot_restorations
-from tafm_loss.demo.training import HELD_OUT_SIZE, NOISE, Pairs, generated_pairs, photograph_pairs, restore, train_arms
+from tafm_loss.demo.training import (
+    HELD_OUT_SIZE,
+    NOISE,
+    SHAKE,
+    Pairs,
+    ResidualUNet,
+    batches_of,
+    blur_scenes,
+    cosine_schedule,
+    generated_pairs,
+    photograph_pairs,
+    restore,
+    train_arms,
+    train_finish,
+    train_start,
+    with_feature_loss,
+)
 from tafm_loss.losses import RECOMMENDED_RATIO, TaskAdaptiveFeatureLoss
 from tafm_loss.report.response import response
 
-__all__ = ["DemoResult", "Mask", "matching_mask", "psnr", "run_demo", "sharpness"]
+__all__ = [
+    "NOISE",
+    "SHAKE",
+    "DemoResult",
+    "Mask",
+    "Pairs",
+    "ResidualUNet",
+    "batches_of",
+    "blur_scenes",
+    "cosine_schedule",
+    "generated_pairs",
+    "matching_mask",
+    "photograph_pairs",
+    "psnr",
+    "restore",
+    "run_demo",
+    "sharpness",
+    "train_finish",
+    "train_start",
+    "with_feature_loss",
+]
 
 OURS, RIVAL = "L1 + TAFM", "L1 + mask"
 MASK_SIGMAS = (0.7, 1.0, 1.5, 2.5)

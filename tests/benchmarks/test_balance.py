@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from tafm_loss import TaskAdaptiveFeatureLoss, calibrate_weight, gradient_ratio
-from tafm_loss.demo.training import Pairs
+from tafm_loss.demo import Pairs
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks"
 

@@ -14,7 +14,7 @@ from examples.deblurring.models.hinet import HINet
 from examples.deblurring.models.mimo_unet import MIMOUNet
 from examples.deblurring.models.mprnet import MPRNet
 from examples.deblurring.models.nafnet import NAFNet
-from tafm_loss.demo.training import ResidualUNet
+from tafm_loss.demo import ResidualUNet
 
 __all__ = ["SingleOutput", "create_network", "list_networks"]
 

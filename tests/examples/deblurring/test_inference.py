@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from examples.deblurring.evaluation.inference import restore
-from tafm_loss.demo.training import ResidualUNet
+from tafm_loss.demo import ResidualUNet
 
 
 class Stub(nn.Module):
