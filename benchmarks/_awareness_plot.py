@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _awareness_tables import least_selectivities, rewards
+from _common import write_figure
 from _residuals import BANDS, DISTRACTORS, MASK, MORE_BLUR, NOISE, SCRAMBLED, STEP_SIZES
-
-from tafm_loss._files import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

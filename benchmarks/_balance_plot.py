@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _balance_arms import ALONE, FIXED, RATIO, READINGS, START, SWEPT, WARM
-
-from tafm_loss._files import write_figure
+from _common import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from typing import Any
 
 from _blur_arms import OURS
 
-from tafm_loss._files import write_atomically
+from examples._common import write_atomically
 
 Rows = list[dict[str, Any]]
 

@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import io
 import json
 import os
 import platform
@@ -11,11 +12,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tafm_loss._files import write_atomically
+from examples._common import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -50,6 +54,13 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
     """Write `result` as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
+
+
+def write_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure of matplotlib as PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomically(path, buffer.getvalue())
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -4,10 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from _common import write_figure
 from _cost_arms import VARIED, VGG19
 from _cost_timing import Case, median_seconds
-
-from tafm_loss._files import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 from torch import Tensor
 
+from examples._common import write_atomically
 from tafm_loss import BlurSynthesizer
-from tafm_loss._files import write_atomically
 
 QUALITY = 88
 # README.md shows half of it, so that screens of high resolution have what they need.

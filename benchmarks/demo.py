@@ -12,7 +12,7 @@ from pathlib import Path
 from _common import RESULTS, ROOT, command_line, metadata, write_result
 from PIL import Image
 
-from tafm_loss._files import write_atomically
+from examples._common import write_atomically
 from tafm_loss.demo import run_demo
 
 QUALITY = 88

@@ -23,9 +23,9 @@ from _photographs import central_crops
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from examples._common import write_atomically
 from examples.deblurring.evaluation.similarity import psnr
 from tafm_loss import DiscriminativeFeatureLoss, TaskAdaptiveFeatureLoss, create_backbone
-from tafm_loss._files import write_atomically
 from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
 from tafm_loss.mdf import BlurDegradation, train_discriminators
 from tafm_loss.report.health import gradient_peak, recovery

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import RESULTS, ROOT, metadata, write_result
+from _common import RESULTS, ROOT, metadata, write_figure, write_result
 from _photographs import central_crops
 from tqdm import tqdm
 
 from tafm_loss import Backbone, create_backbone
-from tafm_loss._files import write_figure
 from tafm_loss.finetune import GradedObjective, Objective, TripletObjective, finetune_backbone
 from tafm_loss.report.extent_probe import extent_probe
 from tafm_loss.report.figure import plot_report

@@ -23,9 +23,9 @@ from _common import RESULTS, ROOT, metadata, write_result
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from examples._common import write_atomically
 from examples.deblurring.evaluation.similarity import gmsd, psnr
 from tafm_loss import BlurSynthesizer
-from tafm_loss._files import write_atomically
 from tafm_loss.demo import (
     NOISE,
     Pairs,

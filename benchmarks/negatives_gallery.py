@@ -17,8 +17,8 @@ from PIL import Image
 from skimage import data
 from torch import Tensor
 
+from examples._common import write_atomically
 from tafm_loss import BlurSynthesizer
-from tafm_loss._files import write_atomically
 from tafm_loss.losses.negatives import KINDS, ProgressiveNegatives
 
 SHARPNESSES = (0.0, 0.25, 0.5, 0.75)

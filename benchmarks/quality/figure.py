@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from _common import write_figure
+
 from quality.arms import PIXEL
 from quality.data import SEEN
 from quality.measuring import METRICS
 from quality.plan import OURS, PRIMARY
-from tafm_loss._files import write_figure
 
 INCHES = (10.0, 6.4)
 COLOURS = {"against": "#888888", "ours": "#c0392b"}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tafm_loss._files import write_atomically
+from examples._common import write_atomically
 
 
 class Run:
