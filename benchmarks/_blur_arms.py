@@ -16,8 +16,7 @@ import torch
 from _trajectory import blur_at_once, blur_one_by_one
 from torch import Tensor
 
-from tafm_loss.blur import BlurSynthesizer
-from tafm_loss.blur.kernels import largest_extent
+from tafm_loss.blur import BlurSynthesizer, largest_extent
 
 OURS = "ours"
 ONE_LEVEL: dict[str, Any] = {"shares": (1.0,), "transfer": None}

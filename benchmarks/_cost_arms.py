@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tafm_loss import ContrastiveFeatureLoss, DiscriminativeFeatureLoss, TaskAdaptiveFeatureLoss, create_backbone
-from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
+from tafm_loss.mdf import PatchDiscriminators, discriminator_backbone
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -15,7 +15,7 @@ from _photographs import central_square
 from torch import Tensor
 
 from examples.deblurring.evaluation.similarity import psnr
-from tafm_loss.blur.synthesizer import BlurSynthesizer
+from tafm_loss.blur import BlurSynthesizer
 from tafm_loss.demo import Mask
 from tafm_loss.distractors import scrambled_error, white_noise, with_energy_of
 from tafm_loss.report.comparison import Distance, as_target

@@ -38,8 +38,7 @@ from _common import (
     write_result,
 )
 
-from tafm_loss.blur import BlurKernels, BlurSynthesizer
-from tafm_loss.blur.kernels import KINDS
+from tafm_loss.blur import KINDS, BlurKernels, BlurSynthesizer
 
 Figures = dict[str, Any]
 

@@ -26,8 +26,7 @@ from tqdm import tqdm
 from examples._common import write_atomically
 from examples.deblurring.evaluation.similarity import psnr
 from tafm_loss import DiscriminativeFeatureLoss, TaskAdaptiveFeatureLoss, create_backbone
-from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
-from tafm_loss.mdf import BlurDegradation, train_discriminators
+from tafm_loss.mdf import BlurDegradation, PatchDiscriminators, discriminator_backbone, train_discriminators
 from tafm_loss.report.health import gradient_peak, recovery
 from tafm_loss.report.response import selectivity
 from tafm_loss.scenes import generate_scenes

@@ -35,8 +35,7 @@ from tafm_loss.demo import (
     photograph_pairs,
     restore,
 )
-from tafm_loss.losses.distances import normalized_l2
-from tafm_loss.losses.latent import LatentComparisonLoss
+from tafm_loss.losses import LatentComparisonLoss
 from tafm_loss.report.rank_correlation import spearman
 from tafm_loss.report.ridge import ridge_prediction
 
@@ -127,6 +126,11 @@ def scores(restored: Tensor, sharp: Tensor) -> dict[str, float]:
 
 
 @torch.inference_mode()
+def _angle(a: Tensor, b: Tensor) -> Tensor:
+    """Return the squared distance of features scaled to unit length, at every place."""
+    return (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1, keepdim=True)
+
+
 def mechanism(network: BDIRNet, known: Tensor, unseen: Tensor, family: str) -> dict[str, Any]:
     """Return what extents do to the structure of unseen scenes, and how well the distilled can be read for them.
 
@@ -136,8 +140,8 @@ def mechanism(network: BDIRNet, known: Tensor, unseen: Tensor, family: str) -> d
     """
     seen, learned = (distilled_levels(network, scenes, family) for scenes in (unseen, known))
     sharp, *levels = seen["structure"]
-    others = torch.stack([normalized_l2(sharp, sharp.roll(shift, 0)).mean() for shift in range(1, len(sharp))])
-    changes = torch.stack([normalized_l2(level, sharp).mean() for level in levels])
+    others = torch.stack([_angle(sharp, sharp.roll(shift, 0)).mean() for shift in range(1, len(sharp))])
+    changes = torch.stack([_angle(level, sharp).mean() for level in levels])
     return {
         "change": (changes / others.mean()).tolist(),
         "probes": {name: probe(pooled(learned[name]), pooled(found)) for name, found in seen.items()},

@@ -18,8 +18,7 @@ from skimage import data
 from torch import Tensor
 
 from examples._common import write_atomically
-from tafm_loss import BlurSynthesizer
-from tafm_loss.losses.negatives import KINDS, ProgressiveNegatives
+from tafm_loss import BlurSynthesizer, ProgressiveNegatives
 
 SHARPNESSES = (0.0, 0.25, 0.5, 0.75)
 EXTENT = 24.0
@@ -52,7 +51,7 @@ def negatives_gallery() -> Image.Image:
     titles = [f"sharpness {sharpness:g}" for sharpness in SHARPNESSES]
     titles[0] = "blurry: 0"
     rows = [[text("", LABEL_WIDTH), *(text(title, WIDTH) for title in [*titles, "sharp"])]]
-    for kind in KINDS:
+    for kind in ("blend", "exposure"):
         photographs = [cut(image, EYE) for image in series(kind, photograph, "srgb")]
         # The root lets a faint path be seen beside a bright point.
         points = [(light / light.amax()).clamp(min=0).sqrt() for light in series(kind, point, None)]

@@ -21,9 +21,9 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from _common import RESULTS, command_line, markdown, metadata, peak, reset_peak, write_result
-from torch import nn
+from torch import Tensor, nn
 
-from tafm_loss.weights.files import fill_network, read_weights
+from tafm_loss import Backbone, BackboneConfig, Tap, load_backbone, save_backbone
 
 WIDTH = 5000
 LAYERS = 3
@@ -40,8 +40,19 @@ print(imported - started, time.perf_counter() - imported)
 """
 
 
-def network() -> nn.Module:
-    return nn.Sequential(*(nn.Linear(WIDTH, WIDTH, bias=False, device="meta") for _ in range(LAYERS)))
+class Wide(nn.Module):
+    """Layers of many weights that do little with an image."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        layers = (nn.Conv2d(WIDTH, WIDTH, 1, bias=False, device=device) for _ in range(LAYERS))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"out": self.layers(images.mean(1, keepdim=True).expand(-1, WIDTH, -1, -1))}
+
+
+CONFIG = BackboneConfig("wide", "wide", {"out": Tap(WIDTH, 1)}, (0.0,) * 3, (1.0,) * 3, 1)
 
 
 def read_and_hash(path: Path) -> None:
@@ -49,11 +60,12 @@ def read_and_hash(path: Path) -> None:
 
 
 def library(path: Path) -> None:
-    network().load_state_dict(safetensors.torch.load(path.read_bytes()), assign=True)
+    tensors = safetensors.torch.load(path.read_bytes())
+    Wide("meta").load_state_dict(tensors, assign=True)
 
 
 def ours(path: Path) -> None:
-    fill_network(network(), read_weights(path, size=path.stat().st_size), "layers")
+    load_backbone(path.parent, module=Wide("meta"))
 
 
 ARMS: dict[str, Callable[[Path], None]] = {
@@ -105,10 +117,7 @@ def main() -> None:
         grow(options.arm, options.file)
         return
     with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "model.safetensors"
-        tensors = {f"{index}.weight": torch.randn(WIDTH, WIDTH) for index in range(LAYERS)}
-        safetensors.torch.save_file(tensors, path)
-        del tensors
+        path = save_backbone(Backbone(Wide("cpu"), CONFIG), directory) / "model.safetensors"
         size = path.stat().st_size / MEGABYTE
         taken = seconds(path)
         grown = {name: memory(name, path) for name in ARMS}

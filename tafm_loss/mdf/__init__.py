@@ -1,5 +1,6 @@
 """Discriminators trained on one image and one degradation (MDF), and the loss made of them."""
 
+from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
 from tafm_loss.mdf.degradations import (
     BlurDegradation,
     JpegDegradation,
@@ -14,6 +15,8 @@ __all__ = [
     "DiscriminativeFeatureLoss",
     "JpegDegradation",
     "NoiseDegradation",
+    "PatchDiscriminators",
     "SuperResolutionDegradation",
+    "discriminator_backbone",
     "train_discriminators",
 ]
