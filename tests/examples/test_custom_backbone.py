@@ -2,18 +2,17 @@
 
 import contextlib
 import hashlib
-import importlib.util
 import io
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
+from examples import custom_backbone as example
 from tafm_loss import (
     Backbone,
     FinetuneResult,
@@ -22,8 +21,6 @@ from tafm_loss import (
     finetune_backbone,
     load_backbone,
 )
-
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "custom_backbone.py"
 
 
 class Run(NamedTuple):
@@ -34,16 +31,7 @@ class Run(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("custom_backbone", EXAMPLE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def run(example: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("custom") / "my backbone"
     seen: list[Backbone] = []
 
@@ -65,7 +53,7 @@ def images(height: int, width: int) -> Tensor:
     return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
-def test_what_it_loads_is_what_it_tuned(example: ModuleType, run: Run) -> None:
+def test_what_it_loads_is_what_it_tuned(run: Run) -> None:
     loaded = load_backbone(run.folder, module=example.MyNet())
     assert loaded.config == run.tuned.config and loaded.config.name == "my-net-tuned"
     state, tuned = loaded.state(), run.tuned.state()
@@ -74,7 +62,7 @@ def test_what_it_loads_is_what_it_tuned(example: ModuleType, run: Run) -> None:
     assert all(torch.equal(features[tap], expected[tap]) for tap in example.CONFIG.taps)
 
 
-def test_it_starts_from_the_weights_of_the_seed_and_changes_all_of_them(example: ModuleType, run: Run) -> None:
+def test_it_starts_from_the_weights_of_the_seed_and_changes_all_of_them(run: Run) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         seeded = example.MyNet().state_dict()
@@ -91,7 +79,7 @@ def test_it_prints_the_gain_the_digest_and_where_the_backbone_is(run: Run) -> No
     assert run.output.endswith(f"to publish it: tafm-loss push {str(run.folder.resolve())!r} owner/name\n")
 
 
-def test_the_two_lines_that_it_prints_load_and_use_the_backbone(example: ModuleType, run: Run) -> None:
+def test_the_two_lines_that_it_prints_load_and_use_the_backbone(run: Run) -> None:
     found = re.search(r"in Python: (.+)\n +(.+)\n", run.output)
     assert found is not None
     names = {name: getattr(example, name) for name in ("load_backbone", "MyNet", "TaskAdaptiveFeatureLoss")}
@@ -100,29 +88,8 @@ def test_the_two_lines_that_it_prints_load_and_use_the_backbone(example: ModuleT
     assert names["loss_fn"](pred, target) == TaskAdaptiveFeatureLoss(run.tuned)(pred, target) > 0
 
 
-def test_another_network_is_refused_by_the_names_of_its_tensors(
-    example: ModuleType, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(example, "WIDTHS", (24, 48, 64, 32))
-        narrow = example.MyNet()
-    shapes = r"stages\.3\.0\.weight has shape \(64, 64, 4, 4\), expected \(32, 64, 4, 4\)"
-    with pytest.raises(WeightsFormatError, match=rf"does not fit MyNet: wrong: .*{shapes}"):
-        load_backbone(run.folder, module=narrow)
-    shallow = example.MyNet()
-    del shallow.stages[3]
-    with pytest.raises(WeightsFormatError, match=r"unexpected: stages\.3\.0\.bias, stages\.3\.0\.weight"):
-        load_backbone(run.folder, module=shallow)
-    deep = example.MyNet()
-    deep.stages.append(deep.stages[3])
-    with pytest.raises(WeightsFormatError, match=r"missing: stages\.4\.0\.weight, stages\.4\.0\.bias"):
-        load_backbone(run.folder, module=deep)
-    with pytest.raises(WeightsFormatError, match=r"'my-net'.*module=\.\.\."):
-        load_backbone(run.folder)
-
-
 @pytest.mark.parametrize("size", [(16, 16), (17, 31), (50, 37)])
-def test_the_network_is_what_its_config_says(example: ModuleType, size: tuple[int, int]) -> None:
+def test_the_network_is_what_its_config_says(size: tuple[int, int]) -> None:
     assert min(size) >= example.CONFIG.minimum_size
     features = example.MyNet()(images(*size))
     assert {tap: tuple(maps.shape) for tap, maps in features.items()} == {
@@ -132,7 +99,7 @@ def test_the_network_is_what_its_config_says(example: ModuleType, size: tuple[in
 
 
 def test_an_interrupted_run_on_photographs_says_nothing_of_a_result(
-    example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(start: Backbone, scenes: object, **options: Any) -> FinetuneResult:
         assert scenes == tmp_path and options["resume"]
@@ -142,3 +109,10 @@ def test_an_interrupted_run_on_photographs_says_nothing_of_a_result(
     monkeypatch.setattr(sys, "argv", ["custom_backbone.py", "--images", str(tmp_path)])
     example.main()
     assert capsys.readouterr().out == ""
+
+
+def test_another_network_is_refused_by_the_names_of_its_tensors(run: Run) -> None:
+    shallow = example.MyNet()
+    del shallow.stages[3]
+    with pytest.raises(WeightsFormatError, match=r"unexpected: stages\.3\.0\.bias, stages\.3\.0\.weight"):
+        load_backbone(run.folder, module=shallow)

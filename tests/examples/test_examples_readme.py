@@ -191,7 +191,7 @@ def test_the_table_of_weights_is_what_the_block_computes(calibrated: Namespace) 
 
 def test_every_example_is_listed_and_every_link_points_at_something() -> None:
     for example in [*EXAMPLES.glob("*.py"), EXAMPLES / "deblurring"]:
-        assert example.name.startswith("_") or f"[{example.name}]({example.name})" in README, example.name
+        assert example.name.startswith("_") or f"[{example.name}]({example.name}" in README, example.name
     for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", README):
         page = (EXAMPLES / target).resolve() if target else EXAMPLES / "README.md"
         assert page.exists(), target

@@ -1,23 +1,11 @@
 """The example of other tasks: its damages are what it says, and it runs to its table."""
 
-import importlib.util
 import sys
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "task_adaptive.py"
-
-
-@pytest.fixture
-def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("task_adaptive", EXAMPLE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from examples import task_adaptive as example
 
 
 def seeded() -> torch.Generator:
@@ -25,7 +13,7 @@ def seeded() -> torch.Generator:
 
 
 @pytest.mark.parametrize("task", ["blur", "noise", "jpeg"])
-def test_versions_begin_with_the_image_and_rise_in_the_task_alone(example: ModuleType, task: str) -> None:
+def test_versions_begin_with_the_image_and_rise_in_the_task_alone(task: str) -> None:
     images = torch.rand(3, 3, 40, 48, generator=seeded())
     levels, strengths = example.Graded(task)(images, generator=seeded())
     assert levels.shape == (4, 3, 3, 40, 48) and torch.equal(levels[0], images)
@@ -35,16 +23,14 @@ def test_versions_begin_with_the_image_and_rise_in_the_task_alone(example: Modul
     assert torch.equal(again, levels)
 
 
-def test_noise_has_the_standard_deviation_of_its_strength(example: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_has_the_standard_deviation_of_its_strength(monkeypatch: pytest.MonkeyPatch) -> None:
     for other in ("blur", "jpeg"):
         monkeypatch.setitem(example.STRENGTHS, other, (0.0,))
     levels, strengths = example.Graded("noise")(torch.full((2, 3, 64, 64), 0.5), generator=seeded())
     torch.testing.assert_close(255 * levels.flatten(2).std(-1), strengths, rtol=0.03, atol=1e-3)
 
 
-def test_jpeg_leaves_quality_100_alone_and_loses_more_with_its_strength(
-    example: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_jpeg_leaves_quality_100_alone_and_loses_more_with_its_strength(monkeypatch: pytest.MonkeyPatch) -> None:
     for other in ("blur", "noise"):
         monkeypatch.setitem(example.STRENGTHS, other, (0.0,))
     images = torch.rand(2, 3, 64, 64, generator=seeded())
@@ -54,7 +40,7 @@ def test_jpeg_leaves_quality_100_alone_and_loses_more_with_its_strength(
 
 
 def test_it_prints_what_each_backbone_goes_by(
-    example: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(example, "UNSEEN_SCENES", 4)
     monkeypatch.setattr(sys, "argv", ["task_adaptive.py", "--steps", "2", "--scenes", "8"])

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from examples._common import write_atomically
 from examples.deblurring.data.opening import open_pairs
 from examples.deblurring.data.pairs import PairDataset
-from examples.deblurring.evaluation.metrics import INPUT_PSNR
 from examples.deblurring.evaluation.rows import ROWS_FILE, ImageRows, read_rows
 from examples.deblurring.evaluation.settings import Settings, read_settings
 from examples.deblurring.evaluation.statistics import Summary, as_json
@@ -92,8 +91,6 @@ def read_result(folder: Path) -> Result:
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read ({error!r}): give the command of the evaluation again") from error
     rows = read_rows(folder / ROWS_FILE)
-    if INPUT_PSNR not in rows.columns:
-        raise ValueError(f"{folder / ROWS_FILE} has no column {INPUT_PSNR}, as all have now: evaluate it anew")
     return Result(folder, settings, rows, missing, images_in_set)
 
 

@@ -1,11 +1,9 @@
 """Archives of data sets: unpacked whole, or refused."""
 
-import io
 import shutil
 import stat
 import tarfile
 import zipfile
-from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,24 +11,7 @@ import pytest
 
 from examples.deblurring.data.archives import unpack
 from examples.deblurring.data.trees import make_tree
-
-Usage = namedtuple("Usage", "total used free")
-
-
-def zipped(folder: Path) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                file.write(path, path.relative_to(folder).as_posix())
-    return buffer.getvalue()
-
-
-def tarred(folder: Path) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as file:
-        file.add(folder, "tree")
-    return buffer.getvalue()
+from tests.examples.deblurring.packed import Usage, tarred, zipped
 
 
 def hostile_zip(path: Path, name: str, *, link: bool = False) -> Path:
@@ -56,14 +37,21 @@ def test_a_link_in_a_zip_file_is_refused(tmp_path: Path) -> None:
         unpack(hostile_zip(tmp_path / "a.zip", "link", link=True), tmp_path / "A", progress=False)
 
 
-@pytest.mark.parametrize(("name", "target"), [("../outside.txt", None), ("link", "../../outside"), ("pipe", "")])
-def test_a_tar_file_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: str, target: str | None) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "target"),
+    [
+        ("../outside.txt", tarfile.REGTYPE, ""),
+        ("link", tarfile.SYMTYPE, "../../outside"),
+        ("pipe", tarfile.FIFOTYPE, ""),
+        ("b.txt", tarfile.LNKTYPE, "not_there.txt"),
+    ],
+)
+def test_a_tar_file_that_leads_out_is_refused(tmp_path: Path, name: str, kind: bytes, target: str) -> None:
     member = tarfile.TarInfo(name)
-    if target is not None:
-        member.type, member.linkname = (tarfile.SYMTYPE if target else tarfile.FIFOTYPE), target
+    member.type, member.linkname = kind, target
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as file:
         file.addfile(member)
-    with pytest.raises(ValueError, match="may lead out of the folder"):
+    with pytest.raises(ValueError, match=r"may lead out of the folder|is damaged"):
         unpack(tmp_path / "a.tar.gz", tmp_path / "sets" / "A", progress=False)
     assert {path.name for path in tmp_path.rglob("*")} == {"a.tar.gz", "sets"}
 
@@ -133,15 +121,6 @@ def test_an_encrypted_archive_and_an_unknown_compression_are_told_in_words(
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
-def test_a_hard_link_to_what_the_archive_does_not_hold_is_told_in_words(tmp_path: Path) -> None:
-    member = tarfile.TarInfo("b.txt")
-    member.type, member.linkname = tarfile.LNKTYPE, "a.txt"
-    with tarfile.open(tmp_path / "a.tar", "w") as file:
-        file.addfile(member)
-    with pytest.raises(ValueError, match=r"a.tar (is damaged|holds what may lead out)"):
-        unpack(tmp_path / "a.tar", tmp_path / "A", progress=False)
-
-
 @pytest.mark.parametrize("pack", [zipped, tarred])
 def test_an_archive_without_files_is_refused(tmp_path: Path, pack: Callable[[Path], bytes]) -> None:
     (tmp_path / "tree").mkdir()
@@ -149,11 +128,3 @@ def test_an_archive_without_files_is_refused(tmp_path: Path, pack: Callable[[Pat
     with pytest.raises(ValueError, match="archive holds no file: remove it, and fetch it anew"):
         unpack(tmp_path / "archive", tmp_path / "A", progress=False)
     assert not (tmp_path / "A").exists()
-
-
-def test_an_empty_folder_gives_way_to_what_is_unpacked(tmp_path: Path) -> None:
-    make_tree("flat", tmp_path / "tree", "train")
-    (tmp_path / "a.zip").write_bytes(zipped(tmp_path / "tree"))
-    (tmp_path / "A").mkdir()
-    unpack(tmp_path / "a.zip", tmp_path / "A", progress=False)
-    assert [path.name for path in (tmp_path / "A").iterdir()] == ["train"]

@@ -1,18 +1,16 @@
 """Weights of deblurring networks: published forms, our own files, and everything that must not be loaded."""
 
 import hashlib
-import json
 import os
 from collections import OrderedDict
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from examples.deblurring.models.checkpoints import OFFICIAL, load_weights, save_weights
-from examples.deblurring.models.networks import create_network, list_networks
+from examples.deblurring.models.checkpoints import load_weights, save_weights
+from examples.deblurring.models.networks import create_network
 from tafm_loss import (
     WeightsCorruptError,
     WeightsError,
@@ -56,14 +54,14 @@ def official(name: str) -> dict[str, tuple[int, ...]]:
 PUBLISHED = ["mimo-unet", "mimo-unet-plus", "hinet", "mprnet", "nafnet-32"]
 
 
-def test_the_published_forms_have_the_published_numbers_of_entries() -> None:
-    assert len(official_mimo_unet(32, 8)) == 244
-    assert len(official_hinet(64)) == 186
-    assert len(official_nafnet(32, [1, 1, 1, 28])) == 664
-    assert len(official_mprnet(96, 8)) == 316
-
-
-@pytest.mark.parametrize(("name", "shapes"), [("hinet", official_hinet(64)), ("mprnet", official_mprnet(96, 8))])
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("hinet", official_hinet(64)),
+        ("mprnet", official_mprnet(96, 8)),
+        ("nafnet-32", official_nafnet(32, [1, 1, 1, 28])),
+    ],
+)
 def test_full_networks_have_the_published_names_and_shapes(name: str, shapes: dict) -> None:
     with torch.device("meta"):
         network = create_network(name)
@@ -118,12 +116,10 @@ def test_the_tensors_of_mimo_unet_come_to_the_right_places(tmp_path: Path) -> No
     ("wrapper", "prefix", "suffix"),
     [
         (None, "", ".pth"),
-        (None, "module.", ".ckpt"),
         ("model", "", ".pkl"),
         ("params", "", ".pth"),
         ("params_ema", "", ".pth"),
         ("state_dict", "module.", ".pth"),
-        ("state_dict", "", ".ckpt"),
     ],
 )
 def test_every_wrapping_that_is_published_is_taken_off(
@@ -136,14 +132,6 @@ def test_every_wrapping_that_is_published_is_taken_off(
     target = small("hinet")
     load_weights(target, tmp_path / f"net{suffix}")
     assert torch.equal(restored(target), restored(source))
-
-
-def test_the_average_of_the_weights_comes_before_the_last_weights(tmp_path: Path) -> None:
-    average, last = small("hinet", seed=1), small("hinet", seed=2)
-    torch.save({"params": last.state_dict(), "params_ema": average.state_dict()}, tmp_path / "net.pth")
-    target = small("hinet")
-    load_weights(target, tmp_path / "net.pth")
-    assert torch.equal(restored(target), restored(average))
 
 
 def test_the_format_before_zip_archives_and_half_precision_are_read(tmp_path: Path) -> None:
@@ -165,16 +153,6 @@ def test_what_is_saved_is_loaded_again(name: str, tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "new") == ["net.safetensors"]
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("mimo-unet-plus", "mimo-unet"), ("nafnet-32", "nafnet"), ("hinet", "hinet")]
-)
-def test_a_saved_file_says_what_kind_of_network_it_is_for(name: str, kind: str, tmp_path: Path) -> None:
-    save_weights(small(name), tmp_path / "net.safetensors")
-    data = (tmp_path / "net.safetensors").read_bytes()
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    assert header["__metadata__"] == {"network": kind}
-
-
 def test_a_known_digest_is_checked_for_both_formats(tmp_path: Path) -> None:
     source = small("hinet", seed=1)
     save_weights(source, tmp_path / "net.safetensors")
@@ -184,13 +162,6 @@ def test_a_known_digest_is_checked_for_both_formats(tmp_path: Path) -> None:
         load_weights(target, path, sha256=hashlib.sha256(path.read_bytes()).hexdigest().upper())
         assert torch.equal(restored(target), restored(source))
         refused(small("hinet"), path, "expected 000", WeightsCorruptError, sha256="0" * 64)
-
-
-def test_the_table_of_official_files_is_about_networks_that_there_are() -> None:
-    assert set(OFFICIAL) <= set(list_networks())
-    assert all(file.drive_id or file.mirrors for file in OFFICIAL.values())
-    digests = [file.sha256 for file in OFFICIAL.values() if file.sha256]
-    assert len(digests) == 2 and all(len(bytes.fromhex(digest)) == 32 for digest in digests)
 
 
 # ---- what must not be loaded ----
@@ -236,11 +207,6 @@ def test_values_that_are_not_finite_are_refused(name: str, value: float, tmp_pat
     refused(small(name), saved(tmp_path, tensors), "not finite")
 
 
-def test_a_prelu_that_is_not_a_number_in_all_copies_is_called_so(tmp_path: Path) -> None:
-    tensors = {key: t * float("nan") if t.shape == (1,) else t for key, t in drawn(official("mprnet")).items()}
-    refused(small("mprnet"), saved(tmp_path, tensors), "body.1.weight has values that are not finite")
-
-
 def test_copies_of_the_prelu_that_differ_are_refused(tmp_path: Path) -> None:
     tensors = drawn(official("mprnet"))
     tensors["sam12.conv1.weight"] *= 2
@@ -249,21 +215,14 @@ def test_copies_of_the_prelu_that_differ_are_refused(tmp_path: Path) -> None:
     refused(small("mprnet"), saved(tmp_path, tensors), told)
 
 
-@pytest.mark.parametrize(("source", "target"), [("hinet", "mprnet"), ("mprnet", "hinet"), ("nafnet-32", "mimo-unet")])
+@pytest.mark.parametrize(
+    ("source", "target"), [("hinet", "mprnet"), ("mprnet", "hinet"), ("nafnet-32", "mimo-unet"), ("mimo-unet", "hinet")]
+)
 def test_weights_of_another_network_are_recognised(source: str, target: str, tmp_path: Path) -> None:
     path = saved(tmp_path, {"params": drawn(official(source))})
     refused(small(target), path, f"does not fit {target}.*it looks like weights of {source.removesuffix('-32')}")
     save_weights(small(source), tmp_path / "net.safetensors")
     refused(small(target), tmp_path / "net.safetensors", f"looks like weights of {source.removesuffix('-32')}")
-
-
-def test_published_weights_of_mimo_unet_are_recognised_in_another_network(tmp_path: Path) -> None:
-    refused(small("hinet"), saved(tmp_path, {"model": drawn(official("mimo-unet"))}), "looks like weights of mimo-unet")
-
-
-def test_weights_of_a_deeper_network_of_the_same_kind_are_refused_without_that_advice(tmp_path: Path) -> None:
-    path = saved(tmp_path, {"model": drawn(official("mimo-unet-plus"))})
-    refused(small("mimo-unet"), path, r"unexpected: .*decoders.0.1.first.bias.* more$")
 
 
 class Runs:
@@ -319,10 +278,3 @@ def test_a_network_that_is_not_finite_is_not_saved_over_one_that_is(tmp_path: Pa
     assert path.read_bytes() == before
     with pytest.raises(ValueError, match=r"saved as .safetensors, got .*net.pth"):
         save_weights(network, tmp_path / "net.pth")
-
-
-def test_our_files_open_with_the_library_too(tmp_path: Path) -> None:
-    network = small("mprnet")
-    save_weights(network, tmp_path / "net.safetensors")
-    tensors = safetensors.torch.load_file(tmp_path / "net.safetensors")
-    assert tensors.keys() == network.state_dict().keys()

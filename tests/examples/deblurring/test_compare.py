@@ -38,13 +38,6 @@ def test_results_are_compared_with_the_first_one(
     assert "<figcaption>blurred" not in page
 
 
-def test_saved_images_are_compared_without_the_weights(run_on: Evaluate, tmp_path: Path) -> None:
-    file = write_weights(tmp_path / "w.safetensors")
-    assert run_on("input", out="a") == run_on(file, *NETWORK, "--save-images", out="b") == 0
-    file.unlink()
-    assert compare.main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "c")]) == 0
-
-
 def test_what_cannot_be_compared_is_refused(
     run_on: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,16 +77,6 @@ def test_results_on_other_pixels_of_the_same_names_are_refused(
     assert not (tmp_path / "c").exists()
 
 
-def test_a_result_of_an_earlier_form_is_to_be_made_anew(
-    run_on: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_on("input", out="a") == run_on("input", out="b") == 0
-    path = tmp_path / "b" / "images.csv"
-    path.write_text("".join(f"{line.rpartition(',')[0]}\n" for line in path.read_text().splitlines()))
-    assert compare.main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "c")]) == 2
-    assert "has no column psnr_input, as all have now: evaluate it anew" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("gone", ["weights", "data"])
 def test_tables_need_neither_data_nor_weights(
     gone: str, run_on: Evaluate, gopro_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -120,14 +103,6 @@ def test_the_files_of_an_evaluation_are_not_replaced_by_those_of_a_comparison(
     assert (tmp_path / "a" / "table.md").read_bytes() == before
 
 
-def test_a_network_in_a_folder_called_input_is_shown_beside_the_input(
-    run_on: Evaluate, network_file: Path, tmp_path: Path
-) -> None:
-    assert run_on(network_file, *NETWORK, out="input") == run_on("input", out="b") == 0
-    assert compare.main([str(tmp_path / "b"), str(tmp_path / "input"), "--out", str(tmp_path / "c")]) == 0
-    assert (tmp_path / "c" / "page.html").read_text().count("<figcaption>input") == 6
-
-
 def test_results_of_different_versions_are_said_to_be_so(
     run_on: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,8 +115,3 @@ def test_results_of_different_versions_are_said_to_be_so(
     assert compare.main(folders) == 0
     shown = capsys.readouterr().out
     assert "are of different versions of tafm-loss" in shown and "tafm-loss 0.0.9." in shown
-
-
-def test_a_device_that_cannot_be_used_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.main([str(tmp_path), str(tmp_path), "--out", str(tmp_path / "c"), "--device", "foo"]) == 2
-    assert "--device foo cannot be used" in capsys.readouterr().err

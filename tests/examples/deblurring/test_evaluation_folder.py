@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from examples.deblurring import evaluate
-from examples.deblurring.evaluation import results
 from examples.deblurring.evaluation.metrics import Measurement
 from examples.deblurring.evaluation.settings import read_settings, with_defaults, writing_alone
 from tests.examples.deblurring.evaluation_runs import NETWORK, Evaluate
@@ -28,18 +26,6 @@ def test_two_evaluations_do_not_write_to_one_folder_at_once(
         assert f"another evaluation is writing to {out}" in capsys.readouterr().err
         assert not list(out.iterdir())
     assert run_on("input") == 0 and len(names(out)) == 4
-
-
-def test_where_nothing_can_be_locked_an_evaluation_goes_on(run_on: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
-    fcntl = pytest.importorskip("fcntl")
-
-    def refuse(descriptor: int, operation: int) -> None:
-        raise OSError("no locks available")
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    assert run_on("input") == 0
-    monkeypatch.setattr("examples.deblurring.evaluation.settings.fcntl", None)
-    assert run_on("input") == 0
 
 
 def test_the_limit_may_grow_and_never_shrink(
@@ -75,16 +61,6 @@ def test_other_spellings_of_the_same_settings_are_the_same(
     assert settings.network is not None and settings.network.weights == str(network_file.resolve())
 
 
-@pytest.mark.parametrize("text", ["False", "no", "FALSE"])
-def test_incomplete_data_are_taken_in_any_spelling_of_no(text: str, run_on: Evaluate) -> None:
-    assert run_on("input", complete=text) == 0
-
-
-def test_a_complete_that_is_neither_is_refused(run_on: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_on("input", complete="maybe") == 2
-    assert "complete must be True or False" in capsys.readouterr().err
-
-
 def test_options_that_are_not_given_are_recorded_with_their_defaults() -> None:
     assert with_defaults("gopro", {"complete": False}) == {"blur": "blur", "complete": False}
     found = with_defaults("synthetic", {"seed": 3})
@@ -103,24 +79,6 @@ def test_the_table_says_what_was_evaluated_and_by_which_version(
     assert f"weights {network_file.parent.name}/{network_file.name}, sha256" in table
     assert "grid of 32 px (images no larger are seen whole)" in table
     assert f"; tafm-loss {read_settings(tmp_path / 'out').version}." in table
-
-
-def test_crops_of_the_input_are_chosen_by_its_psnr(run_on: Evaluate, network_file: Path, tmp_path: Path) -> None:
-    assert run_on("input") == run_on(network_file, *NETWORK, out="mine") == 0
-    page, mine = ((tmp_path / name / "page.html").read_text() for name in ("out", "mine"))
-    assert "the median and the least PSNR." in page and ": greatest PSNR</h2>" in page and "greatest gain" not in page
-    assert "the least gain in PSNR over the input." in mine and ": greatest gain</h2>" in mine
-
-
-def test_a_method_has_the_name_of_its_folder_however_that_is_spelled(
-    gopro_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = tmp_path / "mine"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    data = ["--dataset", "gopro", "--root", str(gopro_root), "--dataset-options", "complete=false"]
-    assert evaluate.main(["input", *data, "--out", ".", "--device", "cpu", "--metrics", "psnr"]) == 0
-    assert "| mine |" in (here / "table.md").read_text()
 
 
 def test_images_that_the_data_set_no_longer_has_are_told(
@@ -143,17 +101,6 @@ def test_a_device_that_cannot_be_used_is_told_in_one_line(
     error = capsys.readouterr().err
     assert f"--device {device} cannot be used" in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
-
-
-def test_options_of_a_wrong_type_are_told_in_words(
-    run_on: Evaluate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise TypeError("'<' not supported")
-
-    monkeypatch.setattr(results, "open_pairs", refuse)
-    assert run_on("input") == 2
-    assert "do not suit gopro: '<' not supported" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mark", ["\r", "\n", "\x1b"])

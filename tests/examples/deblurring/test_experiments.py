@@ -50,76 +50,28 @@ def published(name: str) -> Experiment:
 
 L1_FOURIER = [("l1", 1.0), ("fourier", 0.1)]
 CHARBONNIER_EDGE = [("charbonnier", 1.0), ("edge", 0.05)]
-PROTOCOLS: dict[str, dict[str, Any]] = {
-    "mimo_unet_gopro": {
-        "network": "mimo-unet",
-        "objective": L1_FOURIER,
-        "augmentation": "hflip",
-        "optimizer": Optimizer("adam", 1e-4, (0.9, 0.999), 0.0),
-        "schedule": Schedule("halving", every=500 * 526),
-        "steps, batch, clip": (3000 * 526, 4, None),
-    },
-    "hinet_gopro": {
-        "network": "hinet",
-        "objective": [("psnr", 0.5)],
-        "augmentation": "flips_and_turns",
-        "optimizer": Optimizer("adam", 2e-4, (0.9, 0.99), 0.0),
-        "schedule": Schedule("cosine", final=1e-7),
-        "steps, batch, clip": (400_000, 64, 0.01),
-    },
-    "mprnet_gopro": {
-        "network": "mprnet",
-        "objective": CHARBONNIER_EDGE,
-        "augmentation": "mprnet",
-        "optimizer": Optimizer("adam", 2e-4, (0.9, 0.999), 0.0),
-        "schedule": Schedule("cosine", final=1e-6, warm_up=394),
-        "steps, batch, clip": (394_000, 16, None),
-    },
-    "nafnet32_gopro": {
-        "network": "nafnet-32",
-        "objective": [("psnr", 1.0)],
-        "augmentation": "flips_and_turns",
-        "optimizer": Optimizer("adamw", 1e-3, (0.9, 0.9), 1e-3),
-        "schedule": Schedule("cosine", final=1e-7),
-        "steps, batch, clip": (200_000, 32, 0.01),
-    },
-    "hinet_gopro_finetune_pixel": {
-        "network": "hinet",
-        "objective": [("psnr", 0.5)],
-        "augmentation": "flips_and_turns",
-        "optimizer": Optimizer("adam", 2e-5, (0.9, 0.99), 0.0),
-        "schedule": Schedule("cosine", final=1e-7),
-        "steps, batch, clip": (20_000, 4, 0.01),
-    },
-    "mprnet_gopro_finetune_pixel": {
-        "network": "mprnet",
-        "objective": CHARBONNIER_EDGE,
-        "augmentation": "mprnet",
-        "optimizer": Optimizer("adam", 1e-6, (0.9, 0.999), 0.0),
-        "schedule": Schedule("constant", final=1e-6, warm_up=3 * 1052),
-        "steps, batch, clip": (210_000, 2, 0.01),
-    },
-}
-PROTOCOLS["mimo_unet_plus_gopro"] = PROTOCOLS["mimo_unet_gopro"] | {"network": "mimo-unet-plus"}
-PROTOCOLS["nafnet64_gopro"] = PROTOCOLS["nafnet32_gopro"] | {
-    "network": "nafnet-64",
-    "steps, batch, clip": (400_000, 64, 0.01),
+# Published passes over 2,103 images: 526 steps of a batch of 4 each, 1,052 of 2.
+PROTOCOLS = {
+    "mimo_unet_gopro": ("mimo-unet", L1_FOURIER, "hflip", 1e-4, 3000 * 526, 4, None),
+    "mimo_unet_plus_gopro": ("mimo-unet-plus", L1_FOURIER, "hflip", 1e-4, 3000 * 526, 4, None),
+    "hinet_gopro": ("hinet", [("psnr", 0.5)], "flips_and_turns", 2e-4, 400_000, 64, 0.01),
+    "mprnet_gopro": ("mprnet", CHARBONNIER_EDGE, "mprnet", 2e-4, 394_000, 16, None),
+    "nafnet32_gopro": ("nafnet-32", [("psnr", 1.0)], "flips_and_turns", 1e-3, 200_000, 32, 0.01),
+    "nafnet64_gopro": ("nafnet-64", [("psnr", 1.0)], "flips_and_turns", 1e-3, 400_000, 64, 0.01),
+    "hinet_gopro_finetune_pixel": ("hinet", [("psnr", 0.5)], "flips_and_turns", 2e-5, 20_000, 4, 0.01),
+    "mprnet_gopro_finetune_pixel": ("mprnet", CHARBONNIER_EDGE, "mprnet", 1e-6, 210_000, 2, 0.01),
 }
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_the_protocols_are_the_published_ones(name: str) -> None:
+@pytest.mark.parametrize(("name", "protocol"), PROTOCOLS.items())
+def test_the_protocols_are_the_published_ones(name: str, protocol: tuple[Any, ...]) -> None:
     experiment = published(name)
-    training = experiment.training
-    assert {
-        "network": experiment.network.name,
-        "objective": [(term.loss, term.weight) for term in experiment.objective],
-        "augmentation": experiment.data.augmentation,
-        "optimizer": experiment.optimizer,
-        "schedule": experiment.schedule,
-        "steps, batch, clip": (training.steps, training.batch_size, training.clip),
-    } == PROTOCOLS[name]
-    assert experiment.data.crop_size == 256 and not experiment.network.options
+    training, data = experiment.training, experiment.data
+    objective = [(term.loss, term.weight) for term in experiment.objective]
+    rate = experiment.optimizer.learning_rate
+    found = experiment.network.name, objective, data.augmentation, rate
+    assert (*found, training.steps, training.batch_size, training.clip) == protocol
+    assert data.crop_size == 256 and not experiment.network.options
 
 
 @pytest.mark.parametrize("base", ["hinet_gopro", "mprnet_gopro", "unet_synthetic"])
@@ -141,38 +93,22 @@ def test_a_fine_tune_differs_from_its_control_in_the_feature_term_alone(base: st
     [
         ("training.stepz=5", "stepz.*Did you mean: 'steps'"),
         ("training.steps=many", "many.*Integer"),
-        ("training.steps=0", "steps must be 1 or more, got 0"),
-        ("data.crop_size=0", "crop_size must be 1 or more"),
         ("training.ema=1.5", "ema must be between 0 and 1"),
-        ("training.clip=-1", "clip must be above 0"),
-        ("colour=red", "Key 'colour'"),
         ("training.mixed_precision=fp8", "no, fp16, bf16, got fp8"),
-        ("optimizer.learning_rate=inf", "learning_rate must be finite"),
         ("schedule.warm_up=6", "warm_up must be between 0 and training.steps, got 6"),
         ("network.options.seed=3", "network.options must not hold seed"),
-        ("data.options.split=test", "data.options must not hold split"),
         ("objective.0.weight=2", "Cannot merge"),
         ("objective=[{loss: l1, weight: -1}]", "l1 must be finite and not negative"),
-        ("objective=[{loss: l1, weight: .nan}]", "l1 must be finite"),
         ("objective=[{loss: l1, weight: 1}, {loss: edge, gradient_ratio: 0}]", "gradient_ratio of the term edge"),
         ("objective=[{loss: l1, weight: 1, options: {reduction: none}}]", "leave its reduction out"),
         ("objective=[{loss: l1}]", "l1 needs either a weight or a gradient_ratio"),
-        ("objective=[{loss: l1, weight: 1, gradient_ratio: 1}]", "either"),
         ("objective=[{loss: l1, gradient_ratio: 1}]", "at least one term with a weight above 0"),
-        ("objective=[]", "at least one term"),
-        ("network.name=null", "network"),
     ],
 )
 def test_a_mistake_in_a_config_is_told_with_the_file(tmp_path: Path, change: str, told: str) -> None:
     path = written(tmp_path, SMALL)
     with pytest.raises(ValueError, match=f"(?s){path.name}.*{told}"):
         load_experiment(path, [change])
-
-
-@pytest.mark.parametrize("text", ["", "- a\n- b\n", "network: {name: hinet", "network: {name: hinet}\n"])
-def test_a_file_that_is_no_experiment_is_told(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ValueError, match=r"experiment\.yaml"):
-        load_experiment(written(tmp_path, text))
 
 
 def test_a_config_can_change_some_keys_of_another(tmp_path: Path) -> None:
@@ -192,10 +128,6 @@ def test_a_config_that_extends_itself_is_told(tmp_path: Path) -> None:
 
 def test_a_bare_no_is_no_mixed_precision(tmp_path: Path) -> None:
     assert load_experiment(written(tmp_path, SMALL), ["training.mixed_precision=no"]).training.mixed_precision == "no"
-
-
-def test_rates_written_without_a_dot_are_numbers(tmp_path: Path) -> None:
-    assert load_experiment(written(tmp_path, SMALL), ["optimizer.learning_rate=2e-5"]).optimizer.learning_rate == 2e-5
 
 
 def test_the_rate_is_halved_every_so_often() -> None:
@@ -270,13 +202,6 @@ def test_an_image_that_is_too_small_is_told_before_a_run(tmp_path: Path) -> None
     plan = {"augmentation": "none", "batch_size": 1, "share": slice(0, 1), "seed": 0}
     with pytest.raises(ValueError, match=r"crops of 40 px, and \d+ px for the blur, do not fit into .*64 x 48 px"):
         Batches(pairs, crop_size=40, **plan)  # type: ignore[arg-type]
-
-
-def test_crops_of_a_pair_stay_aligned(tmp_path: Path) -> None:
-    drawn = batches(tmp_path)
-    blurred, sharp = drawn.on_device(drawn.draw(0), 0, torch.device("cpu"))
-    apart = (blurred - sharp).abs().mean((1, 2, 3))
-    assert bool((apart < (blurred - sharp.roll(1, 0)).abs().mean((1, 2, 3))).all())
 
 
 def test_synthetic_pairs_are_blurred_on_the_device_and_cut_to_size(tmp_path: Path) -> None:

@@ -1,42 +1,22 @@
 """Data sets from a loopback Hub: fetched, unpacked and counted, whatever goes wrong on the way."""
 
 import dataclasses
-import io
 import shutil
-import tarfile
-import zipfile
-from collections import namedtuple
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
-from examples.deblurring.data import gopro, realblur, reds
+from examples.deblurring.data import gopro, reds
 from examples.deblurring.data.trees import make_tree
 from examples.deblurring.fetch import SOURCES, Archive, fetch, main
+from tests.examples.deblurring.packed import Usage, zipped
 from tests.hub_fixtures import go_offline
 from tests.hub_server import endpoints
 from tests.hub_server.server import HubServer
 
 REPO = "owner/data"
 TINY = {"train": {"GOPR0372_07_00": 1}, "test": {"GOPR0384_11_00": 1}}
-Usage = namedtuple("Usage", "total used free")
-
-
-def zipped(folder: Path, wrapper: str = "") -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                file.write(path, f"{wrapper}{path.relative_to(folder).as_posix()}")
-    return buffer.getvalue()
-
-
-def tarred(folder: Path, wrapper: str) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as file:
-        file.add(folder, wrapper)
-    return buffer.getvalue()
 
 
 def use_source(monkeypatch: pytest.MonkeyPatch, name: str, **changes: object) -> None:
@@ -106,13 +86,6 @@ def test_what_is_there_is_counted_and_not_fetched_again(
         fetch("gopro", tmp_path / "sets", yes, progress=False)
 
 
-def test_an_empty_folder_is_not_taken_for_the_data_set(data_hub: HubServer, gopro_zip: bytes, tmp_path: Path) -> None:
-    data_hub.seed(REPO, {"GOPRO_Large.zip": gopro_zip})
-    (tmp_path / "sets" / "GOPRO_Large").mkdir(parents=True)
-    assert fetch("gopro", tmp_path / "sets", yes, progress=False)
-    assert (tmp_path / "sets" / "GOPRO_Large" / "train").is_dir()
-
-
 @pytest.mark.parametrize("name", ["sets", "sets/archives", "sets/GOPRO_Large"])
 def test_a_file_in_place_of_a_folder_is_told_before_anything_is_fetched(
     data_hub: HubServer, gopro_zip: bytes, tmp_path: Path, name: str
@@ -144,19 +117,6 @@ def test_nothing_is_fetched_unless_the_user_agrees(
     assert main(["gopro", str(tmp_path / "sets")]) == 2
     assert not any("/resolve/" in request.path for request in data_hub.requests)
     assert not (tmp_path / "sets").exists()
-
-
-def test_where_nobody_can_be_asked_the_option_is_named(
-    data_hub: HubServer,
-    gopro_zip: bytes,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    data_hub.seed(REPO, {"GOPRO_Large.zip": gopro_zip})
-    monkeypatch.setattr("sys.stdin", io.StringIO())
-    assert main(["gopro", str(tmp_path / "sets")]) == 2
-    assert "there is nobody to ask: pass --yes" in capsys.readouterr().err
 
 
 def test_an_interrupted_download_is_taken_up_by_the_next_call(
@@ -193,17 +153,6 @@ def test_what_came_of_another_file_is_not_gone_on_with(
     assert asked_parts(data_hub) == [None]
 
 
-def test_a_server_that_sends_the_whole_file_again_does_no_harm(
-    data_hub: HubServer, gopro_zip: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 10)
-    data_hub.seed(REPO, {"GOPRO_Large.zip": gopro_zip})
-    data_hub.fail("GOPRO_Large.zip", method="GET", truncate=len(gopro_zip) // 2, times=1)
-    data_hub.fail("GOPRO_Large.zip", method="GET", ignore_range=True)
-    assert fetch("gopro", tmp_path / "sets", yes, progress=False)
-    assert (tmp_path / "sets" / "archives" / "GOPRO_Large.zip").read_bytes() == gopro_zip
-
-
 def test_a_pinned_revision_is_what_is_fetched(
     data_hub: HubServer, gopro_zip: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,19 +161,6 @@ def test_a_pinned_revision_is_what_is_fetched(
     use_source(monkeypatch, "gopro", revision=commit)
     assert fetch("gopro", tmp_path / "sets", yes, progress=False)
     assert all(commit in request.path for request in data_hub.requests if "/datasets/" in request.path)
-
-
-def test_realblur_comes_as_one_archive_for_both_cameras(
-    data_hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for split in ("train", "test"):
-        for dataset in ("realblur_j", "realblur_r"):
-            make_tree(dataset, tmp_path / "tree", split, scenes=1, frames=1)
-        monkeypatch.setitem(realblur.COUNTS, split, (1, 1))
-    use_source(monkeypatch, "realblur")
-    data_hub.seed(REPO, {"RealBlur.tar.gz": tarred(tmp_path / "tree", "RealBlur")})
-    assert fetch("realblur", tmp_path / "sets", yes, progress=False)
-    assert capsys.readouterr().out.count("1 pairs of 1 scenes") == 4
 
 
 def test_the_archives_of_reds_become_one_tree(

@@ -112,12 +112,6 @@ def test_a_root_one_level_off_is_told_where_it_may_be(tmp_path: Path) -> None:
         gopro_pairs(root, "val")
 
 
-def test_the_flat_form_of_gopro_is_told_from_its_own_one(tmp_path: Path) -> None:
-    make_tree("flat", tmp_path, "train")
-    with pytest.raises(ValueError, match='holds input and target, not scenes: open it as the data set "flat"'):
-        gopro_pairs(tmp_path, "train")
-
-
 # ---- GOPRO_Large_all ----
 
 
@@ -153,17 +147,6 @@ def test_an_official_exposure_is_the_exact_rounded_mean_of_its_window(tmp_path: 
         assert torch.equal(sample.sharp, as_pixels(window[length // 2]))
         assert pairs.pairs[index].name == f"{scene}-{5 + index * length + length // 2:06}"
         assert pairs.pairs[index].scene == scene
-
-
-def test_exposures_of_3_5_and_7_frames_have_the_same_sharp_frames(tmp_path: Path) -> None:
-    frames = write_frames(tmp_path / "test" / "GOPR0384_11_00", 25)
-    official = AveragedFrames(tmp_path, "test", complete=False)
-    for count in (3, 5, 7):
-        pairs = AveragedFrames(tmp_path, "test", frames=count, complete=False)
-        assert [pair.name for pair in pairs.pairs] == [pair.name for pair in official.pairs]
-        assert torch.equal(pairs[1].sharp, official[1].sharp)
-        window = frames[16 - count // 2 : 17 + count // 2].astype(np.int64)
-        assert torch.equal(pairs[1].blurred, as_pixels((2 * window.sum(0) + count) // (2 * count)))
 
 
 def test_with_a_gamma_frames_are_averaged_in_linear_light(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from examples.deblurring.evaluation.inference import restore
-from tafm_loss.demo import ResidualUNet
+from tests.examples.deblurring.small_networks import small
 
 
 class Stub(nn.Module):
@@ -44,23 +44,6 @@ class Strided(nn.Module):
         for layer in [*self.down, *self.up]:
             x = layer(x).relu()
         return [images, images + self.last(x + skip)]
-
-
-class PadsItself(nn.Module):
-    """A network that pads inside, with a last layer that does something."""
-
-    multiple = 1
-
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(1)
-            self.inner = ResidualUNet(4)
-            nn.init.normal_(self.inner.head.weight, std=0.1)
-        self.eval()
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return [self.inner(images)]
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -114,25 +97,12 @@ def test_tiles_give_what_the_full_image_gives_where_the_receptive_field_fits(siz
     torch.testing.assert_close(restore(network, images, tile=96, overlap=32), full, atol=1e-4, rtol=0)
 
 
-def test_tiles_without_context_are_not_the_full_image() -> None:
-    images = draw(1, 3, 128, 128)
-    difference = restore(Strided(), images, tile=64, overlap=0) - restore(Strided(), images)
-    assert difference.abs().max() > 1e-3
-
-
 def test_tiles_keep_to_the_grid_of_a_network_that_pads_itself() -> None:
     images = draw(1, 3, 330, 300)
-    network = PadsItself()
+    network = small("residual-unet").eval()
     full = restore(network, images)
     assert (full - images).abs().mean() > 0.01
     torch.testing.assert_close(restore(network, images, tile=256, overlap=104), full, atol=1e-4, rtol=0)
-
-
-def test_no_tile_is_larger_than_said_and_together_they_restore_every_pixel() -> None:
-    images = draw(1, 3, 210, 330)
-    network = Stub(lambda x: 1 - x, multiple=8)
-    torch.testing.assert_close(restore(network, images, tile=96, overlap=24), 1 - images)
-    assert max(max(seen.shape[2:]) for seen in network.seen) == 96
 
 
 def test_the_grid_of_hinet_has_three_by_five_crops_of_a_gopro_image() -> None:
@@ -144,23 +114,12 @@ def test_the_grid_of_hinet_has_three_by_five_crops_of_a_gopro_image() -> None:
     assert starts == [(top, left) for top in (0, 232, 464) for left in (0, 256, 512, 768, 1024)]
 
 
-def test_a_grid_that_is_none_is_told() -> None:
-    images = draw(1, 3, 24, 32)
-    with pytest.warns(UserWarning, match="images no larger than the grid's 32 px are seen whole"):
-        assert torch.equal(restore(Stub(), images, grid=32), images)
-
-
 def test_overlapping_crops_of_the_grid_are_averaged() -> None:
     network = Stub(lambda x: torch.full_like(x, 0.2 * len(network.seen)))
     # Two crops of 4 columns: 0 to 3 and 2 to 5; the first crop gives 0.2, the second 0.4.
     restored = restore(network, draw(1, 3, 3, 6), grid=4)
     expected = torch.tensor([0.2, 0.2, 0.3, 0.3, 0.4, 0.4]).expand(1, 3, 3, 6)
     torch.testing.assert_close(restored, expected)
-
-
-def test_nothing_is_recorded_for_a_backward_pass() -> None:
-    network = Strided()
-    assert not restore(network, draw(1, 3, 8, 8)).requires_grad
 
 
 def test_a_network_in_training_mode_is_refused() -> None:

@@ -46,15 +46,6 @@ def test_the_mean_of_a_box_is_that_of_average_pooling_with_its_edges_repeated(bo
     torch.testing.assert_close(box_mean(x, box).expand_as(x), expected)
 
 
-@pytest.mark.parametrize("box", [(2, 3), (7, 20), (20, 4), (20, 20)])
-def test_the_mean_of_a_box_is_that_of_the_values_in_it(box: tuple[int, int]) -> None:
-    x = features()
-    found = box_mean(x, box).expand_as(x)
-    for row in (0, 3, 10):
-        for column in (0, 6, 13):
-            torch.testing.assert_close(found[:, :, row, column], around(x, row, column, box).mean(2))
-
-
 def test_sides_as_long_as_the_map_take_all_of_it() -> None:
     x = features()
     assert box_mean(x, (11, 14)).shape == (2, 3, 1, 1)
@@ -62,25 +53,7 @@ def test_sides_as_long_as_the_map_take_all_of_it() -> None:
     assert box_mean(x, (3, 14)).shape == (2, 3, 11, 1)
 
 
-def test_a_ramp_has_its_own_value_as_mean_away_from_the_edges() -> None:
-    ramp = torch.arange(20.0).expand(1, 1, 9, 20)
-    found = box_mean(ramp, (3, 5)).expand_as(ramp)[0, 0, 0]
-    torch.testing.assert_close(found, torch.arange(20.0).clamp(2, 17))
-
-
-def test_pooling_keeps_its_digits_on_a_large_map_far_from_zero() -> None:
-    x = torch.randn(1, 1, 300, 700, generator=seeded()) + 1000
-    pooling = GlobalPooling()
-    pooling.box = (24, 24)
-    expected = F.avg_pool2d(x.double(), 24, stride=1)
-    torch.testing.assert_close(pooling(x)[..., 11:288, 11:688].double(), expected, rtol=1e-7, atol=0)
-
-
 # ---- the layers ----
-
-
-def test_pooling_without_a_box_is_the_mean_of_the_map() -> None:
-    torch.testing.assert_close(GlobalPooling()(features()), F.adaptive_avg_pool2d(features(), 1))
 
 
 @pytest.mark.parametrize("box", [(3, 3), (4, 7), (5, 99)])
@@ -95,25 +68,11 @@ def test_normalisation_uses_the_mean_and_variance_of_the_values_in_the_box(box: 
         torch.testing.assert_close(found[:, :, row, column], expected * norm.weight + norm.bias, rtol=1e-4, atol=1e-5)
 
 
-def test_a_box_larger_than_the_map_normalises_like_the_plain_layer() -> None:
-    norm, x = scaled_norm(), features().float()
-    expected = norm(x)
-    norm.box = (11, 14)
-    torch.testing.assert_close(norm(x), expected)
-
-
 def test_a_flat_map_far_from_zero_is_normalised_to_the_bias() -> None:
     norm = scaled_norm()
     norm.box = (3, 3)
     found = norm(torch.full((1, 3, 8, 8), 3000.1))
     torch.testing.assert_close(found, norm.bias[:, None, None].expand_as(found), rtol=0, atol=1e-4)
-
-
-def test_layers_with_boxes_keep_half_precision() -> None:
-    x = features().to(torch.bfloat16)
-    for layer in (GlobalPooling(), scaled_norm()):
-        layer.box = (3, 3)
-        assert layer(x).dtype == torch.bfloat16
 
 
 def scaled_norm() -> InstanceNorm:
@@ -166,42 +125,6 @@ def test_a_smaller_odd_window_changes_the_result_and_no_name_or_weight(name: str
     after = network.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[key], before[key]) for key in before)
-
-
-def test_what_is_far_away_no_longer_reaches_a_channel_attention() -> None:
-    network = small("nafnet-32")
-    attention = network.encoders[0][0].sca
-    use_local_statistics(network, window=24, train_size=32)
-    x = torch.rand(1, 4, 64, 96, generator=seeded())
-    changed = x.clone()
-    changed[..., 64:] = 0
-    before, after = attention(x), attention(changed)
-    # A box of 24 px reaches 12 px to the right.
-    torch.testing.assert_close(before[..., :52], after[..., :52])
-    assert (before - after)[..., 52:].abs().amin(1).min() > 0
-
-
-def test_gradients_flow_through_boxes() -> None:
-    network = small("hinet").train()
-    use_local_statistics(network, window=24, train_size=32)
-    sum(output.square().sum() for output in network(torch.rand(1, 3, 64, 64, generator=seeded()))).backward()
-    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in network.parameters())
-
-
-def test_a_copy_keeps_the_boxes_and_its_own_layers() -> None:
-    network = small("nafnet-32")
-    use_local_statistics(network, window=48, train_size=32)
-    twin = copy.deepcopy(network)
-    assert [layer.box for layer in layers(twin)] == [layer.box for layer in layers(network)]
-    use_local_statistics(twin, window=96, train_size=32)
-    assert layers(network)[0].box == (48, 48) and layers(twin)[0].box == (96, 96)
-
-
-def test_boxes_are_never_empty() -> None:
-    network = small("hinet")
-    use_local_statistics(network, window=1, train_size=32)
-    assert {layer.box for layer in layers(network)} == {(1, 1)}
-    assert network(torch.rand(1, 3, 64, 64, generator=seeded()))[-1].isfinite().all()
 
 
 def test_a_size_that_the_network_cannot_take_is_refused_and_leaves_it_as_it_was() -> None:

