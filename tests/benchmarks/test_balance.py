@@ -98,6 +98,11 @@ def result(arms: ModuleType) -> dict[str, Any]:
     return {"settings": settings, "runs": {str(index): run for index, run in enumerate(runs)}}
 
 
+def test_the_table_of_weights_says_what_gives_the_wanted_ratio(benchmark: ModuleType, result: dict[str, Any]) -> None:
+    table = benchmark.weight_table([result["runs"]["0"]], result["settings"])
+    assert table["rows"] == [["U-Net 8, L1", "0.03", "0.03", "0.06"]] and len(table["columns"]) == 4
+
+
 def test_the_table_tells_the_drift_and_leaves_out_what_was_not_run(
     benchmark: ModuleType, result: dict[str, Any]
 ) -> None:
