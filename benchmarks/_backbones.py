@@ -11,7 +11,7 @@ from finetuning import OBJECTIVES, SQUEEZENET, random_compact
 
 from tafm_loss import Backbone, TaskAdaptiveFeatureLoss, create_backbone, load_backbone
 from tafm_loss.finetune import finetune_backbone
-from tafm_loss.report.units import measure_units
+from tafm_loss.report import measure_units
 
 COMPACT, RANDOM, UNTUNED = "tafm-compact", "random features", "SqueezeNet, untuned"
 GEOMETRY = "SqueezeNet, graded + distractors + geometry"

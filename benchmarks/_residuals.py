@@ -18,10 +18,8 @@ from examples.deblurring.evaluation.similarity import psnr
 from tafm_loss.blur import BlurSynthesizer
 from tafm_loss.demo import Mask
 from tafm_loss.distractors import scrambled_error, white_noise, with_energy_of
-from tafm_loss.report.comparison import Distance, as_target
-from tafm_loss.report.figures import _spread
-from tafm_loss.report.health import _gradient
-from tafm_loss.report.response import _matching_error
+from tafm_loss.report import Distance, spread
+from tafm_loss.report.measures import as_target, gradient_at, matching_error
 
 sys.path.insert(0, str(ROOT))
 
@@ -89,8 +87,8 @@ def about(images: Restored, steps: Steps) -> Figures:
     """
     return {
         "images": len(images.sharp),
-        "psnr_blurred": _spread(psnr(images.blurred, images.sharp)),
-        "psnr_restored": _spread(psnr(images.restored, images.sharp)),
+        "psnr_blurred": spread(psnr(images.blurred, images.sharp)),
+        "psnr_restored": spread(psnr(images.restored, images.sharp)),
         "energy": _spreads(energy_shares(images.residual)),
         "step_cosines": _spreads({name: cosine(step, images.residual) for name, step in steps.items()}),
     }
@@ -109,7 +107,7 @@ def judged_residuals(distance: Distance, images: Restored, steps: Steps) -> Figu
 
 def _judged(distance: Distance, images: Restored, steps: Steps) -> dict[str, dict[str, Tensor]]:
     target = as_target(distance, images.sharp)
-    downhill = -_gradient(distance, images.restored, target)
+    downhill = -gradient_at(distance, images.restored, target)
     with torch.no_grad():
         before = distance(images.restored, target)
         falls = {
@@ -118,7 +116,7 @@ def _judged(distance: Distance, images: Restored, steps: Steps) -> dict[str, dic
             for name, step in steps.items()
         }
         selectivity = {
-            name: _matching_error(distance, target, images.sharp, images.restored, steps[name]) for name in DISTRACTORS
+            name: matching_error(distance, target, images.sharp, images.restored, steps[name]) for name in DISTRACTORS
         }
     return {
         "selectivity": selectivity,
@@ -166,4 +164,4 @@ def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _spreads(values: Mapping[str, Tensor]) -> Figures:
-    return {name: _spread(value, digits=4) for name, value in values.items()}
+    return {name: spread(value, digits=4) for name, value in values.items()}

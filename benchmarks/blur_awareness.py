@@ -1,7 +1,7 @@
 r"""Does a judge tell blur from changes of the same size that are not blur, also in what a trained deblurrer leaves?
 
 Measures pixel losses and feature losses over untuned, tuned and random backbones, on clean blur by
-`tafm_loss.report.figures.measure` and on the residuals of a trained network by `_residuals.py`. Tuned backbones are
+`tafm_loss.report.measure` and on the residuals of a trained network by `_residuals.py`. Tuned backbones are
 made in --backbones where they are not there. Writes results/blur_awareness.json and
 results/blur_awareness_residuals.json after every judge, skips the judges that are there, and draws the figure:
 
@@ -30,8 +30,7 @@ from tqdm import tqdm
 
 from examples.deblurring.evaluation.similarity import ssim
 from tafm_loss import Backbone, DiscriminativeFeatureLoss
-from tafm_loss.report.comparison import Distance
-from tafm_loss.report.figures import measure
+from tafm_loss.report import Distance, measure
 
 AWARENESS, RESIDUALS = RESULTS / "blur_awareness.json", RESULTS / "blur_awareness_residuals.json"
 PICTURE = ROOT / "docs" / "blur_awareness.png"

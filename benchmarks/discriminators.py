@@ -27,8 +27,7 @@ from examples._common import write_atomically
 from examples.deblurring.evaluation.similarity import psnr
 from tafm_loss import DiscriminativeFeatureLoss, TaskAdaptiveFeatureLoss, create_backbone
 from tafm_loss.mdf import BlurDegradation, PatchDiscriminators, discriminator_backbone, train_discriminators
-from tafm_loss.report.health import gradient_peak, recovery
-from tafm_loss.report.response import selectivity
+from tafm_loss.report import gradient_peak, recovery, selectivity
 from tafm_loss.scenes import generate_scenes
 
 SIZE = 64

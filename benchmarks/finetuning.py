@@ -20,14 +20,13 @@ from typing import Any
 import torch
 from _common import RESULTS, ROOT, metadata, write_figure, write_result
 from _photographs import central_crops
+from _probes import agreement, extent_probe
 from tqdm import tqdm
 
 from tafm_loss import Backbone, create_backbone
 from tafm_loss.finetune import GradedObjective, Objective, TripletObjective, finetune_backbone
-from tafm_loss.report.extent_probe import extent_probe
-from tafm_loss.report.figure import plot_report
-from tafm_loss.report.figures import report
-from tafm_loss.report.table import least_selectivity
+from tafm_loss.report import least_selectivity, plot_report, report, spread
+from tafm_loss.report.collected import recommended_loss
 from tafm_loss.scenes import generate_scenes
 
 SIZE = 128
@@ -60,8 +59,13 @@ def random_compact(seed: int) -> Backbone:
 
 
 def figures(backbone: Backbone, test: Path, untuned: Backbone | None) -> dict[str, Any]:
-    """Return the report on a backbone, with the extent probe on more photographs."""
-    found = report(backbone, central_crops(test, SIZE, every=REPORT_EVERY), untuned=untuned)
+    """Return the report on a backbone, its agreement with the untuned one, and the probe of more photographs."""
+    images = central_crops(test, SIZE, every=REPORT_EVERY)
+    found = report(backbone, images)
+    found["agreement"] = None
+    if untuned is not None:
+        losses = (recommended_loss(each, images) for each in (backbone, untuned))
+        found["agreement"] = spread(agreement(*losses, images))
     probe_images = central_crops(test, SIZE, every=PROBE_EVERY)
     probe = extent_probe(backbone, probe_images)
     found["extent_probe"] = {"images": len(probe_images), **probe._asdict()}

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from _common import RESULTS, ROOT, metadata, write_result
+from _probes import rank_correlation, ridge_prediction
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -36,8 +37,6 @@ from tafm_loss.demo import (
     restore,
 )
 from tafm_loss.losses import LatentComparisonLoss
-from tafm_loss.report.rank_correlation import spearman
-from tafm_loss.report.ridge import ridge_prediction
 
 sys.path.insert(0, str(ROOT / "examples" / "deblurring" / "models"))
 from bdirnet import BDIRNet
@@ -176,7 +175,7 @@ def probe(known: Tensor, unseen: Tensor) -> dict[str, Any]:
     guesses = ridge_prediction(known, extents.expand(known.shape[:2]), unseen)
     truth = extents.expand(guesses.shape)
     share = 1 - (guesses - truth).square().sum() / (truth - truth.mean()).square().sum()
-    order = spearman(guesses.flatten(), truth.flatten())
+    order = rank_correlation(guesses.flatten(), truth.flatten())
     return {"r2": float(share), "rank": float(order), "predicted": guesses.expm1().T.tolist()}
 
 

@@ -32,9 +32,15 @@ from tafm_loss.blur.pairs import write_pairs
 from tafm_loss.demo import run_demo
 from tafm_loss.finetune import GradedObjective, Objective, TripletObjective, default_synthesizer
 from tafm_loss.finetune.crops import SceneCrops
-from tafm_loss.report.figures import least_report_size, report
-from tafm_loss.report.files import FIGURES_FILE, PICTURE_FILE, write_reports
-from tafm_loss.report.table import report_table, selectivity_gains
+from tafm_loss.report import (
+    FIGURE_FILE,
+    REPORT_FILE,
+    least_report_size,
+    report,
+    report_table,
+    selectivity_gains,
+    write_reports,
+)
 from tafm_loss.scenes import generate_scenes
 from tafm_loss.weights.loading import read_file
 from tafm_loss.weights.sources import read_source
@@ -218,7 +224,7 @@ def _report(options: argparse.Namespace) -> Said:
     write_reports(reports, options.out)
     head, rows = report_table(reports)
     table = align(head, rows, right=range(1, len(head)))
-    return Said(f"{table}\n\nall of it: {options.out / FIGURES_FILE}, {options.out / PICTURE_FILE}", reports)
+    return Said(f"{table}\n\nall of it: {options.out / REPORT_FILE}, {options.out / FIGURE_FILE}", reports)
 
 
 def _reported(options: argparse.Namespace) -> dict[str, Backbone]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from tafm_loss import TaskAdaptiveFeatureLoss, create_backbone
 from tafm_loss.images import read_image
 from tafm_loss.losses.distances import DISTANCES
-from tafm_loss.report.figures import gradient_peak, health, response, selectivity
+from tafm_loss.report import gradient_peak, health, response, selectivity
 from tafm_loss.scenes import generate_scenes
 
 

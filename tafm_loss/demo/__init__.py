@@ -30,7 +30,7 @@ from tafm_loss.demo.training import (
     with_feature_loss,
 )
 from tafm_loss.losses import RECOMMENDED_RATIO, TaskAdaptiveFeatureLoss
-from tafm_loss.report.response import response
+from tafm_loss.report import response
 
 __all__ = [
     "NOISE",

@@ -17,8 +17,7 @@ from tafm_loss.finetune.crops import Grade, SceneCrops
 from tafm_loss.finetune.loop import Plan
 from tafm_loss.finetune.objectives import OBJECTIVES, Objective
 from tafm_loss.finetune.sources import Images
-from tafm_loss.report.figures import least_report_size
-from tafm_loss.report.files import FIGURES_FILE
+from tafm_loss.report import REPORT_FILE, least_report_size
 from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE
 
 __all__ = [
@@ -102,7 +101,7 @@ def check_folder(out_dir: str | Path | None, images: Images, *, resume: bool) ->
     folder = Path(out_dir)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out_dir must be a folder; {folder} is a file")
-    found = [name for name in (CHECKPOINT_FILE, WEIGHTS_FILE, CONFIG_FILE, FIGURES_FILE) if (folder / name).exists()]
+    found = [name for name in (CHECKPOINT_FILE, WEIGHTS_FILE, CONFIG_FILE, REPORT_FILE) if (folder / name).exists()]
     if found and not (resume and found[0] == CHECKPOINT_FILE):
         raise ValueError(f"{folder} holds {found[0]} of an earlier run; resume that run, or choose another folder")
     if isinstance(images, str | Path) and Path(images).resolve() in (folder.resolve() / "file").parents:

@@ -105,7 +105,7 @@ class GradedObjective(Objective):
 
     The terms are hinges on differences of log distances, so that neither the unit of the distance nor its power
     matters. The order is asked of every pair of levels. A distractor is given several times the mean squared error of
-    the blur and must still be nearer, which trains the quantity that `tafm_loss.report.figures.selectivity` measures.
+    the blur and must still be nearer, which trains the quantity that `tafm_loss.report.selectivity` measures.
     So that the backbone stays a judge of images and does not become blind to what is not blur, distractors must not be
     too near either, noise on top of a blur must not look like sharpness, half of the error must cost clearly less than
     all of it, over-sharpening must cost what blur does, and downhill from a blurred image must be the way to the sharp

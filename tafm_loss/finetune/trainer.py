@@ -32,8 +32,7 @@ from tafm_loss.finetune.loop import Loop, Plan
 from tafm_loss.finetune.objectives import Objective
 from tafm_loss.finetune.sources import Images
 from tafm_loss.finetune.tuning import Tuning
-from tafm_loss.report.figures import measure_units, report
-from tafm_loss.report.files import write_reports
+from tafm_loss.report import measure_units, report, write_reports
 from tafm_loss.weights.folders import save_backbone
 from tafm_loss.weights.loading import load_backbone
 
@@ -48,7 +47,7 @@ class FinetuneResult:
         backbone: the tuned one, on the CPU, in evaluation mode.
         history: rows of {"step", every term, "loss", "ordering_accuracy"}, every 20 steps, and of the validation
             passes: {"step", "validation_loss", "validation_ordering_accuracy", selectivities}.
-        report: {"before": figures, "after": figures} of `tafm_loss.report.figures.report` on validation images;
+        report: {"before": measures, "after": measures} of `tafm_loss.report.report` on validation images;
             empty without any, after an interrupt, and in all processes but the first.
         finished: whether the run came to its end; False after an interrupt.
     """
@@ -175,7 +174,7 @@ def finetune_backbone(
         before = copy.deepcopy(start).cpu()
         return {
             "before": report(before, judged, seed=seed, progress=progress),
-            "after": report(tuned, judged, untuned=before, seed=seed, progress=progress),
+            "after": report(tuned, judged, seed=seed, progress=progress),
         }
 
     measured: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.finetune.crops import Grade, SceneCrops, grade, scene_generators
 from tafm_loss.finetune.objectives import Measured, Objective
 from tafm_loss.losses.distances import DISTANCES
-from tafm_loss.report.figures import selectivity
+from tafm_loss.report import selectivity
 
 __all__ = ["StepOutput", "Tuning", "Validation"]
 

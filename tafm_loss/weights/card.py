@@ -37,8 +37,7 @@ ENTITIES = {ord(character): f"&#{ord(character)};" for character in "\\`*_[]<>&|
 LEGEND = (
     "Selectivity: how many times the squared error of blur another change needs to be as far from sharp; the least "
     "median over kinds and extents of blur. Recovery: pixels optimised from a 6 px shake by the loss alone, PSNR "
-    "before and after. Nyquist peak: of the gradient's power, over its mean; white noise has about 1. Agreement: rank "
-    "correlation with the backbone before tuning, over changes that are not blur."
+    "before and after. Nyquist peak: of the gradient's power, over its mean; white noise has about 1."
 )
 LIMITS = (
     "In the package's own measurements, such losses paid in PSNR for what they gained in sharpness, as an unsharp mask "
@@ -87,7 +86,7 @@ def model_card(
         repo_id: "owner/name"; None if the repository is not known yet.
         sha256: of the weights, 64 hexadecimal digits.
         size: of the weights, in bytes.
-        reports: {title: figures of `tafm_loss.report.figures.report`}, as in `report.json`; None without one.
+        reports: {title: figures of `tafm_loss.report.report`}, as in `report.json`; None without one.
         figure: name of the picture of the reports that is beside the card; None without one.
         licence_file: name of the text of the licence that is beside the card; None without one.
 
@@ -305,7 +304,6 @@ def _measurements(figures: Mapping[str, Any]) -> list[Measurement]:
             ("recovery_before_db", "PSNR of a 6 px shake, dB", figures.get("recovery_before_db")),
             ("recovery_after_db", "PSNR after recovery from it, dB", figures.get("recovery_after_db")),
             ("gradient_peak", "Nyquist peak of the gradient", figures.get("gradient_peak")),
-            ("agreement", "agreement with the untuned backbone", (figures.get("agreement") or {}).get("median")),
         ]
         return [
             Measurement(identifier, name, _finite(value)) for identifier, name, value in candidates if value is not None
@@ -330,9 +328,7 @@ def _as_reported(what: str, advice: str) -> Iterator[None]:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {str(error)[:60]}"
-        raise ValueError(
-            f"{what} are not as tafm_loss.report.figures.report gives them ({reason}); {advice}"
-        ) from error
+        raise ValueError(f"{what} are not as tafm_loss.report.report gives them ({reason}); {advice}") from error
 
 
 def _recorded(text: str) -> str:

@@ -22,7 +22,7 @@ from tafm_loss.finetune.checkpoint import Checkpoint, Progress
 from tafm_loss.finetune.objectives import GradedObjective, Measured, TripletObjective
 from tafm_loss.finetune.tuning import StepOutput, Tuning, Validation
 from tafm_loss.losses.feature import TaskAdaptiveFeatureLoss
-from tafm_loss.report.figures import measure_units, response
+from tafm_loss.report import measure_units, response
 from tafm_loss.scenes import generate_scenes
 from tafm_loss.weights.loading import load_backbone
 

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from tafm_loss import Backbone, BackboneConfig, Tap, create_backbone, load_backbone, save_backbone
 from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
-from tafm_loss.report import figures as report_module
-from tafm_loss.report.figures import report
-from tafm_loss.report.table import least_selectivity, report_table
+from tafm_loss.report import collected as report_module
+from tafm_loss.report import least_selectivity, report, report_table
 from tafm_loss.scenes import generate_scenes
 from tafm_loss.weights.card import model_card
 
@@ -100,8 +99,8 @@ def reports() -> Iterator[dict[str, Any]]:
     whole = report_module.recovery
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report_module, "recovery", lambda *args, **options: whole(*args, **options, steps=2))
-        after = report(shallow, scenes, untuned=shallow)
-    yield {"before": {**after, "agreement": None, "recovery_after_db": None}, "after": after}
+        after = report(shallow, scenes)
+    yield {"before": {**after, "recovery_after_db": None}, "after": after}
 
 
 def assert_by_the_rules_of_the_hub(data: Mapping[str, Any]) -> None:
@@ -146,13 +145,8 @@ def test_figures_are_those_of_the_config_in_the_metadata_and_in_the_text(compact
     assert all(f"| {value} |" in section for value in expected.values()) and "48 sharp images" in section
 
 
-def test_the_agreement_is_among_the_figures_of_a_report(reports: dict[str, Any]) -> None:
-    assert metrics_of(card_of(plain_config(measurements=reports["after"])))["agreement"] == pytest.approx(1)
-    assert "agreement" not in metrics_of(card_of(plain_config(measurements=reports["before"])))
-
-
 def test_what_has_no_value_is_left_out() -> None:
-    figures = {"gradient_peak": None, "recovery_after_db": 30, "selectivity": {}, "agreement": None, "else": ["?"]}
+    figures = {"gradient_peak": None, "recovery_after_db": 30, "selectivity": {}, "else": ["?"]}
     assert metrics_of(card_of(plain_config(measurements=figures))) == {"recovery_after_db": 30.0}
 
 
@@ -191,7 +185,6 @@ def test_reports_that_are_not_those_of_the_config_are_told_apart(reports: dict[s
         {"gradient_peak": float("nan")},
         {"recovery_after_db": 10**400},
         {"recovery_after_db": True},
-        {"agreement": 0.9},
         {"selectivity": ["white noise"]},
         {"selectivity": {"white noise": {"shake": {"far": {"median": 1.0}}}}},
         {"selectivity": {"white noise": {"shake": {"6": {"mean": 1.0}}}}},
