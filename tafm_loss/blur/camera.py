@@ -91,8 +91,10 @@ def displacements(paths: Tensor, angles: Tensor | None, radii: Tensor, nodes: No
         paths = _scaled(paths, (radii[-1].square() - arcs.square().mean(1)).sqrt())
         weights = nested_exposures(torch.cat([paths, arcs[..., None]], dim=-1), radii)
         turns = arcs / gyration
-        turns = turns - (weights * turns).sum(-1, keepdim=True)
-        points = paths[:, None] + _turned(nodes.positions, turns)
+        turns = (turns - (weights * turns).sum(-1, keepdim=True))[:, :, None]
+        sine, shrink = turns.sin(), turns.cos() - 1
+        x, y = nodes.positions[:, :1], nodes.positions[:, 1:]
+        points = paths[:, None] + torch.stack([shrink * x - sine * y, sine * x + shrink * y], dim=-1)
     return points - (weights[:, :, None, :, None] * points).sum(-2, keepdim=True), weights
 
 
@@ -102,21 +104,11 @@ def _scaled(paths: Tensor, radii: Tensor) -> Tensor:
     return paths * (radii / paths.square().sum(-1).mean(1).sqrt().clamp(min=1e-12))[:, None, None]
 
 
-def _turned(positions: Tensor, angles: Tensor) -> Tensor:
-    """Return by how much a turn by angles (L, N, T) moves positions (M, 2): (L, N, M, T, 2)."""
-    sine, shrink = angles.sin()[:, :, None], angles.cos()[:, :, None] - 1
-    x, y = positions[:, :1], positions[:, 1:]
-    return torch.stack([shrink * x - sine * y, sine * x + shrink * y], dim=-1)
-
-
 def nested_exposures(paths: Tensor, radii: Tensor) -> Tensor:
-    """Cut from each path (N, T, D) of odd T the shortest exposure about its middle that reaches each RMS radius.
+    """Return the weights (L, N, T) in the shortest exposure about the middle of a path that reaches each RMS radius.
 
-    Cutting at the radius, not at a fraction of the time, makes exposures nest and radii (L, N) rise together along L: a
-    shake that turns back has no order in time alone. The whole path has the largest radius.
-
-    Returns:
-        How long the camera stays at each sample of the path: weights (L, N, T) that sum to 1.
+    Cutting paths (N, T, D), of odd T, at the radius, not at a fraction of the time, makes exposures nest and radii
+    (L, N) rise together along L: a shake that turns back has no order in time alone. The whole path has the largest.
     """
     steps = paths.shape[1]
     middle = steps // 2

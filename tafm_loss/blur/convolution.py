@@ -128,7 +128,11 @@ def convolution(kernels: Tensor, shape: Sequence[int]) -> Convolution:
     size = kernels.shape[-1]
     if _is_direct(kernels):
         return lambda images: _convolve_directly(images, kernels)
-    blocks = [_block_length(length - size + 1, size, kernels.device) for length in shape]
+    blocks = [length - size + 1 for length in shape]
+    if kernels.device.type != "cuda":
+        # Equal ones, so that each and its transform stay in cache.
+        side = max(CACHED_SIDE, 2 * size)
+        blocks = [math.ceil(length / max(1, round(length / side))) for length in blocks]
     padded = [fast_length(length + size - 1) for length in blocks]
     spectra = _kernel_spectra(kernels, padded)[:, :, None]
 
@@ -151,7 +155,9 @@ def convolution_between_nodes(kernels: Tensor, shape: Sequence[int]) -> Convolut
     padded = [fast_length(cell + size - 1) for cell in cells]
     # (L, N, 1, rows, columns, ...): channels are blurred alike.
     spectra = _kernel_spectra(kernels, padded)[:, :, None]
-    ramps = [[torch.outer(y, x) for x in _ramp(cells[1], kernels)] for y in _ramp(cells[0], kernels)]
+    # The weights of the near and of the far end of a cell, along each axis.
+    far = [(torch.arange(cell, device=kernels.device, dtype=kernels.dtype) + 0.5) / cell for cell in cells]
+    ramps = [[torch.outer(y, x) for x in (1 - far[1], far[1])] for y in (1 - far[0], far[0])]
 
     def convolve(images: Tensor) -> Tensor:
         tiles = F.pad(images, (0, beyond[1], 0, beyond[0]))
@@ -173,12 +179,6 @@ def convolution_between_nodes(kernels: Tensor, shape: Sequence[int]) -> Convolut
     return convolve
 
 
-def _ramp(cell: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weights (cell,) of the near and of the far end of a cell."""
-    far = (torch.arange(cell, device=like.device, dtype=like.dtype) + 0.5) / cell
-    return 1 - far, far
-
-
 def _is_direct(kernels: Tensor) -> bool:
     """Return whether kernels (L, N, K, K) are applied by sums over their px, and not by Fourier transforms."""
     return len(kernels) * kernels.shape[-1] ** 2 <= MOST_DIRECT_PRODUCTS
@@ -191,13 +191,6 @@ def _convolve_directly(images: Tensor, kernels: Tensor) -> Tensor:
     # One level at a time: a group of one input and one output is what backends have fast code for.
     levels = [F.conv2d(planes, level, groups=n * channels).unflatten(1, (n, channels))[0] for level in flipped]
     return torch.stack(levels)
-
-
-def _block_length(length: int, size: int, device: torch.device) -> int:
-    """Return the side in px of equal blocks of an axis: on a CPU, so that a block and its transform stay in cache."""
-    if device.type == "cuda":
-        return length
-    return math.ceil(length / max(1, round(length / max(CACHED_SIDE, 2 * size))))
 
 
 def _in_blocks(convolve: Convolution, images: Tensor, blocks: Sequence[int], size: int) -> Tensor:

@@ -162,7 +162,8 @@ def _motion(paths: Tensor, angles: Tensor | None, radii: Tensor, size: int, node
         # How far the corners of the image move is not known before.
         reach = points.abs().amax(-1) * (weights[:, :, None] > 0)
         size = max(size, 2 * math.ceil(float(reach.amax())) + 1)
-    return _splat(points, weights[:, :, None], size)
+    x, y = _tents(points[..., 0], size), _tents(points[..., 1], size)
+    return y.mul_(weights[:, :, None, None]) @ x.transpose(-1, -2)
 
 
 def _gaussian(radii: Tensor, size: int) -> Tensor:
@@ -171,7 +172,11 @@ def _gaussian(radii: Tensor, size: int) -> Tensor:
 
     def profile(deviation: Tensor) -> Tensor:
         """Return a Gaussian splatted by tents: the second difference of its second integral."""
-        integral = _second_integral(_pixels(size + 2, radii), deviation[..., None])
+        # Less the ramp max(x, 0), which would drown its precision.
+        deviation = deviation[..., None]
+        ratio = _pixels(size + 2, radii).abs() / deviation
+        density = (-0.5 * ratio.square()).exp() / math.sqrt(2 * math.pi)
+        integral = deviation * (density - ratio * 0.5 * torch.erfc(ratio / math.sqrt(2)))
         splat = integral[..., 2:] - 2 * integral[..., 1:-1] + integral[..., :-2]
         splat = (splat + (pixels == 0)).clamp(min=0)
         return splat / splat.sum(-1, keepdim=True)
@@ -179,13 +184,6 @@ def _gaussian(radii: Tensor, size: int) -> Tensor:
     scale = _matching_scale(lambda scale: 2 * (profile(scale) * pixels.square()).sum(-1), radii, radii / math.sqrt(2))
     splat = profile(scale)
     return splat[..., :, None] * splat[..., None, :]
-
-
-def _second_integral(positions: Tensor, deviation: Tensor) -> Tensor:
-    """Return the second integral of Gaussians about 0, less the ramp max(x, 0) that would drown its precision."""
-    ratio = positions.abs() / deviation
-    density = (-0.5 * ratio.square()).exp() / math.sqrt(2 * math.pi)
-    return deviation * (density - ratio * 0.5 * torch.erfc(ratio / math.sqrt(2)))
 
 
 def _disk(radii: Tensor, size: int) -> Tensor:
@@ -226,11 +224,6 @@ def _matching_scale(variance: Callable[[Tensor], Tensor], radii: Tensor, scale: 
         # The others stay what they are without small ones beside them.
         scale = torch.where(small, better, scale)
     return scale
-
-
-def _splat(points: Tensor, weights: Tensor, size: int) -> Tensor:
-    """Return kernels (..., size, size) of points (..., T, 2) and weights (..., T), of the same sum."""
-    return _tents(points[..., 1], size).mul_(weights[..., None, :]) @ _tents(points[..., 0], size).transpose(-1, -2)
 
 
 def _tents(positions: Tensor, size: int) -> Tensor:

@@ -40,20 +40,16 @@ def from_linear(light: Tensor, transfer: str | float | None) -> Tensor:
     """Turn linear light back into values in [0, 1]; light outside of it saturates. The inverse of `to_linear`."""
     if transfer is None:
         return light
-    light = _saturated(light)
+    clamped = light.clamp(0, 1)
+    if light.requires_grad:
+        # What only rounding has put outside keeps its gradient.
+        excess = (light - clamped).detach()
+        clamped = torch.where(excess.abs() < ROUNDING, light - excess, clamped)
+    light = clamped
     if transfer == "srgb":
         curve = 1.055 * (light.clamp(min=0.003).log() / 2.4).exp() - 0.055
         return torch.where(light <= 0.0031308, light * 12.92, curve)
     return (light.clamp(min=1e-12).log() / float(transfer)).exp() * (light > 1e-12)
-
-
-def _saturated(light: Tensor) -> Tensor:
-    """Return light clamped to [0, 1]; what only rounding has put outside keeps its gradient."""
-    clamped = light.clamp(0, 1)
-    if not light.requires_grad:
-        return clamped
-    excess = (light - clamped).detach()
-    return torch.where(excess.abs() < ROUNDING, light - excess, clamped)
 
 
 def highlight_gains(darkest: Tensor, gain: float, threshold: float) -> Tensor:
@@ -82,8 +78,8 @@ def add_sensor_noise(
 
     Args:
         images: floating; half precision is computed in float32 and returned in kind.
-        shot: full scale per photo-electron, in linear light; 0 for no photon noise.
-        read: standard deviation of linear light; 0 for no read noise.
+        shot: full scale per photo-electron, in linear light.
+        read: standard deviation of linear light.
         transfer: "srgb", a gamma, or None if the values are linear light.
         generator: where random numbers come from; None for torch's global state on the CPU.
 

@@ -122,9 +122,10 @@ def _smooth(frame: Tensor) -> Tensor:
 def _register(first: Tensor, second: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
     """Refine the motion (1, 2, rows, columns) of tiles by Gauss-Newton steps, and say where it can be known."""
     grid = (motion.shape[-2], motion.shape[-1])
-    gradients = _gradients(first)
-    x, y = gradients[:, :1], gradients[:, 1:]
-    products = torch.cat([x * x, x * y, y * y], dim=1)
+    padded = F.pad(first, (1, 1, 1, 1), mode="replicate")
+    x = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
+    y = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+    gradients, products = torch.cat([x, y], dim=1), torch.cat([x * x, x * y, y * y], dim=1)
     for _ in range(MOST_ITERATIONS):
         moved, inside = _warp(second, motion)
         rest = (first - moved) * inside
@@ -138,13 +139,6 @@ def _register(first: Tensor, second: Tensor, motion: Tensor) -> tuple[Tensor, Te
     least = (xx + yy - ((xx - yy).square() + 4 * xy * xy).sqrt()) / 2
     misplaced = F.adaptive_avg_pool2d(rest.square(), grid)[:, 0] / least.clamp(min=DAMPING)
     return motion, (least >= LEAST_GRADIENT**2) & (misplaced <= MOST_MISPLACED_PX**2)
-
-
-def _gradients(frame: Tensor) -> Tensor:
-    padded = F.pad(frame, (1, 1, 1, 1), mode="replicate")
-    x = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
-    y = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
-    return torch.cat([x, y], dim=1) / 2
 
 
 def _warp(frame: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:

@@ -66,16 +66,15 @@ def write_pairs(
     `NAME_10px` and `NAME_25px`, nested exposures of the same shake. `out/pairs.csv` says how each pair was made,
     `out/settings.json` holds all that decides the result. Files are 8-bit RGB. The same settings give the same pairs,
     in whatever order: the same call takes up an interrupted run. Nothing is overwritten: a pair that is whole is
-    kept, even if its image has changed since; an image of which half a pair of other content is there is skipped.
-
-    Images that cannot be read or are too small for the blur are skipped with a warning.
+    kept, even if its image has changed since. Images that cannot be read, are too small for the blur, or of which
+    half a pair of other content is there, are skipped with a warning.
 
     Args:
         source: a folder of images, searched with its sub-folders.
         out: a new or empty folder, or one that the same settings have begun.
         synthesizer: what blurs; without the extent 0, which would pair an image with itself.
         seed: of the kernels and the noise; those of an image depend on this and its path below `source` alone.
-        shot_noise: photon noise of the blurred images; 8.9e-5 is a real camera's, see `add_sensor_noise`.
+        shot_noise: photon noise of the blurred images, see `add_sensor_noise`; 8.9e-5 is a real camera's.
         read_noise: read noise of the blurred images; 2.9e-5 is a real camera's.
         progress: whether to show a progress bar.
 

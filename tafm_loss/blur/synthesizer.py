@@ -87,7 +87,7 @@ class BlurSynthesizer(nn.Module):
         self.jitter = _in_range("jitter", jitter, 0.0, 6.0)
         self.impulse = _in_range("impulse", impulse, 0.0, 0.05)
         self.roll_deg = _in_range("roll_deg", roll_deg, 0.0, 180.0)
-        if grid is not None and (isinstance(grid, bool) or not isinstance(grid, int) or grid < LEAST_GRID):
+        if grid is not None and (type(grid) is not int or grid < LEAST_GRID):
             least = f"{LEAST_GRID} or more: 2 are no better than uniform blur"
             raise ValueError(f"grid must be None, or an integer of {least}; got {grid!r}")
         self.grid = grid
@@ -131,15 +131,10 @@ class BlurSynthesizer(nn.Module):
         kinds = torch.tensor([KINDS.index(kind) for kind in self.kinds], device=device)[drawn]
         factors = 1 + self.extent_jitter * (2 * draws[:, 1] - 1)
         extents = torch.tensor(self.extents, device=device)[:, None] * factors
+        levels, size, roll = extents[self._sharp :], kernel_size(self._largest), self._roll(image_size, device)
         with torch.autocast(device.type, enabled=False):
             blurred = point_spread_functions(
-                kinds,
-                extents[self._sharp :],
-                kernel_size(self._largest),
-                jitter=self.jitter,
-                impulse=self.impulse,
-                roll=self._roll(image_size, device),
-                generator=generator,
+                kinds, levels, size, jitter=self.jitter, impulse=self.impulse, roll=roll, generator=generator
             )
         if self._sharp:
             blurred = torch.cat([torch.zeros_like(blurred[:1]), blurred])
