@@ -1,4 +1,4 @@
-"""What all modules know about images: one check of what callers pass, one definition of grey."""
+"""Images: reading them from files, finding them in folders, checking what callers pass, one definition of grey."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,9 +74,11 @@ def check_unit_range(images: Tensor, name: str) -> None:
         raise ValueError(f"{name} must have values in [0, 1], got {low:g} to {high:g}; divide 8-bit values by 255")
 
 
-def find_images(folder: Path) -> list[Path]:
-    """Return the image files in a folder and its sub-folders, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
+def find_images(folder: str | Path) -> list[Path]:
+    """Return the files in a folder and its sub-folders that have one of `IMAGE_SUFFIXES`, in either case, sorted."""
+    return sorted(
+        path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
+    )
 
 
 def read_header(path: str | Path) -> tuple[tuple[int, int], str]:

@@ -96,14 +96,6 @@ def test_levels_stay_centred_on_the_dot_of_the_centre_frame(tmp_path: Path) -> N
     torch.testing.assert_close(columns, torch.full((3,), 3 * 7 + 9.0))
 
 
-def test_extents_are_measured_between_the_frames(tmp_path: Path) -> None:
-    lefts = [0, 1, 3, 6, 10]
-    write_scene(tmp_path / "scene", lefts)
-    extents = FrameExposures(tmp_path)[0].extents
-    truth = [math.sqrt(12) * float(np.std(lefts[2 - half : 3 + half])) for half in range(3)]
-    torch.testing.assert_close(extents, torch.tensor(truth), atol=0.1, rtol=0)
-
-
 def test_extents_are_unknown_without_texture(tmp_path: Path) -> None:
     for number in range(3):
         Image.new("RGB", (32, 32), (90, 90, 90)).save(tmp_path / f"{number}.png")

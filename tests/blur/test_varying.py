@@ -157,6 +157,13 @@ def test_a_seed_draws_the_same_kernels_in_every_version() -> None:
         torch.testing.assert_close(found, torch.tensor([weak, strong]) / 100, rtol=1e-3, atol=0.01)
 
 
+def test_however_far_the_camera_rolls_half_of_the_mean_square_is_left_to_its_path() -> None:
+    blur = BlurSynthesizer((12.0,), roll_deg=180.0, grid=5)
+    drawn = blur.sample(20, image_size=(100, 100), generator=torch.Generator().manual_seed(0))
+    middle = blur_extent(drawn.kernels[0, :, 2, 2])
+    torch.testing.assert_close(middle.median(), torch.tensor(12 * math.sqrt(0.5)), rtol=0.05, atol=0)
+
+
 def test_kinds_without_motion_do_not_turn() -> None:
     blur = BlurSynthesizer((9.0,), kind={"defocus": 1.0, "shake": 1.0}, roll_deg=4.0)
     drawn = blur.sample(20, image_size=(90, 90), generator=torch.Generator().manual_seed(5))
