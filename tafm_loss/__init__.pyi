@@ -16,6 +16,7 @@ from .losses import (
     multi_output,
 )
 from .mdf import DiscriminativeFeatureLoss, train_discriminators
+from .publishing import push_backbone
 from .weights.errors import (
     WeightsAccessError,
     WeightsCorruptError,
@@ -26,7 +27,6 @@ from .weights.errors import (
 )
 from .weights.folders import save_backbone
 from .weights.loading import load_backbone
-from .weights.publishing import push_backbone
 
 __all__ = [
     "Backbone",

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from tafm_loss.backbones.architecture import Architecture
 from tafm_loss.backbones.backbone import Tap
 from tafm_loss.backbones.tapped import Step, TappedNetwork
-from tafm_loss.weights.downloads import HubRepository
 from tafm_loss.weights.errors import WeightsError
 from tafm_loss.weights.files import WeightFile, read_weights
+from tafm_loss.weights.hub import HubRepository
 
 __all__ = [
     "CLIP_TOWERS",

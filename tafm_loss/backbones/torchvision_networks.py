@@ -13,9 +13,9 @@ from torch import nn
 
 from tafm_loss.backbones.architecture import Architecture
 from tafm_loss.backbones.tapped import Step, TappedNetwork
-from tafm_loss.weights.downloads import reachable
 from tafm_loss.weights.errors import WeightsCorruptError, WeightsUnavailableError
 from tafm_loss.weights.files import WeightFile, read_weights
+from tafm_loss.weights.hub import reachable
 
 __all__ = ["TORCHVISION_NAMES", "TorchvisionArchitecture"]
 

@@ -1,19 +1,113 @@
-"""Reading a backbone from the Hub: config and weights of one commit, both checked, damage repaired once."""
+"""Reading from the Hugging Face Hub: config and weights of one commit, both checked, damage repaired once."""
 
+import contextlib
+import dataclasses
 import logging
+import os
 import re
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
-from tafm_loss.weights.downloads import HubRepository
-from tafm_loss.weights.errors import WeightsCorruptError, WeightsError, WeightsFormatError
+from tafm_loss.weights.errors import WeightsCorruptError, WeightsError, WeightsFormatError, WeightsUnavailableError
 from tafm_loss.weights.files import WeightFile
 from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE, read_config, read_folder
+from tafm_loss.weights.hub_errors import UNREACHABLE, weights_error
 
-__all__ = ["read_repository"]
+__all__ = ["HubRepository", "checked_token", "reachable", "read_repository"]
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+CONNECTION_TIMEOUT = 5.0
 
 logger = logging.getLogger("tafm_loss")
+
+
+@dataclasses.dataclass(frozen=True)
+class HubRepository:
+    """A repository on the Hub and how it is read; the fields are arguments of `huggingface_hub.hf_hub_download`."""
+
+    repo_id: str
+    token: str | bool | None = dataclasses.field(default=None, repr=False)
+    cache_dir: Path | None = None
+    local_files_only: bool = False
+
+    def fetch(self, name: str, revision: str | None, *, size: int | None = None, again: bool = False) -> Path:
+        """Return a file's path in the cache, fetching it if it is not there.
+
+        Args:
+            name: the file.
+            revision: branch, tag or commit; None for the default branch.
+            size: how many bytes it must have, if known: another file is not downloaded.
+            again: fetch it although it is in the cache, in its place.
+
+        Raises:
+            WeightsError: of the kind that says why not.
+        """
+        action = f"cannot load {self.repo_id}/{name}{'@' + revision if revision else ''} from the Hugging Face Hub"
+        try:
+            return self._fetch(name, revision, size, again, action)
+        except WeightsError:
+            raise
+        except Exception as error:
+            # Anything: the client's HTTP library, of which there are three by version, lets errors through.
+            ours = weights_error(error, action)
+        raise ours
+
+    def may_ask(self) -> bool:
+        """Whether the Hub may be asked at all."""
+        from huggingface_hub import constants
+
+        return not (self.local_files_only or constants.HF_HUB_OFFLINE)
+
+    def _fetch(self, name: str, revision: str | None, size: int | None, again: bool, action: str) -> Path:
+        import huggingface_hub as client
+
+        cached = client.try_to_load_from_cache(self.repo_id, name, cache_dir=self.cache_dir, revision=revision)
+        kept = Path(cached) if isinstance(cached, str) else None
+        if (again or kept is None) and self.may_ask():
+            if not reachable(client.constants.ENDPOINT):
+                # The client itself would try for 23 s before it gives up.
+                raise WeightsUnavailableError(f"{action}: {UNREACHABLE}")
+            if size is not None:
+                url = client.hf_hub_url(self.repo_id, name, revision=revision)
+                found = client.get_hf_file_metadata(url, token=self.token).size
+                if found not in (None, size):
+                    told = f"{found} bytes there, expected {size}: the repository is damaged"
+                    raise WeightsCorruptError(f"{action}: {told}")
+        with _out_of_the_way(kept) if again and kept is not None else contextlib.nullcontext():
+            path = client.hf_hub_download(
+                self.repo_id,
+                name,
+                revision=revision,
+                token=self.token,
+                cache_dir=self.cache_dir,
+                local_files_only=self.local_files_only,
+                force_download=again,
+            )
+        return Path(path)
+
+
+@contextlib.contextmanager
+def _out_of_the_way(path: Path) -> Iterator[None]:
+    """Let the client replace a file of its cache; if it fails, the file is back.
+
+    Where there are no symbolic links, the client would keep the old file whatever it fetches. A link it replaces, and
+    others may be reading through it.
+    """
+    if path.is_symlink():
+        yield
+        return
+    aside = path.with_name(f".{path.name}.{os.getpid()}.damaged")
+    os.replace(path, aside)
+    try:
+        yield
+    finally:
+        if path.exists():
+            aside.unlink(missing_ok=True)
+        else:
+            os.replace(aside, path)
 
 
 def read_repository(repository: HubRepository, revision: str | None) -> tuple[WeightFile, str]:
@@ -28,18 +122,21 @@ def read_repository(repository: HubRepository, revision: str | None) -> tuple[We
     commit = _commit(repository, revision)
     logger.info("%s%s is commit %s", repository.repo_id, f"@{revision}" if revision else "", commit)
     try:
-        return _read_commit(repository, commit), commit
+        return read_folder(_fetch_weights(repository, commit).parent), commit
     except (WeightsCorruptError, WeightsFormatError) as error:
         if not repository.may_ask():
             raise type(error)(f"{error}. Delete it from the cache, and load it again with a connection") from None
         damage = error
-    for fetch_anew in (_fetch_config, _fetch_weights):
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
         try:
-            fetch_anew(repository, commit, again=True)
+            if name == CONFIG_FILE:
+                repository.fetch(name, commit, again=True)
+            else:
+                _fetch_weights(repository, commit, again=True)
         except WeightsError as error:
             raise type(damage)(f"{damage}. It could not be fetched anew: {error}") from None
         try:
-            return _read_commit(repository, commit), commit
+            return read_folder(_fetch_weights(repository, commit).parent), commit
         except WeightsFormatError as error:
             # The bytes are those that were published.
             raise type(error)(f"{repository.repo_id}@{commit}: {error}") from None
@@ -63,15 +160,35 @@ def _commit(repository: HubRepository, revision: str | None) -> str:
     return commit
 
 
-def _read_commit(repository: HubRepository, commit: str) -> WeightFile:
-    return read_folder(_fetch_weights(repository, commit).parent)
-
-
-def _fetch_config(repository: HubRepository, commit: str, *, again: bool = False) -> Path:
-    return repository.fetch(CONFIG_FILE, commit, again=again)
-
-
 def _fetch_weights(repository: HubRepository, commit: str, *, again: bool = False) -> Path:
     # The config first: what it does not describe is not downloaded. By commit: a branch may move in between.
-    described = read_config(_fetch_config(repository, commit))
+    described = read_config(repository.fetch(CONFIG_FILE, commit))
     return repository.fetch(WEIGHTS_FILE, commit, size=described["weights"]["size"], again=again)
+
+
+def checked_token(token: str | bool | None) -> str | bool | None:
+    """Return a token that can be sent; raises a ValueError, which does not show it, for one that cannot."""
+    if isinstance(token, str) and not (token and token.isascii() and token.isprintable() and " " not in token):
+        raise ValueError("token must be letters, digits and signs without space or line break; copy it again")
+    if not isinstance(token, str | bool | None):
+        raise TypeError(f"token must be text, True, False or None, got {type(token).__name__}")
+    return token
+
+
+def reachable(url: str) -> bool:
+    """Whether a connection to the host of `url` can be opened within seconds.
+
+    Loaders wait or retry for much longer before they admit that there is no network. Behind a proxy the answer is
+    always True: it is the proxy that knows.
+    """
+    parts = urllib.parse.urlsplit(url)
+    host = parts.hostname or ""
+    proxies = urllib.request.getproxies()
+    if (parts.scheme in proxies or "all" in proxies) and not urllib.request.proxy_bypass(host):
+        return True
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    try:
+        socket.create_connection((host, port), timeout=CONNECTION_TIMEOUT).close()
+    except OSError:
+        return False
+    return True

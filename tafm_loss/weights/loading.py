@@ -10,11 +10,10 @@ from tafm_loss.backbones.backbone import Backbone, BackboneConfig, check_feature
 from tafm_loss.backbones.discriminators import ARCHITECTURE as DISCRIMINATORS
 from tafm_loss.backbones.discriminators import discriminator_backbone, discriminators_in
 from tafm_loss.backbones.registry import create_backbone, find_architecture, from_weights, list_backbones
-from tafm_loss.weights.downloads import HubRepository, checked_token
 from tafm_loss.weights.errors import WeightsFormatError, WeightsNotFoundError
 from tafm_loss.weights.files import WeightFile, check_digest, fill_network, read_weights
 from tafm_loss.weights.folders import SHA256, read_folder
-from tafm_loss.weights.hub import read_repository
+from tafm_loss.weights.hub import HubRepository, checked_token, read_repository
 from tafm_loss.weights.published import PUBLISHED
 from tafm_loss.weights.sources import HUB_PREFIX, HubSource, Source, read_source
 

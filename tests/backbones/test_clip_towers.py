@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from tafm_loss import WeightsAccessError, WeightsError, WeightsUnavailableError, create_backbone
 from tafm_loss.backbones.clip_towers import CLIP_TOWERS, ClipViTNetwork, Tower
 from tafm_loss.backbones.registry import find_architecture, from_weights
-from tafm_loss.weights.downloads import HubRepository
 from tafm_loss.weights.files import WeightFile
+from tafm_loss.weights.hub import HubRepository
 from tests.hub_fixtures import go_offline
 from tests.hub_server.server import HubServer
 

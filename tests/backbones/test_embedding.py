@@ -16,8 +16,8 @@ from tafm_loss.backbones.backbone import BackboneConfig, Tap
 from tafm_loss.backbones.clip_towers import ClipViTNetwork
 from tafm_loss.backbones.embedding import EmbeddingNetwork
 from tafm_loss.backbones.registry import find_architecture
-from tafm_loss.weights.downloads import HubRepository
 from tafm_loss.weights.files import WeightFile
+from tafm_loss.weights.hub import HubRepository
 
 POOLED = "clip-vit-b16-embedding-pooled"
 

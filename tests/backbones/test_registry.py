@@ -32,7 +32,7 @@ def random_backbone(name: str, layers: Sequence[str] | str | None = None) -> Bac
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("tafm_loss.backbones.torchvision_networks.reachable", lambda url: False)
-    monkeypatch.setattr("tafm_loss.weights.downloads.reachable", lambda url: False)
+    monkeypatch.setattr("tafm_loss.weights.hub.reachable", lambda url: False)
     return tmp_path
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tafm_loss.weights.downloads import reachable
+from tafm_loss.weights.hub import reachable
 
 
 def test_a_closed_port_is_not_reachable_and_a_proxy_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:

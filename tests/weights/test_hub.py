@@ -570,7 +570,7 @@ def test_a_listed_name_is_pinned_and_sends_no_token(
 
 
 def test_the_token_is_not_shown_by_what_holds_it() -> None:
-    from tafm_loss.weights.downloads import HubRepository
+    from tafm_loss.weights.hub import HubRepository
 
     assert "hf_secret" not in repr(HubRepository(REPO, "hf_secret"))
 

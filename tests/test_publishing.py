@@ -38,9 +38,14 @@ from tafm_loss.scenes import generate_scenes
 from tests.hub_fixtures import go_offline, hub_environment
 from tests.hub_server.server import HubServer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "guides" / "publishing.md").read_text()
 REPO = "owner/deblur"
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    return load_backbone("tafm-compact")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
-"""Publishing a backbone on the Hub."""
+"""Publishing a backbone on the Hugging Face Hub, with a model card."""
 
-import dataclasses
 import os
 import re
 import tempfile
@@ -10,11 +9,11 @@ from typing import Any
 
 from tafm_loss._files import read_object
 from tafm_loss.backbones.backbone import Backbone
-from tafm_loss.weights.card import model_card
-from tafm_loss.weights.downloads import checked_token
+from tafm_loss.card import model_card
 from tafm_loss.weights.errors import WeightsError, WeightsFormatError
 from tafm_loss.weights.files import WeightFile
 from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE, read_folder, save_backbone
+from tafm_loss.weights.hub import checked_token
 from tafm_loss.weights.hub_errors import weights_error
 from tafm_loss.weights.loading import is_listed, load_backbone
 from tafm_loss.weights.sources import REPOSITORY
@@ -27,19 +26,6 @@ REPORT_FILE = "report.json"
 FIGURE_FILE = "report.png"
 # Of a branch or a tag: what git takes, and no commit.
 REVISION = re.compile(r"(?![0-9a-f]{40}$)(?!.*\.\.)(?!.*\.lock$)[A-Za-z0-9][\w./-]{0,127}(?<![./])", re.ASCII)
-
-Contents = dict[str, Path | bytes]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Target:
-    """Where to publish; the fields are arguments of `push_backbone`."""
-
-    repo_id: str
-    token: str | bool | None = dataclasses.field(repr=False)
-    private: bool | None
-    revision: str | None
-    tag: str | None
 
 
 def push_backbone(
@@ -74,71 +60,68 @@ def push_backbone(
         WeightsError: of the kind that says what is wrong: with the folder, the token, the card or the connection.
         ValueError: if `repo_id`, `token`, `revision` or `tag` can be none.
     """
-    target = _checked_target(repo_id, token, private, revision, tag)
-    if not isinstance(backbone_or_directory, Backbone):
-        return _push_folder(Path(backbone_or_directory), target)
-    with tempfile.TemporaryDirectory() as directory:
-        return _push_folder(save_backbone(backbone_or_directory, directory), target)
-
-
-def _checked_target(
-    repo_id: str, token: str | bool | None, private: bool | None, revision: str | None, tag: str | None
-) -> _Target:
     if not isinstance(repo_id, str) or not REPOSITORY.fullmatch(repo_id):
         raise ValueError(f'repo_id must be "owner/name" as the Hub allows it, got {repo_id!r:.80}')
     for argument, name in (("revision", revision), ("tag", tag)):
         if name is not None and not (isinstance(name, str) and REVISION.fullmatch(name)):
             raise ValueError(f"{argument} must be a name as git allows it, such as v1.0, got {name!r:.80}")
-    return _Target(repo_id, checked_token(token), private, revision, tag)
-
-
-def _push_folder(folder: Path, target: _Target) -> str:
-    contents = _contents(folder, target.repo_id)
-    try:
-        return _publish(contents, target)
-    except WeightsError:
-        raise
-    except Exception as error:
-        # Anything: the client's HTTP library, of which there are three by version, lets errors through.
-        if isinstance(error, ValueError) and "metadata" in str(error):
-            ours: WeightsError = WeightsFormatError(f"the Hub refuses the YAML at the beginning of {CARD_FILE}")
+    checked_token(token)
+    with tempfile.TemporaryDirectory() as directory:
+        if isinstance(backbone_or_directory, Backbone):
+            folder = save_backbone(backbone_or_directory, directory)
         else:
-            ours = weights_error(error, f"cannot push to {target.repo_id} on the Hugging Face Hub", writes=True)
+            folder = Path(backbone_or_directory)
+        contents = _contents(folder, repo_id)
+        try:
+            source = _publish(contents, repo_id, token, private, revision, tag)
+        except WeightsError:
+            raise
+        except Exception as error:
+            # Anything: the client's HTTP library, of which there are three by version, lets errors through.
+            if isinstance(error, ValueError) and "metadata" in str(error):
+                ours: WeightsError = WeightsFormatError(f"the Hub refuses the YAML at the beginning of {CARD_FILE}")
+            else:
+                ours = weights_error(error, f"cannot push to {repo_id} on the Hugging Face Hub", writes=True)
+        else:
+            return source
     # Outside the handler, so that no request with the user's token hangs on the error that is logged or pickled.
     raise ours
 
 
-def _contents(folder: Path, repo_id: str) -> Contents:
+def _contents(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
     """Return what is published, by name: files of a verified folder, and the card that is made if there is none."""
     file = read_folder(folder)
     if is_listed(file):
         load_backbone(folder)  # whose network can be had, and must fit
     names = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, LICENCE_FILE, FIGURE_FILE)
-    contents: Contents = {name: folder / name for name in names if (folder / name).is_file()}
+    contents: dict[str, Path | bytes] = {name: folder / name for name in names if (folder / name).is_file()}
     if CARD_FILE not in contents:
         contents[CARD_FILE] = _card(folder, file, repo_id, contents.keys()).encode()
-    elif not _is_utf8(folder / CARD_FILE):
-        raise WeightsFormatError(f"{folder / CARD_FILE} is no text in UTF-8")
-    return contents
-
-
-def _is_utf8(path: Path) -> bool:
     try:
-        path.read_text(encoding="utf-8")
+        (folder / CARD_FILE).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        pass
     except UnicodeDecodeError:
-        return False
-    return True
+        raise WeightsFormatError(f"{folder / CARD_FILE} is no text in UTF-8") from None
+    return contents
 
 
 def _card(folder: Path, file: WeightFile, repo_id: str, beside: Container[str]) -> str:
     assert file.config is not None  # read_folder has compared it
+    report = folder / REPORT_FILE
+    try:
+        reports = read_object(report.read_bytes()) if report.is_file() else None
+    except ValueError as error:
+        raise WeightsFormatError(
+            f"{report} is no report ({error}); delete it, or run `tafm-loss report` again"
+        ) from None
     try:
         return model_card(
             file.config,
             repo_id=repo_id,
             sha256=file.sha256,
             size=(folder / WEIGHTS_FILE).stat().st_size,
-            reports=_reports(folder / REPORT_FILE),
+            reports=reports,
             figure=FIGURE_FILE if FIGURE_FILE in beside else None,
             licence_file=LICENCE_FILE if LICENCE_FILE in beside else None,
         )
@@ -146,46 +129,36 @@ def _card(folder: Path, file: WeightFile, repo_id: str, beside: Container[str]) 
         raise WeightsFormatError(f"cannot make a model card for {folder}: {error}") from error
 
 
-def _reports(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        return read_object(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is no report ({error}); delete it, or run `tafm-loss report` again") from None
-
-
-def _publish(contents: Contents, target: _Target) -> str:
+def _publish(
+    contents: dict[str, Path | bytes],
+    repo_id: str,
+    token: str | bool | None,
+    private: bool | None,
+    revision: str | None,
+    tag: str | None,
+) -> str:
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    api = HfApi(token=target.token)
-    _prepare(api, target)
+    api: Any = HfApi(token=token)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    # What speaks against a commit is found before it is made.
+    if private and not api.model_info(repo_id).private:
+        raise WeightsError(f"{repo_id} is there already, and public: make it private first, or push elsewhere")
+    if tag is not None and any(known.name == tag for known in api.list_repo_refs(repo_id).tags):
+        raise WeightsError(f"{repo_id} has a tag {tag} already, which others may rely on; choose another name")
+    if revision is not None:
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
     operations = [
         CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
         for name, content in contents.items()
     ]
-    commit = api.create_commit(
-        target.repo_id, operations, commit_message="Publish a tafm-loss backbone", revision=target.revision
-    )
-    source = f"{target.repo_id}@{commit.oid}"
-    if target.tag is not None:
-        try:
-            api.create_tag(target.repo_id, tag=target.tag, revision=commit.oid)
-            return source
-        except Exception as error:  # as above
-            ours = weights_error(error, f"published as {source}, but not tagged {target.tag}", writes=True)
-        raise ours
-    return source
-
-
-def _prepare(api: Any, target: _Target) -> None:
-    """Make the repository and the branch, and find what speaks against a commit before it is made."""
-    api.create_repo(target.repo_id, private=target.private, exist_ok=True)
-    if target.private and not api.model_info(target.repo_id).private:
-        raise WeightsError(f"{target.repo_id} is there already, and public: make it private first, or push elsewhere")
-    if target.tag is not None and any(known.name == target.tag for known in api.list_repo_refs(target.repo_id).tags):
-        raise WeightsError(
-            f"{target.repo_id} has a tag {target.tag} already, which others may rely on; choose another name"
-        )
-    if target.revision is not None:
-        api.create_branch(target.repo_id, branch=target.revision, exist_ok=True)
+    commit = api.create_commit(repo_id, operations, commit_message="Publish a tafm-loss backbone", revision=revision)
+    source = f"{repo_id}@{commit.oid}"
+    if tag is None:
+        return source
+    try:
+        api.create_tag(repo_id, tag=tag, revision=commit.oid)
+        return source
+    except Exception as error:  # as above
+        ours = weights_error(error, f"published as {source}, but not tagged {tag}", writes=True)
+    raise ours
