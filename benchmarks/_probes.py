@@ -12,10 +12,9 @@ from scipy import stats
 from torch import Tensor
 
 from tafm_loss import Backbone, BlurSynthesizer
-from tafm_loss.blur.kernels import KINDS
+from tafm_loss.blur import KINDS
 from tafm_loss.distractors import grey, jpeg, shifted
-from tafm_loss.report import Distance
-from tafm_loss.report.measures import as_target
+from tafm_loss.report import Distance, as_target
 
 CHUNK = 20
 LEAST_SCENES = 4

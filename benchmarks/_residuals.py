@@ -18,8 +18,7 @@ from examples.deblurring.evaluation.similarity import psnr
 from tafm_loss.blur import BlurSynthesizer
 from tafm_loss.demo import Mask
 from tafm_loss.distractors import scrambled_error, white_noise, with_energy_of
-from tafm_loss.report import Distance, spread
-from tafm_loss.report.measures import as_target, gradient_at, matching_error
+from tafm_loss.report import Distance, as_target, gradient_at, matching_error, spread
 
 sys.path.insert(0, str(ROOT))
 

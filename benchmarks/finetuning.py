@@ -25,8 +25,7 @@ from tqdm import tqdm
 
 from tafm_loss import Backbone, create_backbone
 from tafm_loss.finetune import GradedObjective, Objective, TripletObjective, finetune_backbone
-from tafm_loss.report import least_selectivity, plot_report, report, spread
-from tafm_loss.report.collected import recommended_loss
+from tafm_loss.report import least_selectivity, plot_report, recommended_loss, report, spread
 from tafm_loss.scenes import generate_scenes
 
 SIZE = 128

@@ -1,6 +1,6 @@
 """What a backbone sees: what is measured on its distance, as plain numbers, a table and a figure."""
 
-from tafm_loss.report.collected import least_report_size, measure, report, spread
+from tafm_loss.report.collected import least_report_size, measure, recommended_loss, report, spread
 from tafm_loss.report.figure import FIGURE_FILE, REPORT_FILE, plot_report, write_reports
 from tafm_loss.report.measures import (
     Distance,
@@ -34,6 +34,7 @@ __all__ = [
     "measure_units",
     "ordering_accuracy",
     "plot_report",
+    "recommended_loss",
     "recovery",
     "report",
     "report_table",

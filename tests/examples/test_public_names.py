@@ -31,9 +31,7 @@ def is_public(module: str, name: str | None) -> bool:
     return module in PUBLIC and (name is None or name in importlib.import_module(module).__all__)
 
 
-@pytest.mark.parametrize(
-    "folder", ["examples", pytest.param("benchmarks", marks=pytest.mark.xfail(reason="not yet clean", strict=False))]
-)
+@pytest.mark.parametrize("folder", ["examples", "benchmarks"])
 def test_no_private_name_of_the_package_is_imported(folder: str) -> None:
     private = {
         f"{path.relative_to(ROOT)}: {module}.{name}"
