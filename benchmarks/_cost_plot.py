@@ -110,9 +110,10 @@ def _draw_shares(axis: "Axes", trainings: list[Figures]) -> None:
     labels = [f"{row['network']}\n{row['batch']} x {row['size']}², {row['dtype']}" for row in trainings]
     bars = axis.barh(labels, [100 * row["share"] for row in trainings], 0.6, color=COLOURS[VARIED[0]])
     axis.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
+    axis.axvline(0, color="black", linewidth=0.8)
     axis.axvline(GOAL_SHARE, color="black", linewidth=0.8, linestyle="--")
     axis.tick_params(axis="y", labelsize=8)
     axis.invert_yaxis()
     axis.margins(x=0.12)
-    axis.set_xlabel("% of a training step with L1 and the default loss")
-    axis.set_title("The default loss's share of a step (dashed: the goal)", fontsize=10)
+    axis.set_xlabel("% of a step with L1 and the loss (dashed: the goal)\nbelow 0: less than the clock can tell")
+    axis.set_title("The default loss's share of a step", fontsize=10)

@@ -18,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "docs/results/*.md", "examples/deblurring/README.md")
 BLOCK = re.compile(r"(?P<head><!-- table:(?P<name>[\w-]+) -->\n).*?(?P<tail><!-- /table -->)", re.DOTALL)
+NUMBER = re.compile(r"[+-]?\d")
 MARKER = re.compile(r"<!-- table:([\w-]+) -->")
 NO_RESULT = "*Not measured yet.*\n"
 
@@ -40,7 +41,9 @@ def render(path: Path) -> str:
     columns, rows = table["columns"], table["rows"]
     if ragged := [row for row in rows if len(row) != len(columns)]:
         raise ValueError(f"{path}: a row must have {len(columns)} cells, got {ragged[0]}")
-    lines = [_row(columns), _row(["---"] + ["---:"] * (len(columns) - 1)), *(_row(row) for row in rows)]
+    numbers = [index > 0 and any(NUMBER.match(str(row[index])) for row in rows) for index in range(len(columns))]
+    rule = ["---:" if number else "---" for number in numbers]
+    lines = [_row(columns), _row(rule), *(_row(row) for row in rows)]
     commit, *changed = str(metadata["commit"]).split("-")
     origin = f"`{metadata['command']}`, {metadata['machine']}, commit {'-'.join([commit[:8], *changed])}."
     caption = table.get("caption", "").strip()

@@ -13,61 +13,71 @@ from quality.data import SEEN
 from quality.measuring import METRICS
 from quality.plan import OURS, PRIMARY
 
-INCHES = (10.0, 6.4)
-COLOURS = {"against": "#888888", "ours": "#c0392b"}
+INCHES = (9.0, 12.0)
+OURS_COLOUR, OTHER_COLOUR = "#c0392b", "#666666"
 OTHERS = ("tab:blue", "tab:green", "tab:orange", "tab:purple", "tab:brown")
 
 
 def draw(results: Path, path: Path) -> None:
-    """Draw what training gives and costs (left), and what is left of it after masks, case by case (right)."""
+    """Draw what training gives and costs (above), and what is left of it after masks, case by case (below)."""
     from matplotlib.figure import Figure
 
     runs = _read(results, "deblurring_quality")["runs"]
     contrasts = _read(results, "deblurring_contrasts")["contrasts"]
     figure = Figure(figsize=INCHES, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _draw_price(left, runs)
-    _draw_gains(right, contrasts)
+    above, below = figure.subplots(2, 1, height_ratios=(1, 1.5))
+    _draw_price(above, runs)
+    _draw_gains(below, contrasts)
     write_figure(figure, path)
 
 
 def _draw_price(axis: Any, runs: Sequence[Mapping[str, Any]]) -> None:
     """Draw an arrow an arm: from the network as it is to the same after its mask."""
     others = iter(OTHERS)
+    origin = statistics.fmean(run["raw"][PRIMARY] for run in runs if run["arm"] == PIXEL)
     for arm in dict.fromkeys(run["arm"] for run in runs):
         own = [run for run in runs if run["arm"] == arm and run["equal"][SEEN] is not None]
         if not own:
             continue
-        (x, y), (x_masked, y_masked) = (
-            [statistics.fmean(figures[metric] for figures in ways) for metric in ("psnr", PRIMARY)]
+        start, end = (
+            (
+                statistics.fmean(figures["psnr"] for figures in ways),
+                METRICS[PRIMARY].better * (statistics.fmean(figures[PRIMARY] for figures in ways) - origin),
+            )
             for ways in ([run["raw"] for run in own], [run["equal"][SEEN] for run in own])
         )
-        colour = {PIXEL: "black", OURS: COLOURS["ours"]}.get(arm) or next(others)
-        (line,) = axis.plot([x], [y], "o", color=colour, label=arm if arm == PIXEL else f"L1 + {arm}")
-        arrow = {"arrowstyle": "->", "color": line.get_color(), "linewidth": 1.5}
-        axis.annotate("", (x_masked, y_masked), (x, y), arrowprops=arrow)
-        axis.plot([x_masked], [y_masked], marker="", alpha=0)
-    axis.invert_xaxis()
-    axis.invert_yaxis()
-    axis.set(xlabel="PSNR, dB (worse to the right)", ylabel=f"{METRICS[PRIMARY].heading} (better upwards)")
-    axis.set_title("as trained (dot), and after the unsharp mask\nthat brings all to one PSNR (arrow)", fontsize=10)
+        colour = {PIXEL: "black", OURS: OURS_COLOUR}.get(arm) or next(others)
+        axis.plot(*start, "o", markersize=8, color=colour, label=arm if arm == PIXEL else f"L1 + {arm}")
+        axis.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 1.8})
+        axis.plot(*end, alpha=0)
+    axis.set_xlabel("PSNR, dB (better to the right)")
+    axis.set_ylabel(f"{METRICS[PRIMARY].heading}: how much better than L1 as trained")
+    axis.set_title("Dot: as trained\nArrow: after the unsharp mask that brings all to one PSNR")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=7, loc="best")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.13), ncols=2, frameon=False)
 
 
 def _draw_gains(axis: Any, contrasts: Sequence[Mapping[str, Any]]) -> None:
-    """Draw a row a contrast: the gain over seeds, with its interval."""
-    rows = [row for row in reversed(contrasts) if "gains" in row]
-    for height, row in enumerate(rows):
+    """Draw a row a contrast below the name of its case: the gain over seeds, with its interval."""
+    labels: list[str] = []
+    case = ""
+    for row in (row for row in contrasts if "gains" in row):
+        if row["case"] != case:
+            case = row["case"]
+            axis.axhspan(len(labels) - 0.5, len(labels) + 0.5, color="#eeeeee")
+            labels.append(case)
         low, high = row["seeds"]
-        colour = COLOURS["ours"] if row["named"] else COLOURS["against"]
-        axis.plot([low, high], [height, height], color=colour, linewidth=2)
-        axis.plot([row["gains"][PRIMARY]], [height], "o", color=colour)
+        colour = OURS_COLOUR if row["named"] else OTHER_COLOUR
+        axis.plot([low, high], [len(labels)] * 2, color=colour, linewidth=2.5)
+        axis.plot([row["gains"][PRIMARY]], [len(labels)], "o", color=colour)
+        labels.append(f"against {row['against']}")
     axis.axvline(0, color="black", linewidth=1)
-    labels = [f"{row['case']}\nagainst {row['against']}" for row in rows]
-    axis.set_yticks(range(len(rows)), labels, fontsize=6)
-    axis.set_xlabel(f"{METRICS[PRIMARY].heading} gained at equal PSNR")
-    axis.set_title(f"{OURS}: mean and 95 % over seeds\nred: the contrasts named beforehand", fontsize=10)
+    axis.set_yticks(range(len(labels)), labels)
+    for label in axis.get_yticklabels():
+        label.set_fontweight("normal" if label.get_text().startswith("against") else "bold")
+    axis.set_ylim(len(labels) - 0.5, -0.5)
+    axis.set_xlabel(f"{METRICS[PRIMARY].heading} gained at equal PSNR (better to the right)")
+    axis.set_title(f"What '{OURS}' gains: mean and 95 % over seeds\nRed: the contrasts named beforehand")
     axis.grid(alpha=0.3, axis="x")
 
 
