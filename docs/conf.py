@@ -34,7 +34,7 @@ default_role = "code"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 nitpicky = False
@@ -46,7 +46,6 @@ html_css_files = ["tables.css"]
 html_theme_options = {"navigation_with_keys": True}
 copybutton_exclude = ".linenos, .gp"
 
-HOME = "api/tafm_loss"
 # Files of the repository that are pages of the site too.
 PAGES = {
     "examples/README.md": "docs/guides/examples.md",
@@ -56,9 +55,8 @@ LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 
 def skip_shown_elsewhere(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
-    """Leave a name of the package's own page off the pages of its modules."""
-    elsewhere = what == "module" and app.env.docname != HOME and name in tafm_loss.__all__
-    return True if elsewhere else None
+    """Leave names of the package itself, which the pages list one by one, out of what a module has besides."""
+    return True if what == "module" and name in tafm_loss.__all__ else None
 
 
 def move_links(app: Any, path: Path, docname: str, content: list[str]) -> None:

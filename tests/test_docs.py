@@ -11,6 +11,7 @@ import pytest
 import tafm_loss
 from tafm_loss import load_backbone, push_backbone
 from tafm_loss.backbones.registry import describe_backbones
+from tafm_loss.losses import RECOMMENDED_RATIO
 from tests.hub_server.server import HubServer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,14 +73,13 @@ def test_every_page_is_reached_and_readme_is_short() -> None:
     assert len(README.read_bytes()) <= 10_000
 
 
-def test_the_reference_has_every_public_module() -> None:
+def test_the_reference_has_every_public_name_and_module() -> None:
     text = "".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
-    listed = re.findall(r"automodule:: (\S+)", text)
-    programs = {"tafm_loss.cli", "tafm_loss.demo"}
-    public = {
-        f"tafm_loss.{module.name}" for module in pkgutil.iter_modules(tafm_loss.__path__) if module.name[0] != "_"
-    }
-    assert sorted(listed) == sorted({"tafm_loss"} | public - programs)
+    names = re.findall(r"auto(?:class|function|exception):: (\S+)", text)
+    assert sorted([*names, "__version__"]) == sorted(tafm_loss.__all__)
+    programs = {"cli", "demo"}
+    modules = {module.name for module in pkgutil.iter_modules(tafm_loss.__path__) if module.name[0] != "_"} - programs
+    assert sorted(re.findall(r"automodule:: tafm_loss\.(\S+)", text)) == sorted(modules)
 
 
 def test_the_table_of_backbones_is_that_of_info() -> None:
@@ -108,15 +108,25 @@ def test_the_claims_of_the_readme_are_those_of_the_test() -> None:
     contrasts = json.loads((RESULTS / "deblurring_contrasts.json").read_text())["contrasts"]
     shake = {row["against"]: row for row in contrasts if row["case"] == "fine-tuned, shake"}
     low, high = shake["L1"]["seeds"]
-    assert f"{shake['L1']['gains']['mdsi']:.4f} (95 %: {low:.4f} to {high:.4f}, 8 seeds)" in text
+    assert f"MDSI improves by {shake['L1']['gains']['mdsi']:.4f} over L1" in text
+    assert f"(95 %: {low:.4f} to {high:.4f}, 8 seeds)" in text
     assert f"level with it (+{shake['SqueezeNet, untuned']['gains']['mdsi']:.4f}, the interval touches 0" in text
     assert shake["SqueezeNet, untuned"]["seeds"][0] < 0
     assert f"SSIM is ahead in MDSI by {-shake['SSIM']['gains']['mdsi']:.4f}" in text
-    assert f"ahead by {-shake['random features, structure']['gains']['mdsi']:.4f}" in text
+    assert f"random weights is ahead by {-shake['random features, structure']['gains']['mdsi']:.4f}" in text
     table = json.loads((RESULTS / "deblurring_quality.json").read_text())["table"]
     column = table["columns"].index("MDSI")
     of_l1 = [float(row[column]) for row in table["rows"][:3]]
-    assert f"the mask itself brings {of_l1[0] - of_l1[2]:.4f}" in text
+    assert f"The mask itself brings {of_l1[0] - of_l1[2]:.4f}" in text
+
+
+@pytest.mark.parametrize("page", [README, DOCS / "guides" / "weight.md"], ids=_name)
+def test_the_weight_is_that_of_the_test_in_the_units_of_today(page: Path) -> None:
+    runs = json.loads((RESULTS / "deblurring_quality.json").read_text())["runs"]
+    weights = [run["weight"] for run in runs if run["arm"] == "tafm-compact, structure"]
+    unit = load_backbone("tafm-compact").config.units["structure"]["stage1"]
+    assert f"{statistics.median(weights) * unit:.3f}" in page.read_text()
+    assert f"{RECOMMENDED_RATIO} times as long" in page.read_text().replace("**", "")
 
 
 def _rows(text: str) -> list[list[str]]:

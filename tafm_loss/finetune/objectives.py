@@ -101,7 +101,7 @@ class TripletObjective(Objective):
 
 
 class GradedObjective(Objective):
-    """Blur in its order, by margins that grow with the gap in extent, and dearer than anything that is not blur.
+    """Blur in its order, by margins that grow with the gap in extent; other changes must stay nearer than blur.
 
     The terms are hinges on differences of log distances, so that neither the unit of the distance nor its power
     matters. The order is asked of every pair of levels. A distractor is given several times the mean squared error of
