@@ -37,6 +37,12 @@ def test_shifts_are_measured_to_a_tenth_of_a_px(motion: tuple[float, float], siz
     torch.testing.assert_close(measured, torch.tensor(motion).expand_as(measured), atol=0.1, rtol=0)
 
 
+def test_small_tiles_follow_a_motion_of_a_third_of_their_side() -> None:
+    image, motion = scene(96, 128), (9.0, -7.0)
+    measured = frame_motion(shifted(image, 0, 0), shifted(image, *motion), tile=32)
+    torch.testing.assert_close(measured, torch.tensor(motion).expand(12, 2), atol=0.1, rtol=0)
+
+
 def test_noise_does_not_drown_the_motion() -> None:
     image, generator = scene(192, 192, seed=1), torch.Generator().manual_seed(1)
     first, second = (
