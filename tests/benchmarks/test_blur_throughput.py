@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tafm_loss.blur import blur_extent
-from tafm_loss.blur.kernels import kernel_size
+from tafm_loss.blur import blur_extent, kernel_size
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks"
 
