@@ -53,6 +53,16 @@ def test_links_and_pictures_point_at_files_and_headings(page: Path) -> None:
             assert anchor in _anchors(file), f"{target}#{anchor}"
 
 
+def test_files_that_pages_name_are_there() -> None:
+    named = {
+        (_name(page), file)
+        for page in PAGES
+        for file in re.findall(r"`((?:tafm_loss|examples|benchmarks|tests)/[\w/.]+)`", page.read_text())
+    }
+    assert len(named) > 20
+    assert not {(page, file) for page, file in named if "NAME" not in file and not (ROOT / file).exists()}
+
+
 def _anchors(page: Path) -> set[str]:
     text = page.read_text()
     for included in re.findall(r"```\{include\} (\S+)", text):
