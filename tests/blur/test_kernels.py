@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tafm_loss.blur import BlurSynthesizer, blur_extent
-from tafm_loss.blur.camera import camera_paths
+from tafm_loss.blur.camera import camera_paths, nested_exposures
 from tafm_loss.blur.kernels import KINDS, kernel_size, largest_extent, point_spread_functions
 
 EXTENTS = (0.001, 0.5, 1.0, 2.0, 5.0, 10.0, 25.0, 56.0)
@@ -68,6 +68,20 @@ def test_a_path_takes_its_share_of_jitter_and_of_turns_back() -> None:
     steps = camera_paths(torch.tensor([[0.25, 0.0, 0.5]]).expand(2000, 3), noise, jitter=2.0, impulse=0.2).diff(dim=1)
     back = (steps[:, 1:] * steps[:, :-1]).sum(-1) < 0
     assert back.float().mean() == pytest.approx(0.1, abs=0.01) and steps[..., 0].abs().max() < 1e-4
+
+
+def test_exposures_of_paths_that_turn_back_are_nested_and_have_their_radius() -> None:
+    generator = torch.Generator().manual_seed(3)
+    draws = torch.rand(500, 3, generator=generator)
+    paths = camera_paths(draws, torch.rand(500, 129, 3, generator=generator), jitter=6.0, impulse=0.05)
+    paths = paths - paths.mean(1, keepdim=True)
+    paths = paths / paths.square().sum(-1).mean(1).sqrt()[:, None, None]
+    radii = torch.tensor([0.3, 0.6, 1.0])[:, None].expand(3, 500)
+    weights = nested_exposures(paths, radii)
+    spread = paths - (weights[..., None] * paths).sum(-2, keepdim=True)
+    found = (weights * spread.square().sum(-1)).sum(-1).sqrt()
+    torch.testing.assert_close(found, radii, rtol=0.1, atol=0)
+    assert ((weights[:-1] > 0) <= (weights[1:] > 0)).all()
 
 
 def test_extent_jitter_is_one_factor_per_scene() -> None:
