@@ -331,6 +331,10 @@ def test_halves_of_pairs_do_not_mix(source: Path, tmp_path: Path) -> None:
         (out / name).unlink()
     write(source, out)
     assert contents(out) == before
+    head, _, *rows = (out / "pairs.csv").read_text().splitlines(keepends=True)
+    (out / "pairs.csv").write_text("".join([head, *rows]))
+    write(source, out)
+    assert contents(out) == before
     for name in names:
         (out / name).unlink()
     path = source / "b.png"
