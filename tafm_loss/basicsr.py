@@ -142,7 +142,6 @@ PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def _places_of_basicsr() -> list[Any]:
-    """Return the registry of the installed basicsr, the module of the old copies, or both."""
     places: list[Any] = []
     for name in ("basicsr.utils.registry", "basicsr.models.losses"):
         try:

@@ -34,11 +34,7 @@ def layer_weights(layers: Layers | None, taps: Sequence[str]) -> dict[str, float
 
 
 def checked_weight(weight: float, name: str) -> float:
-    """Return `weight` as a float.
-
-    Raises:
-        ValueError: if it is negative or not finite.
-    """
+    """Return `weight` as a float; raise a ValueError if it is negative or not finite."""
     weight = float(weight)
     if not math.isfinite(weight) or weight < 0:
         raise ValueError(f"{name} must be finite and not negative, got {weight}")
@@ -46,11 +42,7 @@ def checked_weight(weight: float, name: str) -> float:
 
 
 def checked_range(input_range: Sequence[float]) -> tuple[float, float]:
-    """Return (black, white) as floats.
-
-    Raises:
-        ValueError: unless these are two finite numbers, the first one smaller.
-    """
+    """Return (black, white) as floats; raise a ValueError unless these are two finite numbers, the first one smaller."""
     bounds = tuple(float(bound) for bound in input_range)
     if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or bounds[0] >= bounds[1]:
         raise ValueError(f"input_range must be two finite numbers (black, white) with black < white, got {input_range}")
