@@ -42,7 +42,7 @@ def checked_weight(weight: float, name: str) -> float:
 
 
 def checked_range(input_range: Sequence[float]) -> tuple[float, float]:
-    """Return (black, white) as floats; raise a ValueError unless these are two finite numbers, the first one smaller."""
+    """Return (black, white) as floats; raise a ValueError unless they are finite and black < white."""
     bounds = tuple(float(bound) for bound in input_range)
     if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or bounds[0] >= bounds[1]:
         raise ValueError(f"input_range must be two finite numbers (black, white) with black < white, got {input_range}")
