@@ -88,16 +88,6 @@ def test_the_two_lines_that_it_prints_load_and_use_the_backbone(run: Run) -> Non
     assert names["loss_fn"](pred, target) == TaskAdaptiveFeatureLoss(run.tuned)(pred, target) > 0
 
 
-@pytest.mark.parametrize("size", [(16, 16), (17, 31), (50, 37)])
-def test_the_network_is_what_its_config_says(size: tuple[int, int]) -> None:
-    assert min(size) >= example.CONFIG.minimum_size
-    features = example.MyNet()(images(*size))
-    assert {tap: tuple(maps.shape) for tap, maps in features.items()} == {
-        name: (2, tap.channels, size[0] // tap.stride, size[1] // tap.stride)
-        for name, tap in example.CONFIG.taps.items()
-    }
-
-
 def test_an_interrupted_run_on_photographs_says_nothing_of_a_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

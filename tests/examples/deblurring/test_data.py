@@ -132,16 +132,6 @@ def test_saturation_is_changed_in_a_third_of_the_samples_and_within_its_bounds()
     assert torch.allclose(changed @ torch.tensor([0.299, 0.587, 0.114]), torch.tensor(129.9), atol=0.6)
 
 
-def test_an_image_smaller_than_the_crop_is_an_error_that_names_it() -> None:
-    with pytest.raises(ValueError, match="crops of 13 px do not fit into scene-7 of 16 x 12 px"):
-        random_crop(PairSample(noise(), noise()), 13, seeded(), name="scene-7")
-
-
-def test_an_unknown_augmentation_is_an_error_that_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="one of none, hflip, flips_and_turns, mprnet, got 'flip'"):
-        random_crop(PairSample(noise(), noise()), 4, seeded(), "flip")
-
-
 # ---- data sets by name ----
 
 

@@ -135,12 +135,6 @@ def test_a_size_that_the_network_cannot_take_is_refused_and_leaves_it_as_it_was(
     assert not any(layer._forward_pre_hooks for layer in layers(network))
 
 
-@pytest.mark.parametrize("sizes", [{"window": 0}, {"train_size": 0}, {"window": 1.5}])
-def test_sizes_that_are_no_sizes_are_refused(sizes: dict) -> None:
-    with pytest.raises(ValueError, match="must be an integer of 1 or more"):
-        use_local_statistics(small("nafnet-32"), **sizes)
-
-
 @pytest.mark.parametrize("name", ["mimo-unet", "residual-unet", "bdirnet"])
 def test_a_network_without_global_statistics_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="nothing to make local"):

@@ -126,14 +126,6 @@ def test_an_unknown_option_is_answered_with_those_that_there_are(name: str) -> N
         create_network(name, depth=4)
 
 
-def test_a_name_stands_for_options_and_any_of_them_can_be_changed() -> None:
-    assert len(create_network("mimo-unet-plus", width=2).encoders[0]) == 20
-    assert len(create_network("mimo-unet-plus", width=2, blocks=3).encoders[0]) == 3
-    network = create_network("nafnet-32", width=2, encoder_blocks=[1, 2], middle_blocks=3, decoder_blocks=[1, 1])
-    assert [len(level) for level in network.encoders] == [1, 2] and len(network.middle_blks) == 3
-    assert network(images(5, 6))[0].shape == (1, 3, 5, 6)
-
-
 BAD: list[tuple[str, dict, str]] = [
     ("mimo-unet", {"width": 3}, "even"),
     ("mimo-unet", {"blocks": 0}, "blocks must be an integer of 1 or more, got 0"),

@@ -8,7 +8,6 @@ import torch
 
 from examples.deblurring.evaluation.rows import ImageRows
 from examples.deblurring.evaluation.statistics import (
-    adjusted,
     as_json,
     bootstrap_interval,
     holm,
@@ -22,12 +21,6 @@ def rows(scenes: Sequence[str], **columns: Sequence[float]) -> ImageRows:
     values = torch.tensor(list(columns.values()), dtype=torch.float64).T
     names = tuple(f"{scene}-{index}" for index, scene in enumerate(scenes))
     return ImageRows(names, tuple(scenes), tuple(columns), values)
-
-
-def test_a_large_scene_counts_more_in_the_mean_over_images_than_in_the_mean_of_scenes() -> None:
-    summary = summarise(rows("abbb", psnr=[30, 20, 21, 22]))
-    assert {scene: means.tolist() for scene, means in summary.scenes.items()} == {"a": [30], "b": [21]}
-    assert summary.mean.tolist() == [23.25] and summary.mean_of_scenes.tolist() == [25.5]
 
 
 def test_a_resample_weighs_a_scene_by_its_images() -> None:
@@ -116,12 +109,3 @@ def test_holm_adjusts_stepwise_and_never_lowers_a_larger_p() -> None:
     assert found == {"a": pytest.approx(0.03), "b": 0.06, "c": 0.06, "d": 0.02, "e": None}
     assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
     assert holm({"a": 0.02}) == {"a": 0.02} and holm({}) == {}
-
-
-def test_p_values_are_adjusted_over_methods_within_a_metric() -> None:
-    scenes = "abcdefgh"
-    base = rows(scenes, psnr=[0] * 8, ssim=[0] * 8)
-    near, far = (rows(scenes, psnr=range(1, 9), ssim=ssim) for ssim in ([-1, 1] * 4, range(1, 9)))
-    found = adjusted({"near": paired_difference(base, near), "far": paired_difference(base, far)})
-    assert {name: columns["psnr"].p_holm for name, columns in found.items()} == {"near": 4 / 2**8, "far": 4 / 2**8}
-    assert found["far"]["ssim"].p_holm == 4 / 2**8 and found["near"]["ssim"].p_holm == 1.0

@@ -30,7 +30,6 @@ optimizer: {learning_rate: 4e-3}
 schedule: {name: constant}
 training: {steps: 1, batch_size: 2, workers: 1}
 """
-RANDOM_TERM = "objective=[{loss: l1, weight: 1}, {loss: tafm, gradient_ratio: 0.5, options: {random: true}}]"
 
 Weights = dict[str, Tensor]
 Run = Callable[..., Weights]
@@ -110,28 +109,6 @@ def test_a_feature_term_leaves_dropout_and_the_other_terms_of_the_first_step_alo
     run("control", network)
     run("arm", network, "objective=[{loss: l1, weight: 1}, {loss: edge, gradient_ratio: 0.5}]")
     assert rows(tmp_path / "arm")[-1]["l1"] == rows(tmp_path / "control")[-1]["l1"]
-
-
-@pytest.mark.filterwarnings("ignore:.*random")
-def test_a_control_with_random_features_can_be_had_again_and_taken_up(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    changes = (RANDOM_TERM, "training.steps=3", "training.checkpoint_every=1", "data.crop_size=48")
-    whole, again = run("whole", *changes), run("again", *changes)
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
-    step = Loop._step
-
-    def breaking(self: Loop, drawn: object, number: int) -> None:
-        if number == 2:
-            raise RuntimeError("power cut")
-        step(self, drawn, number)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Loop, "_step", breaking)
-    with pytest.raises(RuntimeError, match="power cut"):
-        run("cut", *changes)
-    monkeypatch.undo()
-    resumed = run("cut", *changes, resume=True)
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_the_weight_is_the_median_over_sixteen_batches(
