@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tafm_loss.backbones.backbone import Backbone, check_features
 from tafm_loss.blur.synthesizer import BlurSynthesizer
@@ -17,11 +17,10 @@ from tafm_loss.finetune.crops import Grade, SceneCrops
 from tafm_loss.finetune.loop import Plan
 from tafm_loss.finetune.objectives import OBJECTIVES, Objective
 from tafm_loss.finetune.sources import Images
-from tafm_loss.report import REPORT_FILE, least_report_size
+from tafm_loss.report import REPORT_FILE
 from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE
 
 __all__ = [
-    "REPORT_IMAGES",
     "accelerator_for",
     "check_folder",
     "check_plan",
@@ -29,14 +28,8 @@ __all__ = [
     "checked_objective",
     "choose_parameters",
     "copy_to_tune",
-    "report_images",
     "split_scenes",
-    "usual_rate",
 ]
-
-REPORT_IMAGES = 32
-RATE_FROM_NOTHING = 2e-3
-RATE_FROM_TRAINED = 1e-3
 
 
 def copy_to_tune(backbone: Backbone) -> Backbone:
@@ -56,9 +49,8 @@ def copy_to_tune(backbone: Backbone) -> Backbone:
 def checked_objective(objective: str | Objective) -> Objective:
     """Return the objective of that name, or the one that is given."""
     if isinstance(objective, type):
-        raise TypeError(
-            f"objective must be an instance, got the class {objective.__name__}; write {objective.__name__}()"
-        )
+        name = objective.__name__
+        raise TypeError(f"objective must be an instance, got the class {name}; write {name}()")
     if not isinstance(objective, str):
         return objective
     if objective not in OBJECTIVES:
@@ -108,11 +100,6 @@ def check_folder(out_dir: str | Path | None, images: Images, *, resume: bool) ->
         raise ValueError(f"out_dir must not lie in the folder of images, {images}; got {out_dir}")
 
 
-def usual_rate(backbone: Backbone) -> float:
-    """Return the learning rate to take unless another is asked for."""
-    return RATE_FROM_NOTHING if backbone.config.base_weights == "none" else RATE_FROM_TRAINED
-
-
 def choose_parameters(network: nn.Module, trainable: Sequence[str] | None) -> None:
     """Let gradient reach the parameters that `trainable` names alone, and batch statistics learn in a tuned head."""
     if isinstance(trainable, str):
@@ -156,8 +143,7 @@ def split_scenes(
     images: Images, validation: float | Images | None, crop_size: int, seed: int
 ) -> tuple[SceneCrops, SceneCrops | None]:
     """Return the scenes to train on and, if any, those to validate on."""
-    crops = SceneCrops(images, crop_size)
-    held_out = None
+    crops, held_out = SceneCrops(images, crop_size), None
     try:
         if isinstance(validation, int | float):
             crops, held_out = crops.split(validation, torch.Generator().manual_seed(seed))
@@ -168,16 +154,3 @@ def split_scenes(
     if len(crops) < 2:
         raise ValueError(f"images must hold at least 2 scenes to train on, got {len(crops)}")
     return crops, held_out
-
-
-def report_images(held_out: SceneCrops, backbone: Backbone) -> Tensor:
-    """Return the images (N, 3, S, S) that the report is made on.
-
-    Raises:
-        ValueError: if they are too small for it.
-    """
-    images = held_out.centres(REPORT_IMAGES)
-    least = least_report_size(backbone)
-    if images.shape[-1] < least:
-        raise ValueError(f"validation: images must be at least {least} px high and wide, got {images.shape[-1]} px")
-    return images

@@ -40,10 +40,7 @@ class Progress:
 class Checkpoint:
     """The files of a run in a folder: `checkpoint.pt`, replaced as a whole, and `history.jsonl`.
 
-    Args:
-        folder: where.
-        settings: what the run is; a checkpoint of another one is refused.
-        resume: whether to go on from the checkpoint, if there is one.
+    `settings` say what the run is; a checkpoint of another one is refused.
     """
 
     def __init__(self, folder: Path, settings: str, *, resume: bool) -> None:
@@ -54,11 +51,7 @@ class Checkpoint:
         folder.mkdir(parents=True, exist_ok=True)
 
     def begin(self, history: list[dict[str, float]]) -> None:
-        """Write the history so far, leaving out what an interrupted run recorded after its checkpoint.
-
-        Raises:
-            OSError: if the folder cannot be written to.
-        """
+        """Write the history so far, leaving out what an interrupted run recorded after its checkpoint."""
         for stale in self.path.parent.glob(TEMPORARY_FILES):  # of a run that was killed while it wrote
             stale.unlink()
         write_atomically(self.history_path, "".join(map(_line, history)).encode())
@@ -84,9 +77,8 @@ class Checkpoint:
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
         except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(
-                f"{self.path} is no checkpoint that can be read ({error}); remove it to start anew"
-            ) from error
+            told = f"{self.path} is no checkpoint that can be read ({error}); remove it to start anew"
+            raise ValueError(told) from error
         fields = [field.name for field in dataclasses.fields(Progress)]
         if not isinstance(content, dict) or not {"settings", *fields, *parts} <= content.keys():
             raise ValueError(f"{self.path} holds something else than a checkpoint of this; remove it to start anew")

@@ -24,15 +24,8 @@ class SceneCrops:
     """Random crops of scenes, the same for a given generator.
 
     Crop, orientation and colour are drawn once per scene, before any blurring, so that all levels of a scene are
-    aligned. The TAFM paper draws them for each member of a triplet anew.
-
-    Args:
-        images: as `open_source` takes them.
-        crop_size: px.
-
-    Raises:
-        TypeError: if `images` is nothing of that kind.
-        ValueError: if it holds no item of at least `crop_size`, or one that is no image.
+    aligned. The TAFM paper draws them for each member of a triplet anew. `images` are as in `open_source`, and errors
+    too; `crop_size` is in px.
     """
 
     def __init__(self, images: Images, crop_size: int) -> None:
@@ -58,15 +51,14 @@ class SceneCrops:
         return len(self._items)
 
     def draw(self, count: int, generator: torch.Generator, part: slice = slice(None)) -> Graded:
-        """Return crops of different scenes, if there are as many, or else of different items.
+        """Return `count` crops of different scenes, if there are as many, or else of different items.
 
-        An item that cannot be used is replaced by another. Which one does not depend on the part, nor on what was
-        drawn before.
+        An item that cannot be used is replaced by another. Which one depends neither on the part nor on earlier draws.
 
         Args:
             count: how many.
             generator: where random numbers come from; it moves on by as much for any part.
-            part: which of them to read and return. The parts of several processes, put together, are the whole.
+            part: which of them to read and return; parts, put together, are the whole.
 
         Raises:
             ValueError: if no item can be used, or the part is empty.
@@ -82,11 +74,7 @@ class SceneCrops:
         return Graded(torch.stack(levels, dim=1), torch.stack(extents, dim=1))
 
     def split(self, share: float, generator: torch.Generator) -> tuple["SceneCrops", "SceneCrops"]:
-        """Return two parts without a common scene; the second holds about this share of the scenes, in (0, 1).
-
-        Raises:
-            ValueError: for another share, or if there is but one scene.
-        """
+        """Return two parts without a common scene; the second holds about this share of the scenes, in (0, 1)."""
         if not 0 < share < 1:
             raise ValueError(f"share must lie between 0 and 1, got {share}")
         scenes = self._scene_of[self._items].unique()
@@ -102,12 +90,7 @@ class SceneCrops:
     def centres(self, most: int, size: int = 160) -> Tensor:
         """Return the central parts (M, 3, S, S) of the sharp levels of items that are spread evenly over all.
 
-        Args:
-            most: the largest M; items that cannot be used make it smaller.
-            size: px, the largest S; it is smaller if one of the items is.
-
-        Raises:
-            ValueError: if no item can be used.
+        M is at most `most`, and less for items that cannot be used; S is at most `size` px, and that of the smallest.
         """
         found = [self.source.first_usable(items.tolist()) for items in self._items.tensor_split(min(most, len(self)))]
         # Copies, so that of large images only the centres are held.
@@ -142,11 +125,7 @@ def grade(synthesizer: BlurSynthesizer | Grade, crops: Graded, seed: int, *, cou
     """Return the levels of crops that are a `part` of `count` scenes.
 
     Real exposures are returned as they are. A `BlurSynthesizer` draws kernels for all `count` scenes, so that the
-    parts of several processes are those of one; a callable is called with the part alone.
-
-    Raises:
-        ValueError: if a callable returns anything but levels (L, N, C, H, W), L >= 3, and extents (L, N) that begin
-            with 0 and rise.
+    parts of several processes are those of one; a callable is called with the part alone, and what it returns checked.
     """
     if len(crops.levels) > 1:
         return crops

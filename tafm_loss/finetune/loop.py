@@ -5,7 +5,7 @@ import copy
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -26,9 +26,7 @@ VALIDATE_EVERY = 100
 CHECKPOINT_EVERY = 100
 WARM_UP = 0.05
 LARGEST_GRADIENT = 1.0
-# Batches are read by threads, this many before they are asked for.
-READERS = 2
-AHEAD = 4
+READERS, AHEAD = 2, 4  # threads, and batches that they read before they are asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,54 +41,42 @@ class Plan:
     seed: int
 
 
+@dataclasses.dataclass(eq=False)
 class Loop:
-    """Tunes what `tuning` holds, in place.
+    """Tunes what `tuning` holds, in place: on `crops`, graded by `synthesizer`, with a validation pass on `held_out`.
 
-    Args:
-        tuning: the backbone and its objective.
-        crops: training scenes.
-        held_out: scenes for the validation pass, or None for no pass.
-        synthesizer: what grades them.
-        plan: the numbers.
-        accelerator: accelerate's, which knows devices, precision and the other processes.
-        checkpoint: where to keep the state, or None.
-        progress: whether to show a bar.
+    `accelerator` is accelerate's, which knows devices, precision and the other processes.
     """
 
-    def __init__(
-        self,
-        tuning: Tuning,
-        crops: SceneCrops,
-        held_out: SceneCrops | None,
-        synthesizer: BlurSynthesizer | Grade,
-        plan: Plan,
-        accelerator: Any,
-        checkpoint: Checkpoint | None,
-        *,
-        progress: bool,
-    ) -> None:
-        self.plan = plan
-        self.tuning = tuning
-        self.crops = crops
-        self.synthesizer = synthesizer
-        self.accelerator = accelerator
-        self.checkpoint = checkpoint if accelerator.is_main_process else None
-        self.bar = progress and accelerator.is_main_process
-        trainable = [parameter for parameter in tuning.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trainable, lr=plan.learning_rate, betas=(0.9, 0.99))
-        self.model, self.optimizer = accelerator.prepare(tuning, optimizer)
-        self.parts = {"tuning": tuning, "optimizer": self.optimizer.optimizer}
-        if accelerator.scaler is not None:
-            self.parts["scaler"] = accelerator.scaler
+    tuning: Tuning
+    crops: SceneCrops
+    held_out: SceneCrops | None
+    synthesizer: BlurSynthesizer | Grade
+    plan: Plan
+    accelerator: Any
+    checkpoint: Checkpoint | None
+    progress: bool
+
+    def __post_init__(self) -> None:
+        trainable = [parameter for parameter in self.tuning.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, lr=self.plan.learning_rate, betas=(0.9, 0.99))
+        self.model, self.optimizer = self.accelerator.prepare(self.tuning, optimizer)
+        self.parts = {"tuning": self.tuning, "optimizer": self.optimizer.optimizer}
+        if self.accelerator.scaler is not None:
+            self.parts["scaler"] = self.accelerator.scaler
         self.state = Progress()
-        if checkpoint is not None and checkpoint.resumes:
-            self.state = checkpoint.load(self.parts)
+        if self.checkpoint is not None and self.checkpoint.resumes:
+            self.state = self.checkpoint.load(self.parts)
+        if not self.accelerator.is_main_process:
+            self.checkpoint = None
         if self.checkpoint is not None:
             self.checkpoint.begin(self.state.history)
-        self.validation = None if held_out is None else Validation(held_out, synthesizer, plan.seed)
+        self.validation = None
+        if self.held_out is not None:
+            self.validation = Validation(self.held_out, self.synthesizer, self.plan.seed)
 
     def run(self) -> bool:
-        """Train to the end, and return whether it was reached, or an interrupt came first.
+        """Train to the end, and return whether it was reached before an interrupt.
 
         Raises:
             FloatingPointError: if a term or the gradient stops being finite; the last checkpoint is kept.
@@ -98,7 +84,8 @@ class Loop:
         steps = range(self.state.step, self.state.step if self._no_longer_better() else self.plan.steps)
         shown: dict[str, str] = {}
         with interrupts() as interrupted, contextlib.closing(self._read_ahead(steps)) as batches:
-            bar = tqdm(batches, disable=not self.bar, desc="finetune", initial=self.state.step, total=self.plan.steps)
+            hidden = not (self.progress and self.accelerator.is_main_process)
+            bar = tqdm(batches, disable=hidden, desc="finetune", initial=self.state.step, total=self.plan.steps)
             for crops in bar:
                 step, last = self.state.step, self.state.step + 1 == self.plan.steps
                 measured = self._step(crops, interrupted.is_set)
@@ -120,8 +107,6 @@ class Loop:
             self.tuning.load_state_dict(self.state.best["tuning"])
         return finished
 
-    # ---- a step ----
-
     def _read_ahead(self, steps: range) -> Generator[Graded, None, None]:
         """Yield the crops of each step, drawn ahead by threads; an error comes at its step."""
         pool = ThreadPoolExecutor(READERS, thread_name_prefix="crops")
@@ -141,7 +126,7 @@ class Loop:
         generator = torch.Generator().manual_seed(self._seed(step))
         return self.crops.draw(self.plan.batch_size, generator, part=self._share())
 
-    def _step(self, crops: Graded, interrupted: Any) -> dict[str, float]:
+    def _step(self, crops: Graded, interrupted: Callable[[], bool]) -> dict[str, float]:
         """Take one optimizer step; return its means over parts and processes, and "stop" if one was interrupted."""
         step = self.state.step
         if step == 0:
@@ -176,11 +161,7 @@ class Loop:
         return *graded, scene_generators(seed, range(place.start, place.stop), device)
 
     def _agreed(self, outputs: Sequence[StepOutput], interrupted: bool) -> tuple[dict[str, float], Tensor]:
-        """Return the means of numbers, and of distances at taps, over parts and processes: the same in every process.
-
-        Raises:
-            FloatingPointError: if one is not finite.
-        """
+        """Return the means of numbers, and of distances at taps, over parts and processes; all get the same."""
         terms = {name: torch.stack([output.terms[name].detach() for output in outputs]) for name in outputs[0].terms}
         means = {name: values.mean() for name, values in terms.items()}
         means["loss"] = torch.stack([*means.values()]).sum()
@@ -232,8 +213,6 @@ class Loop:
             parts = range(self.plan.accumulation)
             _, tap_distances = self._agreed([self.tuning(*self._inputs(crops, 0, part)) for part in parts], False)
             self.tuning.begin_scales(tap_distances)
-
-    # ---- validation ----
 
     def _validate(self, validation: Validation) -> dict[str, float]:
         """Record and return what the held-out scenes say, and keep the weights if they are the best so far."""

@@ -1,5 +1,6 @@
 """What a good ordering is: objectives over the distances of changed images from the sharp one."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -70,10 +71,7 @@ class Objective:
         return {"blurred": levels[1:]}
 
     def descent_levels(self, levels: int) -> slice:
-        """Return at which of the blurred levels the gradient of the distance is looked at; here at none.
-
-        That of a backbone that ends in an embedding is not looked at anywhere.
-        """
+        """Return at which of the blurred levels the gradient of the distance is looked at; here, at none."""
         return slice(0)
 
     def terms(self, measured: Measured) -> dict[str, Tensor]:
@@ -103,18 +101,17 @@ class TripletObjective(Objective):
 class GradedObjective(Objective):
     """Blur in its order, by margins that grow with the gap in extent; other changes must stay nearer than blur.
 
-    The terms are hinges on differences of log distances, so that neither the unit of the distance nor its power
-    matters. The order is asked of every pair of levels. A distractor is given several times the mean squared error of
-    the blur and must still be nearer, which trains the quantity that `tafm_loss.report.selectivity` measures.
-    So that the backbone stays a judge of images and does not become blind to what is not blur, distractors must not be
-    too near either, noise on top of a blur must not look like sharpness, half of the error must cost clearly less than
-    all of it, over-sharpening must cost what blur does, and downhill from a blurred image must be the way to the sharp
-    one, without a checkerboard as strided layers make it.
+    The terms are hinges on differences of log distances, so neither the unit of the distance nor its power matters.
+    Every pair of levels must be in order. A distractor has several times the mean squared error of the blur and must
+    still be nearer; that trains `tafm_loss.report.selectivity`. The other terms keep the backbone from becoming blind
+    to what is not blur: distractors must not be too near either; noise on top of a blur must not look sharp; half of
+    the error must cost clearly less than all of it; over-sharpening must cost what blur costs; and the gradient at a
+    blurred image must lead to the sharp one, without the checkerboard that strided layers make.
 
     Args:
         distractors: whether to ask for more than the order of blur.
-        geometry: weight of a term that keeps what is not blur as far apart as the untuned backbone has it: the
-            spread, over such changes of a scene, of the log of the tuned over the untuned distance.
+        geometry: weight of a term that keeps what is not blur as far apart as the untuned backbone has it: the spread,
+            over such changes of a scene, of the log of the tuned over the untuned distance.
         extent: weight of a term that makes log1p(extent) a linear function of the features: the squared error of its
             regression, which is learned at the same time.
     """
@@ -149,50 +146,35 @@ class GradedObjective(Objective):
     def versions(self, levels: Tensor, extents: Tensor, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Return the blurred levels and what they are compared with, each with the error of its level."""
         versions = super().versions(levels, extents, generators)
-        if self.distractors or self.keeps_geometry:
-            versions |= self._neutral_versions(levels, generators)
-        if self.distractors:
-            versions |= self._judged_versions(levels, extents, generators)
-        return versions
+        sharp, blurred = levels[0], levels[1:]
+        errors, weak, middle = blurred - sharp, self._weak(len(blurred)), self._middle(len(blurred))
 
-    def _neutral_versions(self, levels: Tensor, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
-        sharp, errors = levels[0], levels[1:] - levels[0]
-        weak, reference = self._weak(len(errors)), errors[self._middle(len(errors))][0]
-
-        def noise(error: Tensor) -> Tensor:
-            return white_noise(error, generator=generators)
-
-        def fine(error: Tensor) -> Tensor:
-            return fine_noise(error, generator=generators)
+        made = (white_noise, fine_noise, scrambled_error)
+        noise, fine, scrambled = (functools.partial(make, generator=generators) for make in made)
 
         def changed(version: Tensor) -> Tensor:
-            return (sharp + with_energy_of(reference, version - sharp))[None]
+            return (sharp + with_energy_of(errors[middle][0], version - sharp))[None]
 
-        return {
-            "noise": sharp + math.sqrt(self.noise_factor) * each_level(noise, errors),
-            "fine noise": sharp + math.sqrt(self.fine_noise_factor) * each_level(fine, errors[weak]),
-            "shifted": changed(shifted(sharp)),
-            "jpeg": changed(jpeg(sharp)),
-            "brightened": changed(brightened(sharp)),
-            "grey": grey(sharp)[None],
-            "other": stranger(sharp)[None],
-        }
-
-    def _judged_versions(
-        self, levels: Tensor, extents: Tensor, generators: Sequence[torch.Generator]
-    ) -> dict[str, Tensor]:
-        sharp, blurred = levels[0], levels[1:]
-        errors, middle = blurred - sharp, self._middle(len(blurred))
-        small, large = self.scrambled_factors
-        factors = torch.where(extents[1:] < self.large_extent, small, large).to(errors)[..., None, None, None]
-        scrambled = each_level(lambda error: scrambled_error(error, generator=generators), errors)
-        noise = each_level(lambda error: white_noise(error, generator=generators), errors[middle])
-        return {
-            "scrambled": sharp + factors.sqrt() * scrambled,
-            "speckled": blurred[middle] + 0.5 * noise,
-            "halfway": sharp + 0.5 * errors[middle],
-            "mirrored": mirrored(blurred[middle][:1], sharp),
-        }
+        if self.distractors or self.keeps_geometry:
+            versions |= {
+                "noise": sharp + math.sqrt(self.noise_factor) * each_level(noise, errors),
+                "fine noise": sharp + math.sqrt(self.fine_noise_factor) * each_level(fine, errors[weak]),
+                "shifted": changed(shifted(sharp)),
+                "jpeg": changed(jpeg(sharp)),
+                "brightened": changed(brightened(sharp)),
+                "grey": grey(sharp)[None],
+                "other": stranger(sharp)[None],
+            }
+        if self.distractors:
+            small, large = self.scrambled_factors
+            factors = torch.where(extents[1:] < self.large_extent, small, large).to(errors)[..., None, None, None]
+            versions |= {
+                "scrambled": sharp + factors.sqrt() * each_level(scrambled, errors),
+                "speckled": blurred[middle] + 0.5 * each_level(noise, errors[middle]),
+                "halfway": sharp + 0.5 * errors[middle],
+                "mirrored": mirrored(blurred[middle][:1], sharp),
+            }
+        return versions
 
     def descent_levels(self, levels: int) -> slice:
         """Return the middle levels."""
@@ -201,19 +183,21 @@ class GradedObjective(Objective):
     def terms(self, measured: Measured) -> dict[str, Tensor]:
         """Return the hinges by name, and what else was asked for."""
         log = {name: (distance + 1e-9).log() for name, distance in measured.distances.items()}
-        terms = {"order": 3 * self._order(log["blurred"], measured.extents[1:])}
+        blur, extents = log["blurred"], measured.extents[1:]
+        weak, strong = torch.triu_indices(len(blur), len(blur), offset=1, device=blur.device)
+        gap = extents[strong].log1p() - extents[weak].log1p()
+        terms = {"order": 3 * F.relu(self.order_slope * gap - (blur[strong] - blur[weak])).mean()}
         if self.distractors:
-            terms |= self._distractor_terms(log) | self._gradient_terms(measured)
+            terms |= self._distractor_terms(log)
+            if len(measured.descents):
+                terms["descent"] = 2 * F.relu(self.least_descent - measured.descents).mean()
+                terms["checkerboard"] = 0.5 * F.relu(measured.checkerboards.clamp(min=1e-3).log()).mean()
         if self.keeps_geometry:
-            terms["geometry"] = self.geometry * self._geometry(log, measured.untuned)
+            changes = torch.cat([log[name] - (measured.untuned[name] + 1e-9).log() for name in self.neutral])
+            terms["geometry"] = self.geometry * (changes - changes.mean(0)).abs().mean()
         if measured.predicted is not None:
             terms["extent"] = self.extent * F.mse_loss(measured.predicted, measured.extents.log1p())
         return terms
-
-    def _order(self, blur: Tensor, extents: Tensor) -> Tensor:
-        weak, strong = torch.triu_indices(len(blur), len(blur), offset=1, device=blur.device)
-        gap = extents[strong].log1p() - extents[weak].log1p()
-        return F.relu(self.order_slope * gap - (blur[strong] - blur[weak])).mean()
 
     def _distractor_terms(self, log: Mapping[str, Tensor]) -> dict[str, Tensor]:
         blur = log["blurred"]
@@ -233,18 +217,6 @@ class GradedObjective(Objective):
             "grey": F.relu(reference + self.grey_margin - log["grey"]).mean(),
             "other": F.relu(blur[-1:] + self.other_margin - log["other"]).mean(),
         }
-
-    def _gradient_terms(self, measured: Measured) -> dict[str, Tensor]:
-        if not len(measured.descents):
-            return {}
-        return {
-            "descent": 2 * F.relu(self.least_descent - measured.descents).mean(),
-            "checkerboard": 0.5 * F.relu(measured.checkerboards.clamp(min=1e-3).log()).mean(),
-        }
-
-    def _geometry(self, log: Mapping[str, Tensor], untuned: Mapping[str, Tensor]) -> Tensor:
-        changes = torch.cat([log[name] - (untuned[name] + 1e-9).log() for name in self.neutral])
-        return (changes - changes.mean(0)).abs().mean()
 
     @staticmethod
     def _weak(levels: int) -> slice:

@@ -3,9 +3,9 @@
 import contextlib
 import threading
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,13 +14,13 @@ from torch.utils.data import Dataset, IterableDataset
 from tafm_loss.blur.frames import FrameExposures
 from tafm_loss.images import IMAGE_SUFFIXES, check_images, check_unit_range, find_images, read_header, read_pixels
 
-__all__ = ["Graded", "Images", "Kept", "Source", "UnusableImageError", "none_usable", "open_source"]
+__all__ = ["Graded", "Images", "Source", "UnusableImageError", "none_usable", "open_source"]
 
-MEMORY_BYTES = 2**30
-# Messages name this many images and count the others.
-NAMED = 3
+MEMORY_BYTES = 2**30  # of decoded images, over all items of a source
+NAMED = 3  # Messages name so many images and count the others.
 
 Images: TypeAlias = str | Path | Tensor | FrameExposures | Dataset[Any] | Iterable[Any]
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -38,43 +38,10 @@ class UnusableImageError(Exception):
     """One image cannot be used; the message names it and says why."""
 
 
-class Kept(Generic[T]):
-    """A reader whose items stay in memory: the first that are asked for, up to a limit; for any number of threads.
-
-    Args:
-        read: returns an item by its number.
-        size: of an item, in bytes.
-        limit: bytes in all; by default 1 GiB.
-    """
-
-    def __init__(self, read: Callable[[int], T], size: Callable[[T], int], limit: int | None = None) -> None:
-        self._read = read
-        self._size = size
-        self._left = MEMORY_BYTES if limit is None else limit
-        self._items: dict[int, T] = {}
-        self._lock = threading.Lock()
-
-    def __call__(self, number: int) -> T:
-        """Return an item, read now or before."""
-        if number in self._items:
-            return self._items[number]
-        # Without the lock: reading is what there are several threads for.
-        item = self._read(number)
-        with self._lock:
-            size = self._size(item)
-            if number not in self._items and size <= self._left:
-                self._items[number] = item
-                self._left -= size
-        return item
-
-
 class Source:
-    """Scenes by number, read when asked for, from any number of threads.
+    """Items by number, read when asked for, from any number of threads; `read` may raise UnusableImageError.
 
-    Args:
-        read: returns an item, or raises UnusableImageError; the same item each time.
-        scenes: the scene that each item belongs to.
-        description: what the items are, in words.
+    `scenes` are those that the items belong to; `description` says in words what they are.
     """
 
     def __init__(self, read: Callable[[int], Graded], scenes: Sequence[Hashable], description: str) -> None:
@@ -84,14 +51,7 @@ class Source:
         self._read = read
 
     def __getitem__(self, index: int) -> Graded:
-        """Read an item.
-
-        Raises:
-            UnusableImageError: if it cannot be used.
-
-        Warns:
-            UserWarning: when this is found, once for each item.
-        """
+        """Read an item; one that cannot be used raises UnusableImageError, and is warned about once."""
         if index in self.faults:
             raise UnusableImageError(self.faults[index])
         try:
@@ -112,25 +72,15 @@ class Source:
 
 
 def open_source(images: Images, minimum_size: int) -> Source:
-    """Return the scenes that `images` holds.
+    """Return the scenes that `images` holds, of which those below `minimum_size` px in height or width are skipped.
 
-    Args:
-        images: one of
-            a folder, searched with its sub-folders; images of one sub-folder are one scene, unless there is but one;
-            `FrameExposures` that begin with the sharp frame;
-            a tensor (M, 3, H, W), or a sequence of tensors (3, H, W), in [0, 1];
-            a map-style data set of such tensors, or of tuples that begin with one;
-            any other iterable of these, which is read to its end and held in memory.
-            Grey is repeated and alpha dropped.
-        minimum_size: px, the least height and width; smaller images are skipped.
+    Images of one sub-folder are one scene, unless there is but one. Grey is repeated and alpha dropped. An iterable
+    that is no data set is read to its end and held in memory.
 
     Raises:
-        TypeError: for anything else, or tensors that are not floating.
+        TypeError: for anything that `finetune_backbone` does not take, or tensors that are not floating.
         ValueError: if there is no folder, no image in it, or none that can be used; for tensors of another shape or
             range, and exposures that do not begin with one frame. Items of a data set are checked when they are read.
-
-    Warns:
-        UserWarning: once, if images are skipped or become RGB; and later, for what shows on reading only.
     """
     if isinstance(images, str | Path):
         return _open_folder(Path(images), minimum_size)
@@ -138,6 +88,7 @@ def open_source(images: Images, minimum_size: int) -> Source:
         return _open_frames(images, minimum_size)
     if isinstance(images, Tensor):
         check_images(images, "images", channels=None)
+    # An IterableDataset inherits a __getitem__ that does not work.
     elif not isinstance(images, list | tuple | Mapping | bytes | IterableDataset) and (
         hasattr(images, "__len__") and hasattr(images, "__getitem__")
     ):
@@ -164,25 +115,19 @@ def _open_folder(folder: Path, minimum_size: int) -> Source:
     found = find_images(folder)
     if not found:
         raise ValueError(f"there is no image ({', '.join(sorted(IMAGE_SUFFIXES))}) in {folder}")
-    paths, skipped, converted = [], [], []
-    for path in found:
-        try:
+
+    def look(path: Path) -> tuple[Path, str]:
+        with _unusable(OSError, ValueError):
             size, mode = read_header(path)
-            _check_size(size[::-1], minimum_size, str(path))
-        except (OSError, ValueError, UnusableImageError) as error:
-            skipped.append(str(error))
-            continue
-        paths.append(path)
-        if mode != "RGB":
-            converted.append(f"{path} ({mode})")
-    _tell(skipped, converted, len(found))
-    kept = Kept(lambda index: read_pixels(paths[index]), lambda pixels: pixels.nbytes)
+        _check_size(size[::-1], minimum_size, str(path))
+        return path, "" if mode == "RGB" else f"{path} ({mode})"
+
+    paths = _sifted(found, look)
+    kept = _kept(lambda index: read_pixels(paths[index]), lambda pixels: pixels.nbytes)
 
     def read(index: int) -> Graded:
-        try:
+        with _unusable(OSError, ValueError):
             return _sharp(kept(index).float() / 255)
-        except (OSError, ValueError) as error:
-            raise UnusableImageError(str(error)) from error
 
     # The frames of a video lie in a folder of their own.
     files = [path.relative_to(folder) for path in paths]
@@ -198,10 +143,8 @@ def _open_frames(exposures: FrameExposures, minimum_size: int) -> Source:
         raise ValueError(f"exposures must begin with the sharp frame, got counts {counts}; write counts={(1, *counts)}")
 
     def read(index: int) -> Graded:
-        try:
+        with _unusable(OSError, ValueError):
             exposure = exposures[index]
-        except (OSError, ValueError) as error:
-            raise UnusableImageError(str(error)) from error
         _check_size(exposure.levels.shape[-2:], minimum_size, exposure.centre)
         # Also false where an extent is NaN, for want of texture to measure it by.
         if not (exposure.extents.diff() > 0).all():
@@ -209,57 +152,63 @@ def _open_frames(exposures: FrameExposures, minimum_size: int) -> Source:
             raise UnusableImageError(f"the exposure about {exposure.centre} has extents that do not rise: {extents} px")
         return Graded(exposure.levels, exposure.extents)
 
-    kept = Kept(read, lambda graded: graded.levels.nbytes)
+    kept = _kept(read, lambda graded: graded.levels.nbytes)
     return Source(kept, exposures.scenes, f"{len(set(exposures.scenes))} scenes of frames")
 
 
 def _open_tensors(items: Sequence[Any], minimum_size: int) -> Source:
-    images, skipped, converted = [], [], []
-    for index, item in enumerate(items):
-        name = f"images[{index}]"
-        image = _checked(item, name)
-        try:
-            _check_size(image.shape[1:], minimum_size, name)
-        except UnusableImageError as error:
-            skipped.append(str(error))
-            continue
-        images.append(image)
-        if len(image) != 3:
-            converted.append(f"{name} ({len(image)} channels)")
-    _tell(skipped, converted, len(items))
+    def look(number: int) -> tuple[Tensor, str]:
+        image = _checked(items[number], f"images[{number}]", minimum_size)
+        return image, "" if len(image) == 3 else f"images[{number}] ({len(image)} channels)"
+
+    images = _sifted(range(len(items)), look)
     return Source(lambda index: _sharp(_as_rgb(images[index])), range(len(images)), f"{len(images)} tensors")
 
 
 def _open_dataset(dataset: Any, minimum_size: int) -> Source:
-    # Data sets are written for one thread in a process.
-    lock = threading.Lock()
-    first_converted: list[int] = []
+    lock = threading.Lock()  # Data sets are written for one thread in a process.
+    converted: list[str] = []
 
     def read(index: int) -> Graded:
         name = f"images[{index}]"
         with lock:
-            try:
+            with _unusable(OSError, prefix=f"{name}: "):
                 item = dataset[index]
-            except OSError as error:
-                raise UnusableImageError(f"{name}: {error}") from error
-            image = _checked(item, name)
-            if len(image) != 3 and not first_converted:
-                first_converted.append(index)
+            image = _checked(item, name, minimum_size)
+            if len(image) != 3 and not converted:
+                converted.append(name)
                 warnings.warn(f"images become RGB, the first of them {name} ({len(image)} channels)", stacklevel=2)
-        _check_size(image.shape[1:], minimum_size, name)
         return _sharp(_as_rgb(image))
 
     count = len(dataset)
     return Source(read, range(count), f"{count} images of {type(dataset).__name__}")
 
 
-def _checked(item: Any, name: str) -> Tensor:
+def _kept(read: Callable[[int], T], size: Callable[[T], int]) -> Callable[[int], T]:
+    """Return `read` with a memory of the items that were asked for first, up to MEMORY_BYTES; for any threads."""
+    items: dict[int, T] = {}
+    lock = threading.Lock()
+
+    def read_once(index: int) -> T:
+        if index in items:
+            return items[index]
+        item = read(index)  # without the lock: reading is what there are several threads for
+        with lock:
+            if index not in items and sum(map(size, items.values())) + size(item) <= MEMORY_BYTES:
+                items[index] = item
+        return item
+
+    return read_once
+
+
+def _checked(item: Any, name: str, minimum_size: int) -> Tensor:
     """Return the image of an item, of 1, 3 or 4 channels, or raise an error that names it."""
     image = item[0] if isinstance(item, list | tuple) and item else item
     if isinstance(image, Tensor) and (image.dim() != 3 or len(image) not in (1, 3, 4)):
         raise ValueError(f"{name} must have shape (3, H, W), got {tuple(image.shape)}; pass single images, not batches")
     check_images(image[None] if isinstance(image, Tensor) else image, name, channels=None)
     check_unit_range(image, name)
+    _check_size(image.shape[1:], minimum_size, name)
     return image.detach()  # type: ignore[no-any-return]
 
 
@@ -269,25 +218,42 @@ def _as_rgb(image: Tensor) -> Tensor:
     return rgb.to("cpu", torch.float32).clamp(0, 1)
 
 
-def _check_size(size: Sequence[int], minimum_size: int, name: str) -> None:
-    if min(size) < minimum_size:
-        raise UnusableImageError(
-            f"{name} must be at least {minimum_size} px high and wide, got {size[0]} x {size[1]} px"
-        )
+def _check_size(size: Sequence[int], least: int, name: str) -> None:
+    if min(size) < least:
+        raise UnusableImageError(f"{name} must be at least {least} px high and wide, got {size[0]} x {size[1]} px")
 
 
 def _sharp(image: Tensor) -> Graded:
     return Graded(image[None], torch.zeros(1))
 
 
-def _tell(skipped: Sequence[str], converted: Sequence[str], count: int) -> None:
-    """Warn of what opening found, or raise ValueError if it left nothing."""
-    if skipped and len(skipped) == count:
+def _sifted(items: Sequence[S], look: Callable[[S], tuple[T, str]]) -> list[T]:
+    """Return what `look` makes of the items that can be used; warn of the others, and of those that become RGB."""
+    usable, skipped, converted = [], [], []
+    for item in items:
+        try:
+            made, conversion = look(item)
+        except UnusableImageError as error:
+            skipped.append(str(error))
+            continue
+        usable.append(made)
+        converted += [conversion] if conversion else []
+    if skipped and not usable:
         raise none_usable(skipped)
     found = [("are skipped", skipped), ("become RGB", converted)]
-    parts = [f"{len(texts)} of {count} images {what}: {_some(texts)}" for what, texts in found if texts]
+    parts = [f"{len(texts)} of {len(items)} images {what}: {_some(texts)}" for what, texts in found if texts]
     if parts:
         warnings.warn(". ".join(parts), stacklevel=2)
+    return usable
+
+
+@contextlib.contextmanager
+def _unusable(*kinds: type[Exception], prefix: str = "") -> Iterator[None]:
+    """Turn errors of these kinds into one that leaves out the image."""
+    try:
+        yield
+    except kinds as error:
+        raise UnusableImageError(f"{prefix}{error}") from error
 
 
 def _some(texts: Sequence[str]) -> str:

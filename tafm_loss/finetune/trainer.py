@@ -3,18 +3,16 @@
 import copy
 import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from tafm_loss._text import stable_name
 from tafm_loss.backbones.backbone import Backbone, BackboneConfig
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.finetune.arguments import (
-    REPORT_IMAGES,
     accelerator_for,
     check_folder,
     check_plan,
@@ -22,9 +20,7 @@ from tafm_loss.finetune.arguments import (
     checked_objective,
     choose_parameters,
     copy_to_tune,
-    report_images,
     split_scenes,
-    usual_rate,
 )
 from tafm_loss.finetune.checkpoint import Checkpoint
 from tafm_loss.finetune.crops import Grade, SceneCrops, default_synthesizer
@@ -32,11 +28,14 @@ from tafm_loss.finetune.loop import Loop, Plan
 from tafm_loss.finetune.objectives import Objective
 from tafm_loss.finetune.sources import Images
 from tafm_loss.finetune.tuning import Tuning
-from tafm_loss.report import measure_units, report, write_reports
+from tafm_loss.report import least_report_size, measure_units, report, write_reports
 from tafm_loss.weights.folders import save_backbone
 from tafm_loss.weights.loading import load_backbone
 
 __all__ = ["FinetuneResult", "finetune_backbone"]
+
+REPORT_IMAGES = 32
+RATE_FROM_NOTHING, RATE_FROM_TRAINED = 2e-3, 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,11 +144,15 @@ def finetune_backbone(
     check_synthesizer(blur)
     check_folder(out_dir, images, resume=resume)
     accelerator = accelerator_for(mixed_precision, accumulation)
-    rate = usual_rate(start) if learning_rate is None else learning_rate
+    usual = RATE_FROM_NOTHING if start.config.base_weights == "none" else RATE_FROM_TRAINED
+    rate = usual if learning_rate is None else learning_rate
     plan = Plan(steps, batch_size, rate, accumulation, patience, seed)
     check_plan(plan, validated=validation is not None, processes=accelerator.num_processes)
     crops, held_out = split_scenes(images, validation, crop_size, seed)
-    judged = None if held_out is None else report_images(held_out, start)
+    judged = None if held_out is None else held_out.centres(REPORT_IMAGES)
+    least = least_report_size(start)
+    if judged is not None and judged.shape[-1] < least:
+        raise ValueError(f"validation: images must be at least {least} px high and wide, got {judged.shape[-1]} px")
     choose_parameters(tuned.network, trainable)
     tuned.to(memory_format=torch.channels_last)
     settings = {**dataclasses.asdict(plan), "crop_size": crop_size, "mixed_precision": mixed_precision}
@@ -161,38 +164,34 @@ def finetune_backbone(
         validated = "nothing" if held_out is None else held_out.description
         run = f"{config.recipe} of {config.training_data} from {config.base_weights}, validated on {validated}"
         checkpoint = Checkpoint(Path(out_dir), run, resume=resume)
-    loop = Loop(Tuning(tuned, goal), crops, held_out, blur, plan, accelerator, checkpoint, progress=progress)
+    loop = Loop(Tuning(tuned, goal), crops, held_out, blur, plan, accelerator, checkpoint, progress)
     finished = loop.run()
     # Mixed precision patched the forward of the module; the result must compute as it will when it is loaded again.
     tuned = accelerator.unwrap_model(loop.model, keep_fp32_wrapper=False).backbone
     tuned = tuned.to("cpu", memory_format=torch.contiguous_format).requires_grad_(False).eval()
     tuned.config = config
-
-    def reports() -> dict[str, Any]:
-        if not finished or judged is None:
-            return {}
-        before = copy.deepcopy(start).cpu()
-        return {
-            "before": report(before, judged, seed=seed, progress=progress),
-            "after": report(tuned, judged, seed=seed, progress=progress),
-        }
-
-    measured: dict[str, Any] = {}
+    reports: dict[str, Any] = {}
     if accelerator.is_main_process:
+        if out_dir is not None:
+            save_backbone(tuned, out_dir)  # now, so that no failure to measure loses the weights
         unit_images = crops.centres(2 * REPORT_IMAGES) if judged is None else judged
-        measured = _conclude(tuned, None if out_dir is None else Path(out_dir), unit_images, reports)
+        tuned.config = dataclasses.replace(config, units=measure_units(tuned, unit_images))
+        if finished and judged is not None:
+            pair = {"before": copy.deepcopy(start).cpu(), "after": tuned}
+            reports = {title: report(each, judged, seed=seed, progress=progress) for title, each in pair.items()}
+            tuned.config = dataclasses.replace(tuned.config, measurements=reports["after"])
+        if out_dir is not None:
+            save_backbone(tuned, out_dir)
+            if reports:
+                write_reports(reports, Path(out_dir))
     if not finished:
         again = "" if checkpoint is None else "; resume=True goes on from there"
         warnings.warn(f"interrupted at step {loop.state.step} of {steps}{again}", stacklevel=2)
-    return FinetuneResult(tuned, loop.state.history, measured, finished)
+    return FinetuneResult(tuned, loop.state.history, reports, finished)
 
 
 def _tuned_config(
-    start: Backbone,
-    crops: SceneCrops,
-    goal: Objective,
-    synthesizer: BlurSynthesizer | Grade,
-    settings: dict[str, Any],
+    start: Backbone, crops: SceneCrops, goal: Objective, synthesizer: BlurSynthesizer | Grade, settings: dict[str, Any]
 ) -> BackboneConfig:
     earlier = start.source or start.config.base_weights
     if earlier.startswith("none"):
@@ -209,19 +208,3 @@ def _tuned_config(
         units={},
         measurements={},
     )
-
-
-def _conclude(
-    tuned: Backbone, folder: Path | None, unit_images: Tensor, reports: Callable[[], dict[str, Any]]
-) -> dict[str, Any]:
-    """Put units and measurements into the config, and save; return the reports."""
-    if folder is not None:
-        save_backbone(tuned, folder)  # first, so that no failure to measure loses the weights
-    tuned.config = dataclasses.replace(tuned.config, units=measure_units(tuned, unit_images))
-    measured = reports()
-    tuned.config = dataclasses.replace(tuned.config, measurements=measured.get("after", {}))
-    if folder is not None:
-        save_backbone(tuned, folder)
-        if measured:
-            write_reports(measured, folder)
-    return measured

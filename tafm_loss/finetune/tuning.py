@@ -29,12 +29,10 @@ SELECTIVITY_EXTENTS = (3.0, 12.0)
 
 
 class StepOutput(NamedTuple):
-    """What scenes gave.
+    """What scenes gave: the parts of the objective, and two means.
 
-    Args:
-        terms: the parts of the objective.
-        tap_distances: (T,), the mean distance of the blurred levels at each tap.
-        ordering_accuracy: the share of neighbouring levels of which the stronger blur is farther.
+    `tap_distances` (T,) are those of the blurred levels; `ordering_accuracy` is the share of neighbouring levels of
+    which the stronger blur is farther.
     """
 
     terms: dict[str, Tensor]
@@ -48,10 +46,7 @@ class Tuning(nn.Module):
     Feature maps are compared by `normalized_l2`, each tap over its own scale, so that taps of very different
     distances all count: the mean distance of the first batch, which then follows those of the batches, slowly; for the
     untuned backbone it stays. Embeddings are compared by their squared Euclidean distance, as they are.
-
-    Args:
-        backbone: what is trained; its modules stay in the mode that they are in.
-        goal: the objective.
+    The modules of the backbone stay in the mode that they are in.
     """
 
     def __init__(self, backbone: Backbone, goal: Objective) -> None:
@@ -59,8 +54,7 @@ class Tuning(nn.Module):
         self.backbone = backbone
         self.goal = goal
         self.taps = tuple(backbone.config.taps)
-        self.untuned: Backbone | None
-        # Not a child: it is no part of what is trained, saved or synchronised.
+        self.untuned: Backbone | None  # not a child: it is no part of what is trained, saved or synchronised
         self.__dict__["untuned"] = backbone.frozen_copy() if goal.keeps_geometry else None
         self.scales: Tensor
         self.untuned_scales: Tensor
@@ -70,13 +64,7 @@ class Tuning(nn.Module):
         self.extent_regression = _zero_linear(channels) if goal.regresses_extent else None
 
     def forward(self, levels: Tensor, extents: Tensor, generators: Sequence[torch.Generator]) -> StepOutput:
-        """Return what the objective says of graded scenes.
-
-        Args:
-            levels: (L, N, C, H, W), sharp first.
-            extents: px, (L, N).
-            generators: one for each scene.
-        """
+        """Return what the objective says of graded `levels` (L, N, C, H, W), sharp first, of `extents` (L, N) px."""
         sharp = levels[0]
         # The graded levels come first, whatever else the objective wants to see.
         versions = {"blurred": levels[1:]} | self.goal.versions(levels, extents, generators)
@@ -95,18 +83,10 @@ class Tuning(nn.Module):
         references = {tap: maps[: len(sharp)] for tap, maps in features.items()}
         slopes = [self._slope(level, sharp, references, generators) for level in blurred[self._sloped(len(blurred))]]
         descents, checkerboards = torch.stack(slopes, dim=1) if slopes else extents.new_empty(2, 0, len(sharp))
-        measured = Measured(
-            distances,
-            extents,
-            descents,
-            checkerboards,
-            untuned,
-            self._predicted_extents(features, len(levels), len(sharp)),
-        )
-        rises = (distances["blurred"].diff(dim=0) > 0).float().mean()
-        return StepOutput(
-            self.goal.terms(measured), by_tap[:, : len(blurred)].detach().mean(dim=(1, 2)), rises.detach()
-        )
+        predicted = self._predicted_extents(features, len(levels), len(sharp))
+        terms = self.goal.terms(Measured(distances, extents, descents, checkerboards, untuned, predicted))
+        rises = (distances["blurred"].detach().diff(dim=0) > 0).float().mean()
+        return StepOutput(terms, by_tap[:, : len(blurred)].detach().mean(dim=(1, 2)), rises)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Tuning":
         if self.untuned is not None:
@@ -145,16 +125,11 @@ class Tuning(nn.Module):
         return self.goal.descent_levels(levels) if self.backbone.config.spatial else slice(0)
 
     def _slope(
-        self,
-        level: Tensor,
-        sharp: Tensor,
-        references: Mapping[str, Tensor],
-        generators: Sequence[torch.Generator],
+        self, level: Tensor, sharp: Tensor, references: Mapping[str, Tensor], generators: Sequence[torch.Generator]
     ) -> Tensor:
-        """Return two facts about the gradient of the distance at `level`, (2, N), differentiable.
+        """Return (2, N), differentiable: the cosine of the distance's gradient with the error, and its checkerboards.
 
-        Its cosine with the error of the level, and its checkerboards. A little noise keeps the gradient from being
-        right at smooth images alone.
+        A little noise keeps the gradient from being right at smooth images alone.
         """
         noise = [torch.randn(level.shape[1:], generator=own, device=own.device) for own in generators]
         # The fused kernels of attention have no second derivative.
@@ -178,13 +153,7 @@ class Tuning(nn.Module):
 
 
 class Validation:
-    """The same graded crops of held-out scenes at every pass.
-
-    Args:
-        held_out: scenes that training does not see.
-        synthesizer: what grades them.
-        seed: of the crops, the blur and the distractors.
-    """
+    """The same graded crops of held-out scenes, and the same distractors, at every pass."""
 
     def __init__(self, held_out: SceneCrops, synthesizer: BlurSynthesizer | Grade, seed: int) -> None:
         count = max(2, min(SCENES, len(held_out)) // 2 * 2)
@@ -243,6 +212,6 @@ def _checkerboard(gradient: Tensor) -> Tensor:
 def _zero_linear(features: int) -> nn.Linear:
     # The random weights of a new layer would come from the global generator.
     linear: nn.Linear = nn.utils.skip_init(nn.Linear, features, 1)
-    for parameter in linear.parameters():
-        nn.init.zeros_(parameter)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
     return linear

@@ -264,6 +264,7 @@ def test_tensors_in_any_container_are_the_same_source(images: Tensor) -> None:
         tuple(images.double()),
         [(image, 7) for image in images],
         (image for image in images),
+        dict(enumerate(images)).values(),
         TensorDataset(images),
         TensorDataset(images, labels),
         Stream(images),

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import os
 import signal
 from pathlib import Path
@@ -17,33 +16,14 @@ from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
 from tafm_loss.backbones.embedding import EmbeddingNetwork
 from tafm_loss.backbones.registry import create_backbone
 from tafm_loss.blur import BlurSynthesizer, FrameExposures
-from tafm_loss.finetune import finetune_backbone
-from tafm_loss.finetune.checkpoint import Checkpoint, Progress
-from tafm_loss.finetune.objectives import GradedObjective, Measured, TripletObjective
-from tafm_loss.finetune.tuning import StepOutput, Tuning, Validation
+from tafm_loss.finetune import GradedObjective, Measured, TripletObjective, finetune_backbone
+from tafm_loss.finetune.checkpoint import Checkpoint
 from tafm_loss.losses.feature import TaskAdaptiveFeatureLoss
-from tafm_loss.report import measure_units, response
+from tafm_loss.report import response
 from tafm_loss.scenes import generate_scenes
+from tafm_loss.weights.errors import WeightsNotFoundError
 from tafm_loss.weights.loading import load_backbone
-
-SMALL = {"batch_size": 2, "crop_size": 40, "progress": False}
-
-
-@pytest.fixture(scope="module")
-def scenes() -> Tensor:
-    return generate_scenes(6, 64, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture
-def blur() -> BlurSynthesizer:
-    return BlurSynthesizer((0.0, 2.0, 8.0, 20.0))
-
-
-@pytest.fixture
-def backbone() -> Backbone:
-    with torch.random.fork_rng(devices=[]), pytest.warns(UserWarning):
-        torch.manual_seed(0)
-        return create_backbone("tafm-compact", weights=None)
+from tests.finetune.conftest import SMALL, weights
 
 
 def small_embedding() -> Backbone:
@@ -55,10 +35,6 @@ def small_embedding() -> Backbone:
     return Backbone(network, config).eval()
 
 
-def weights(backbone: Backbone) -> Tensor:
-    return torch.cat([tensor.flatten() for tensor in backbone.state().values()])
-
-
 def test_the_argument_and_the_global_random_state_are_left_alone(
     backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer
 ) -> None:
@@ -66,14 +42,28 @@ def test_the_argument_and_the_global_random_state_are_left_alone(
     result = finetune_backbone(backbone, scenes, synthesizer=blur, steps=2, **SMALL)
     assert torch.equal(weights(backbone), before) and not torch.equal(weights(result.backbone), before)
     assert torch.equal(torch.random.get_rng_state(), state)
+    assert "learning_rate=0.002, " in result.backbone.config.recipe
+    assert result.backbone.config.base_weights.endswith(", from random weights")
     assert not result.backbone.training and not any(p.requires_grad for p in result.backbone.parameters())
 
 
-def test_the_objective_falls(backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer) -> None:
-    result = finetune_backbone(backbone, scenes, synthesizer=blur, steps=121, learning_rate=5e-3, **SMALL)
-    totals = [row["loss"] for row in result.history]
+def test_the_objective_falls_and_rows_and_checkpoints_come_when_they_are_said_to(
+    backbone: Backbone,
+    scenes: Tensor,
+    blur: BlurSynthesizer,
+    tmp_path: Path,
+    quick_report: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(Checkpoint, "save", lambda self, parts, progress: saved.append(progress.step))
+    options = {"synthesizer": blur, "steps": 121, "learning_rate": 5e-3, "validation": scenes, "out_dir": tmp_path}
+    history = finetune_backbone(backbone, scenes, **options, **SMALL).history
+    losses = {row["step"]: row["loss"] for row in history if "loss" in row}
+    assert [*losses] == [0, 20, 40, 60, 80, 100, 120] and saved == [100, 121]
+    assert [row["step"] for row in history if "validation_loss" in row] == [99, 120]
     # Batches differ by more than a few steps of tuning do.
-    assert sum(totals[-3:]) / 3 < 0.8 * sum(totals[:2]) / 2
+    assert (losses[80] + losses[100] + losses[120]) / 3 < 0.8 * (losses[0] + losses[20]) / 2
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(
@@ -83,87 +73,37 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(
     assert torch.equal(weights(runs[0]), weights(runs[1])) and not torch.equal(weights(runs[0]), weights(runs[2]))
 
 
-def test_a_batch_in_parts_is_the_batch(
-    backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, monkeypatch: pytest.MonkeyPatch
+def test_a_name_or_a_folder_is_tuned_as_the_backbone_is_and_the_recipe_says_from_what(
+    scenes: Tensor, blur: BlurSynthesizer, tmp_path: Path, quick_report: None
 ) -> None:
-    plain_descent(monkeypatch)
-    whole, parts = (
-        finetune_backbone(backbone, scenes, synthesizer=blur, steps=3, accumulation=k, **{**SMALL, "batch_size": 4})
-        for k in (1, 2)
-    )
-    torch.testing.assert_close(weights(parts.backbone), weights(whole.backbone), rtol=1e-4, atol=1e-5)
-    assert parts.history[-1]["loss"] == pytest.approx(whole.history[-1]["loss"], rel=1e-4)
-    assert (weights(whole.backbone) - weights(backbone)).abs().max() > 1e-4
-
-
-def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Adam divides gradients by themselves; without that, what they are can be seen in the weights."""
-    monkeypatch.setattr("torch.optim.AdamW", lambda parameters, lr, betas: torch.optim.SGD(parameters, lr=lr))
-
-
-@pytest.mark.parametrize(("factor", "clipped"), [(1e4, True), (1e-6, False)])
-def test_a_gradient_longer_than_one_is_shortened_to_one(
-    backbone: Backbone,
-    scenes: Tensor,
-    blur: BlurSynthesizer,
-    monkeypatch: pytest.MonkeyPatch,
-    factor: float,
-    clipped: bool,
-) -> None:
-    class Steep(TripletObjective):
-        def terms(self, measured: Measured) -> dict[str, Tensor]:
-            return {"order": factor * super().terms(measured)["order"]}
-
-    plain_descent(monkeypatch)
-    options = {"synthesizer": blur, "objective": Steep(), "steps": 1, "learning_rate": 0.5, **SMALL}
-    moved = (weights(finetune_backbone(backbone, scenes, **options).backbone) - weights(backbone)).norm().item()
-    assert moved == pytest.approx(0.5, rel=1e-3) if clipped else moved < 1e-3
-
-
-def test_the_rate_rises_for_a_twentieth_and_falls_as_a_cosine(
-    backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rates: list[float] = []
-
-    class Watched(torch.optim.SGD):
-        def step(self, closure: Any = None) -> None:
-            rates.append(self.param_groups[0]["lr"])
-
-    monkeypatch.setattr("torch.optim.AdamW", lambda parameters, lr, betas: Watched(parameters, lr=lr))
-    flat = GradedObjective(distractors=False)
-    options = {"synthesizer": blur, "objective": flat, "steps": 40, "learning_rate": 0.2, **SMALL}
-    finetune_backbone(backbone, scenes, **options)
-    cosine = [0.1 * (1 + math.cos(math.pi * step / 38)) for step in range(38)]
-    assert rates == pytest.approx([0.1, 0.2, *cosine])
-
-
-def test_the_scale_of_a_tap_follows_its_distances_and_the_untuned_one_stays(
-    backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    outputs: list[Tensor] = []
-    forward = Tuning.forward
-
-    def watched(self: Tuning, *given: Any) -> StepOutput:
-        output = forward(self, *given)
-        outputs.append(output.tap_distances)
-        return output
-
-    monkeypatch.setattr(Tuning, "forward", watched)
-    goal = GradedObjective(geometry=1.0)
-    options = {"synthesizer": blur, "objective": goal, "steps": 3, "out_dir": tmp_path, **SMALL}
-    finetune_backbone(backbone, scenes, **options)
-    first, *steps = outputs
-    expected = first
-    for now in steps:
-        expected = 0.95 * expected + 0.05 * now
-    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    torch.testing.assert_close(kept["tuning"]["scales"], expected)
-    torch.testing.assert_close(kept["tuning"]["untuned_scales"], first)
-    assert len(steps) == 3 and not torch.allclose(expected, first, rtol=1e-3)
+    start = create_backbone("tafm-compact")
+    options = {"synthesizer": blur, "steps": 1, "validation": scenes, **SMALL}
+    tuned = finetune_backbone("tafm-compact", scenes, out_dir=tmp_path / "once", **options).backbone
+    assert torch.equal(weights(tuned), weights(finetune_backbone(start, scenes, **options).backbone))
+    config = tuned.config
+    assert config.name == "tafm-compact-tuned" and config.training_data == "6 tensors"
+    assert config.base_weights == f"tafm-compact, sha256 {start.sha256[:8]}, from random weights"
+    assert "finetune_backbone(objective=GradedObjective(distractors=True, geometry=0.0, extent=0.0)" in config.recipe
+    assert "learning_rate=0.001, " in config.recipe and config.measurements == {"images": 6, "name": config.name}
+    # What the loss is recommended to compare travels, and its unit is measured anew.
+    assert config.recommended_layers == start.config.recommended_layers
+    assert config.recommended_distance == start.config.recommended_distance != "normalized_l2"
+    loss = TaskAdaptiveFeatureLoss(tuned, reduction="none")
+    assert response(loss, scenes, extents=(10.0,)).mean().item() == pytest.approx(1.0, abs=1e-4)
+    twice = finetune_backbone(tmp_path / "once", scenes, trainable=["stages.1"], **options).backbone.config
+    assert twice.name == "tafm-compact-tuned-tuned" and "trainable=['stages.1']" in twice.recipe
+    assert twice.base_weights == f"tafm-compact-tuned, sha256 {tuned.sha256[:8]}, from {config.base_weights}"
+    with pytest.raises(WeightsNotFoundError, match="tafm-compact"):
+        finetune_backbone("tafm-compat", scenes, **options)
 
 
 def test_an_interrupted_run_ends_after_its_step_and_goes_on_to_where_an_unbroken_one_ends(
-    backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone,
+    scenes: Tensor,
+    blur: BlurSynthesizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    quick_report: None,
 ) -> None:
     options = {"synthesizer": blur, "steps": 4, "validation": 0.4, "out_dir": tmp_path, **SMALL}
     whole = finetune_backbone(backbone, scenes, **{**options, "out_dir": None})
@@ -199,37 +139,6 @@ def test_an_interrupted_run_ends_after_its_step_and_goes_on_to_where_an_unbroken
     assert json.loads((tmp_path / "report.json").read_text()) == resumed.report
 
 
-def test_what_an_interrupted_run_recorded_after_its_checkpoint_is_recorded_once(tmp_path: Path) -> None:
-    checkpoint = Checkpoint(tmp_path, "settings", resume=True)
-    checkpoint.begin([])
-    checkpoint.record({"step": 0.0})
-    checkpoint.save({}, Progress(step=1, history=[{"step": 0.0}]))
-    checkpoint.record({"step": 20.0})
-    (tmp_path / ".0123.tmp").write_bytes(b"half a checkpoint")
-    again = Checkpoint(tmp_path, "settings", resume=True)
-    again.begin(again.load({}).history)
-    again.record({"step": 20.0})
-    assert (tmp_path / "history.jsonl").read_text() == '{"step": 0.0}\n{"step": 20.0}\n'
-    assert not (tmp_path / ".0123.tmp").exists()
-
-
-def test_a_checkpoint_that_cannot_be_written_is_warned_about_and_the_one_before_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checkpoint = Checkpoint(tmp_path, "settings", resume=False)
-    checkpoint.save({}, Progress(step=1))
-
-    def full(content: Any, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.warns(UserWarning, match=r"checkpoint of step 2 could not be written .*file write failed.* is kept"):
-        checkpoint.save({}, Progress(step=2))
-    assert checkpoint.load({}).step == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
-
-
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(
     backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,119 +153,19 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(
         finetune_backbone(backbone, scenes, steps=2, resume=True, **options)
 
 
-class Broken(GradedObjective):
-    """Fails in its term "grey" or, with a finite value, in the gradient of it."""
-
-    def __init__(self, part: str) -> None:
-        super().__init__()
-        self.part = part
-
-    def terms(self, measured: Measured) -> dict[str, Tensor]:
-        terms = super().terms(measured)
-        distance = measured.distances["grey"].mean()
-        zero = distance - distance
-        terms["grey"] = distance * math.nan if self.part == "value" else zero.sqrt()
-        return terms
-
-
-@pytest.mark.parametrize(
-    ("part", "message"),
-    [("value", "objective is not finite at step 0: grey, loss; "), ("gradient", "gradient is not finite at step 0")],
-)
-def test_what_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
-    backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, tmp_path: Path, part: str, message: str
-) -> None:
-    with pytest.raises(FloatingPointError, match=message):
-        finetune_backbone(backbone, scenes, synthesizer=blur, steps=2, objective=Broken(part), **SMALL)
-    options = {"synthesizer": blur, "steps": 2, "objective": Broken(part), "out_dir": tmp_path, **SMALL}
-    with pytest.raises(FloatingPointError, match=r"last checkpoint is kept in .*checkpoint\.pt"):
-        finetune_backbone(backbone, scenes, **options)
-    assert [path.name for path in tmp_path.iterdir()] == ["history.jsonl"]
-
-
-class Scripted(TripletObjective):
-    """Says of held-out scenes what it is told to."""
-
-    def __init__(self, says: list[float]) -> None:
-        super().__init__()
-        self.says = iter([0.0, *says])  # the first pass without gradient finds the scales
-
-    def terms(self, measured: Measured) -> dict[str, Tensor]:
-        return super().terms(measured) if torch.is_grad_enabled() else {"order": torch.tensor(next(self.says))}
-
-
-@pytest.mark.parametrize(("patience", "steps", "best"), [(2, 4, 1), (1, 3, 1), (3, 5, 4)])
-def test_patience_ends_the_run_with_the_weights_of_the_best_pass(
-    backbone: Backbone,
-    scenes: Tensor,
-    blur: BlurSynthesizer,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    patience: int,
-    steps: int,
-    best: int,
-) -> None:
-    monkeypatch.setattr("tafm_loss.finetune.loop.VALIDATE_EVERY", 1)
-    monkeypatch.setattr("tafm_loss.finetune.trainer.report", lambda *given, **options: {})
-    monkeypatch.setattr("tafm_loss.finetune.trainer.write_reports", lambda *given: None)
-    seen: list[Tensor] = []
-    measure = Validation.measure
-
-    def watched(self: Validation, tuning: Tuning) -> dict[str, float]:
-        seen.append(weights(tuning.backbone).clone())
-        return measure(self, tuning)
-
-    monkeypatch.setattr(Validation, "measure", watched)
-    options = {"steps": 5, "synthesizer": blur, "validation": 0.4, "patience": patience, "out_dir": tmp_path, **SMALL}
-    result = finetune_backbone(backbone, scenes, objective=Scripted([3.0, 1.0, 1.0, 1.5, 0.1]), **options)
-    assert result.finished and len(seen) == steps and torch.equal(weights(result.backbone), seen[best])
-    # A run that stopped early has come to its end: it is not trained on.
-    again = finetune_backbone(backbone, scenes, objective=Scripted([]), resume=True, **options)
-    assert again.finished and len(seen) == steps
-    assert torch.equal(weights(again.backbone), weights(result.backbone)) and again.history == result.history
-
-
-def test_without_patience_the_last_weights_are_taken(
-    backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tafm_loss.finetune.loop.VALIDATE_EVERY", 1)
-    monkeypatch.setattr("tafm_loss.finetune.trainer.report", lambda *given, **options: {})
-    runs = [
-        finetune_backbone(
-            backbone, scenes, objective=Scripted(says), steps=3, synthesizer=blur, validation=0.4, **SMALL
-        )
-        for says in ([1.0, 2.0, 3.0], [3.0, 2.0, 1.0])
-    ]
-    assert torch.equal(weights(runs[0].backbone), weights(runs[1].backbone))
-
-
-def test_the_validation_pass_is_recorded(
-    backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tafm_loss.finetune.loop.VALIDATE_EVERY", 2)
-    monkeypatch.setattr("tafm_loss.finetune.trainer.report", lambda *given, **options: {})
-    history = finetune_backbone(backbone, scenes, synthesizer=blur, steps=3, validation=scenes, **SMALL).history
-    rows = [row for row in history if "validation_loss" in row]
-    assert [row["step"] for row in rows] == [1.0, 2.0]
-    assert rows[0]["validation_loss"] > 0 and 0 <= rows[0]["validation_ordering_accuracy"] <= 1
-    assert rows[0]["selectivity, white noise"] > 0 and rows[0]["selectivity, scrambled error"] > 0
-
-
 def test_the_report_compares_before_and_after_on_held_out_scenes(
     backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reported: list[Any] = []
+    reported: list[tuple[Tensor, int]] = []
 
-    def report(judged: Backbone, images: Tensor, *, untuned: Backbone | None = None, **options: Any) -> dict[str, Any]:
-        told = untuned is not None and torch.equal(weights(untuned), weights(backbone))
-        reported.append((weights(judged), len(images), told))
+    def report(judged: Backbone, images: Tensor, **options: Any) -> dict[str, Any]:
+        reported.append((weights(judged), len(images)))
         return {"number": len(reported)}
 
     monkeypatch.setattr("tafm_loss.finetune.trainer.report", report)
     result = finetune_backbone(backbone, scenes, synthesizer=blur, steps=1, validation=0.34, **SMALL)
     assert result.report == {"before": {"number": 1}, "after": {"number": 2}}
-    assert result.backbone.config.measurements == {"number": 2}
-    assert [count for _, count, _ in reported] == [2, 2] and [told for *_, told in reported] == [False, True]
+    assert result.backbone.config.measurements == {"number": 2} and [count for _, count in reported] == [2, 2]
     assert torch.equal(reported[0][0], weights(backbone)) and torch.equal(reported[1][0], weights(result.backbone))
     assert "4 of 6" in result.backbone.config.training_data
 
@@ -391,10 +200,10 @@ def test_the_graded_objective_takes_embeddings_but_not_their_slope(scenes: Tenso
 
 
 def test_only_what_is_trainable_changes(backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer) -> None:
-    tuned = finetune_backbone(backbone, scenes, synthesizer=blur, steps=1, trainable=["stages.2"], **SMALL).backbone
+    tuned = finetune_backbone(backbone, scenes, synthesizer=blur, steps=1, trainable=["stages.0"], **SMALL).backbone
     before, after = backbone.state(), tuned.state()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and all(name.startswith("stages.2") for name in changed)
+    assert changed and all(name.startswith("stages.0") for name in changed)
     for wrong, message in ((["nowhere"], "no parameter begins with 'nowhere'; there are"), ([], "must name")):
         with pytest.raises(ValueError, match=message):
             finetune_backbone(backbone, scenes, synthesizer=blur, steps=1, trainable=wrong, **SMALL)
@@ -442,10 +251,8 @@ def test_any_callable_grades(backbone: Backbone, scenes: Tensor) -> None:
 
 
 def test_real_exposures_are_learned_from_as_they_are(
-    backbone: Backbone, scenes: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, scenes: Tensor, tmp_path: Path, quick_report: None
 ) -> None:
-    # The report takes longer than all the rest.
-    monkeypatch.setattr("tafm_loss.finetune.trainer.report", lambda *given, **options: {"images": len(given[1])})
     still = scenes[0].repeat_interleave(2, 1).repeat_interleave(2, 2)
     for scene in ("one", "two", "three"):
         (tmp_path / scene).mkdir()
@@ -476,16 +283,6 @@ def test_mixed_precision_leaves_nothing_behind(
     again = load_backbone(tmp_path)
     for tap, features in tuned(scenes).items():
         assert features.dtype == torch.float32 and torch.equal(features, again(scenes)[tap])
-
-
-def test_units_make_a_ten_px_shake_cost_one(scenes: Tensor) -> None:
-    import dataclasses
-
-    backbone = create_backbone("tafm-compact")
-    for distance in ("l1", "normalized_l2"):
-        backbone.config = dataclasses.replace(backbone.config, units=measure_units(backbone, scenes, seed=3))
-        loss = TaskAdaptiveFeatureLoss(backbone, distance=distance, reduction="none")
-        assert response(loss, scenes, extents=(10.0,), seed=3).mean().item() == pytest.approx(1.0, abs=1e-4)
 
 
 def test_a_folder_of_images_is_read(backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, tmp_path: Path) -> None:
