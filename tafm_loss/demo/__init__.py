@@ -1,6 +1,7 @@
 """The demo: a small deblurring network finished with and without the loss, and an unsharp mask as the rival."""
 
 import dataclasses
+import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tafm_loss._files import require_matplotlib, write_figure
+from tafm_loss._files import write_figure
 from tafm_loss._text import align
 from tafm_loss.demo.pictures import plot_response, plot_restorations
 from tafm_loss.demo.training import (
@@ -108,14 +109,15 @@ def run_demo(
         progress: whether to show a progress bar.
 
     Raises:
-        ModuleNotFoundError: if matplotlib is missing.
+        ModuleNotFoundError: if matplotlib or piq is missing.
         NotADirectoryError: if `images` is no folder.
         FileExistsError: if `out` is a file.
         ValueError: if `images` holds too few photographs or one that cannot be read, or `steps` is less than 3.
     """
     if steps < 3:
         raise ValueError(f"steps must be at least 3, got {steps}")
-    require_matplotlib()
+    if missing := [name for name in ("matplotlib", "piq") if importlib.util.find_spec(name) is None]:
+        raise ModuleNotFoundError(f'the demo needs {" and ".join(missing)}: pip install "tafm-loss[demo]"')
     out.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
     training, held_out = generated_pairs(generator) if images is None else photograph_pairs(images, generator)
@@ -199,11 +201,9 @@ def sharpness(images: Tensor, reference: Tensor) -> Tensor:
 
 def ssim(images: Tensor, reference: Tensor) -> Tensor:
     """Return the structural similarity of images (N, C, H, W) in [0, 1], (N,)."""
-    from torchmetrics.functional.image import structural_similarity_index_measure
+    import piq
 
-    values = structural_similarity_index_measure(images, reference, data_range=1.0, reduction="none")
-    assert isinstance(values, Tensor)
-    return values
+    return torch.as_tensor(piq.ssim(images, reference, data_range=1.0, downsample=False, reduction="none"))
 
 
 METRICS: Mapping[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {

@@ -170,7 +170,7 @@ def test_demo_without_matplotlib_says_what_to_install_before_training(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     message = fails(capsys, "demo", "--out", str(tmp_path / "out"))
-    assert 'pip install "tafm-loss[plots]"' in message
+    assert 'pip install "tafm-loss[demo]"' in message
     assert not (tmp_path / "out").exists()
 
 
