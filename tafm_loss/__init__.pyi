@@ -1,8 +1,9 @@
 """A feature-matching loss for image deblurring whose backbone has learned what blur is."""
 
 from ._version import __version__
-from .backbones.backbone import Backbone, BackboneConfig, Tap
-from .backbones.registry import create_backbone, list_backbones
+from .backbones.backbone import Backbone
+from .backbones.config import BackboneConfig, Tap
+from .backbones.registry import list_backbones
 from .blur import BlurKernels, BlurSynthesizer, blur_extent
 from .finetune import FinetuneResult, finetune_backbone
 from .losses import (
@@ -26,7 +27,7 @@ from .weights.errors import (
     WeightsUnavailableError,
 )
 from .weights.folders import save_backbone
-from .weights.loading import load_backbone
+from .weights.loading import create_backbone, load_backbone
 
 __all__ = [
     "Backbone",

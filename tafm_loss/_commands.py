@@ -20,13 +20,13 @@ from tafm_loss import (
     BlurSynthesizer,
     create_backbone,
     finetune_backbone,
-    list_backbones,
     load_backbone,
     push_backbone,
 )
 from tafm_loss._files import require_matplotlib
 from tafm_loss._text import align
-from tafm_loss.backbones.registry import describe_backbones, find_architecture
+from tafm_loss.backbones.architecture import Architecture, Bundled
+from tafm_loss.backbones.registry import describe_backbones
 from tafm_loss.blur.frames import FrameExposures
 from tafm_loss.blur.pairs import write_pairs
 from tafm_loss.demo import run_demo
@@ -42,8 +42,7 @@ from tafm_loss.report import (
     write_reports,
 )
 from tafm_loss.scenes import generate_scenes
-from tafm_loss.weights.loading import read_file
-from tafm_loss.weights.sources import read_source
+from tafm_loss.weights.loading import locate, read_source
 
 __all__ = ["run"]
 
@@ -275,14 +274,13 @@ def _info(options: argparse.Namespace) -> Said:
 
 def _facts(name: str) -> dict[str, Any]:
     """Return all that is known about a backbone; weights that need not be downloaded for it are not."""
-    place = read_source(name)
-    if place not in list_backbones():
+    place = locate(name)
+    if not isinstance(place, Architecture):
         # Not loaded: an architecture of somebody's own can be described without its code.
-        file, origin = read_file(place)
+        file, origin = read_source(place)
         return _as_facts(file.config, sha256=file.sha256, source=origin or str(place))
-    architecture = find_architecture(name)
-    if architecture.source != "tafm-loss":
-        return _as_facts(architecture.config(architecture.build_empty(architecture.taps), base_weights=None))
+    if not isinstance(place.default_weights, Bundled):
+        return _as_facts(place.config(place.build_empty(place.taps), base_weights=None))
     backbone = load_backbone(name)
     return _as_facts(backbone.config, sha256=backbone.sha256)
 
@@ -292,16 +290,10 @@ def _as_facts(config: BackboneConfig | None, **facts: str) -> dict[str, Any]:
 
 
 def _backbone(source: str, weights: str | None = None, layers: Sequence[str] | None = None) -> Backbone:
-    """Return the backbone that a command line names, at other weights or taps if these are given for a listed name."""
-    if weights is None and layers is None:
-        return load_backbone(source)
-    if source not in list_backbones():
-        raise ValueError(
-            f"--weights and --layers apply to a name that `tafm-loss info` lists, not to {source}; to read a folder at "
-            "other taps, give the name of its architecture and --weights FOLDER/model.safetensors"
-        )
-    chosen = {None: "default", "none": None}.get(weights, weights)
-    return create_backbone(source, weights=chosen, layers=layers)
+    """Return the backbone that a command line names; other weights can be given for a listed name alone."""
+    if weights is None:
+        return load_backbone(source, layers=layers)
+    return create_backbone(source, weights=None if weights == "none" else weights, layers=layers)
 
 
 def _device(name: str | None) -> torch.device | None:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tafm_loss.backbones.backbone import BackboneConfig
+from tafm_loss.backbones.config import BackboneConfig
 from tafm_loss.backbones.discriminators import ARCHITECTURE as DISCRIMINATORS
 from tafm_loss.backbones.registry import list_backbones
 from tafm_loss.report.table import LEAST_EXTENT, least_selectivity, report_table
-from tafm_loss.weights.sources import HUB_PREFIX, REPOSITORY
+from tafm_loss.weights.loading import HUB_PREFIX, REPOSITORY
 
 __all__ = ["model_card"]
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from tafm_loss._files import read_object
 from tafm_loss.backbones.backbone import Backbone
+from tafm_loss.backbones.registry import is_ours
 from tafm_loss.card import model_card
 from tafm_loss.weights.errors import WeightsError, WeightsFormatError
 from tafm_loss.weights.files import WeightFile
 from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE, read_folder, save_backbone
 from tafm_loss.weights.hub import checked_token
 from tafm_loss.weights.hub_errors import weights_error
-from tafm_loss.weights.loading import is_listed, load_backbone
-from tafm_loss.weights.sources import REPOSITORY
+from tafm_loss.weights.loading import REPOSITORY, load_backbone
 
 __all__ = ["push_backbone"]
 
@@ -91,7 +91,7 @@ def push_backbone(
 def _contents(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
     """Return what is published, by name: files of a verified folder, and the card that is made if there is none."""
     file = read_folder(folder)
-    if is_listed(file):
+    if file.config is not None and is_ours(file.config.architecture):
         load_backbone(folder)  # whose network can be had, and must fit
     names = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, LICENCE_FILE, FIGURE_FILE)
     contents: dict[str, Path | bytes] = {name: folder / name for name in names if (folder / name).is_file()}

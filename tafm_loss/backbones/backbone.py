@@ -1,154 +1,18 @@
 """What a backbone is: a network with named taps, and the facts that must travel with its weights."""
 
 import copy
-import dataclasses
 import hashlib
-import json
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tafm_loss._files import read_object
+from tafm_loss.backbones.config import BackboneConfig
 from tafm_loss.images import check_images
 
-__all__ = ["Backbone", "BackboneConfig", "Tap", "check_features"]
+__all__ = ["Backbone", "came_from", "check_features"]
 
-LARGEST_MINIMUM = 512
-
-
-class Tap(NamedTuple):
-    """One place where features are read: its number of channels and its stride in px."""
-
-    channels: int
-    stride: int
-
-
-@dataclasses.dataclass(frozen=True)
-class BackboneConfig:
-    """Everything about a backbone that its weights do not say.
-
-    Args:
-        name: what it is called, as in `create_backbone(name)`.
-        architecture: which network the weights fit; a name that `list_backbones` knows.
-        taps: the features it returns, from shallow to deep.
-        mean: what is subtracted from RGB in [0, 1], per channel.
-        std: what the difference is divided by, per channel.
-        minimum_size: the smallest image height and width it takes, in px.
-        spatial: whether the taps are maps (N, C, H, W); False for embeddings (N, C).
-        recommended_layers: {tap: weight}, what the loss compares unless it is told otherwise; if empty, all taps,
-            averaged.
-        recommended_distance: the distance in which it does.
-        licence: SPDX identifier of the licence of the weights.
-        base_weights: the weights it was tuned from, or that it is.
-        training_data: the images it was tuned on.
-        recipe: the command that makes it.
-        units: {distance: {tap: value}}, the mean distance between validation images and themselves under a 10 px
-            shake. A tap's distance is divided by it, so that 1 means the same for every backbone.
-        measurements: what was measured on it when it was made.
-    """
-
-    name: str
-    architecture: str
-    taps: Mapping[str, Tap]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    minimum_size: int
-    spatial: bool = True
-    recommended_layers: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    recommended_distance: str = "normalized_l2"
-    licence: str = "unknown"
-    base_weights: str = "none"
-    training_data: str = "none"
-    recipe: str = "none"
-    units: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
-    measurements: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def to_json(self) -> str:
-        """Return the config as JSON text, the same text for the same config.
-
-        Raises:
-            ValueError: if a number is not finite, for which JSON has no word.
-        """
-        fields = dataclasses.asdict(self)
-        fields["taps"] = {name: list(tap) for name, tap in self.taps.items()}
-        return json.dumps(fields, indent=1, allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> "BackboneConfig":
-        """Read what `to_json` wrote.
-
-        Raises:
-            ValueError: if the text is no JSON object, has missing or unknown fields, or one of the wrong kind.
-        """
-        try:
-            fields = read_object(text)
-        except ValueError as error:
-            raise ValueError(f"a backbone config cannot be read: {error}") from None
-        known = {field.name for field in dataclasses.fields(cls)}
-        required = {"name", "architecture", "taps", "mean", "std", "minimum_size"}
-        if unknown := sorted(fields.keys() - known):
-            raise ValueError(f"unknown fields in the backbone config: {', '.join(unknown)}")
-        if missing := sorted(required - fields.keys()):
-            raise ValueError(f"missing fields in the backbone config: {', '.join(missing)}")
-        for name, value in fields.items():
-            _check_field(name, value)
-        fields["taps"] = {name: Tap(*tap) for name, tap in fields["taps"].items()}
-        fields["mean"], fields["std"] = tuple(fields["mean"]), tuple(fields["std"])
-        if not fields.get("recommended_layers", {}).keys() <= fields["taps"].keys():
-            raise ValueError(f"recommended_layers in the backbone config must be of {', '.join(fields['taps'])}")
-        return cls(**fields)
-
-
-def _check_field(name: str, value: Any) -> None:
-    expected, holds = _FIELD_KINDS.get(name, ("text", lambda value: isinstance(value, str)))
-    if not holds(value):
-        raise ValueError(f"{name} in the backbone config must be {expected}, got {str(value)[:60]}")
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _is_tap(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_size, value))
-
-
-def _is_colour(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
-
-
-def _is_positive(value: Any) -> bool:
-    return _is_number(value) and value > 0
-
-
-def _maps(value: Any, holds: Callable[[Any], bool]) -> bool:
-    return isinstance(value, dict) and all(map(holds, value.values()))
-
-
-_FIELD_KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "taps": ("{name: [channels, stride]}", lambda value: _maps(value, _is_tap) and bool(value)),
-    "mean": ("three numbers", _is_colour),
-    "std": ("three positive numbers", lambda value: _is_colour(value) and min(value) > 0),
-    "minimum_size": (
-        f"an integer from 1 to {LARGEST_MINIMUM}",
-        lambda value: _is_size(value) and value <= LARGEST_MINIMUM,
-    ),
-    "spatial": ("true or false", lambda value: isinstance(value, bool)),
-    "recommended_layers": ("{tap: positive number}", lambda value: _maps(value, _is_positive)),
-    "units": (
-        "{distance: {tap: positive number}}",
-        lambda value: _maps(value, lambda units: _maps(units, _is_positive)),
-    ),
-    "measurements": ("an object", lambda value: isinstance(value, dict)),
-}
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Backbone(nn.Module):
@@ -166,6 +30,8 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
     source: str | None = None
+    # The SHA-256 of the file, and what the backbone was when it was read.
+    _file: tuple[str, BackboneConfig, int] | None = None
 
     def __init__(self, network: nn.Module, config: BackboneConfig) -> None:
         super().__init__()
@@ -213,8 +79,18 @@ class Backbone(nn.Module):
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 of `serialise()`, that is, of the file that `save_backbone` writes."""
+        """The SHA-256 of the file that it was loaded from, whether or not it was cut; else of `serialise()`.
+
+        Weights or a config that were changed after loading are no longer those of the file.
+        """
+        if self._file is not None and self._file[1:] == (self.config, self._checksum()):
+            return self._file[0]
         return hashlib.sha256(self.serialise()).hexdigest()
+
+    def _checksum(self) -> int:
+        """Return a number that is another after a step of training: a hundredth of the time that a digest takes."""
+        bits = (tensor.view(INTEGERS[tensor.dtype.itemsize]) for tensor in self.state().values())
+        return int(sum(tensor.sum(dtype=torch.int64).item() for tensor in bits))
 
     def frozen_copy(self) -> "Backbone":
         """Return a copy that holds no parameter and no state, and stays in evaluation mode for good.
@@ -232,6 +108,12 @@ class Backbone(nn.Module):
     def extra_repr(self) -> str:
         """Return the name and the taps."""
         return f"name={self.config.name!r}, taps={list(self.config.taps)}"
+
+
+def came_from(backbone: Backbone, sha256: str) -> Backbone:
+    """Note the SHA-256 of the file that weights and config are from, so that nobody hashes them; return `backbone`."""
+    backbone._file = (sha256, backbone.config, backbone._checksum())
+    return backbone
 
 
 @torch.no_grad()

@@ -2,19 +2,14 @@
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tafm_loss.backbones.architecture import Architecture
-from tafm_loss.backbones.backbone import Tap
-from tafm_loss.backbones.tapped import Step, TappedNetwork
-from tafm_loss.weights.errors import WeightsError
-from tafm_loss.weights.files import WeightFile, read_weights
-from tafm_loss.weights.hub import HubRepository
+from tafm_loss.backbones.architecture import Architecture, HubFile, Step, TappedNetwork
+from tafm_loss.backbones.config import Tap
 
 __all__ = [
     "CLIP_TOWERS",
@@ -80,22 +75,10 @@ class _ClipArchitecture(Architecture):
         """The name of OpenAI's weights in open_clip, and where they are on the Hub."""
         return f"open_clip {self.tower.model}, pretrained=openai (hf-hub:{self.tower.repo_id})"
 
-    def default_weights(self) -> WeightFile:
-        """Return OpenAI's weights as open_clip publishes them, from the Hub's cache or the Hub.
-
-        Raises:
-            WeightsError: if they are not in the cache and cannot be downloaded.
-        """
-        from huggingface_hub import constants
-
-        try:
-            return read_weights(HubRepository(self.tower.repo_id, token=False).fetch(HUB_FILE, None))
-        except WeightsError as error:
-            line = f'create_backbone("{self.name}", weights="{Path("path", "to", HUB_FILE)}")'
-            raise type(error)(
-                f"the weights {HUB_FILE} of {self.name} cannot be had: looked for in {constants.HF_HUB_CACHE}, then on "
-                f"the Hub; {error}. Load the file from disk with {line}"
-            ) from None
+    @property
+    def default_weights(self) -> HubFile:
+        """Where OpenAI's weights are, as open_clip publishes them."""
+        return HubFile(HUB_FILE, self.tower.repo_id)
 
 
 class ClipResNetArchitecture(_ClipArchitecture):

@@ -9,9 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tafm_loss.backbones.backbone import BackboneConfig, Tap
+from tafm_loss.backbones.architecture import Architecture, Bundled, measure_taps
+from tafm_loss.backbones.config import BackboneConfig, Tap
 
-__all__ = ["COMPACT_CONFIG", "CompactNetwork"]
+__all__ = ["COMPACT_CONFIG", "CompactArchitecture", "CompactNetwork"]
+
+WEIGHTS = Bundled("tafm-compact.safetensors", "0320c45c6512e2143a539faaef23134650bd67c4ad657b61d5779bd4664cf0c8")
 
 WIDTHS = (26, 40, 64, 64)
 STEM_SIZE = 6
@@ -29,6 +32,41 @@ COMPACT_CONFIG = BackboneConfig(
     minimum_size=16,
     licence="Apache-2.0",
 )
+
+
+class CompactArchitecture(Architecture):
+    """The bundled network, with the weights in the package."""
+
+    name = COMPACT_CONFIG.architecture
+    source = "tafm-loss"
+    licence = COMPACT_CONFIG.licence
+    training_data = COMPACT_CONFIG.training_data
+    mean = COMPACT_CONFIG.mean
+    std = COMPACT_CONFIG.std
+    taps = tuple(COMPACT_CONFIG.taps)
+    default_weights = WEIGHTS
+    default_weights_name = f"{WEIGHTS.file} in the package"
+
+    def build(self, layers: Sequence[str]) -> nn.Module:
+        """Return the network up to the deepest of `layers`, with PyTorch's random initialisation."""
+        return CompactNetwork(layers)
+
+    def build_empty(self, layers: Sequence[str]) -> nn.Module:
+        """Return the network; its filters are constants that a network on the meta device would not have."""
+        with torch.random.fork_rng(devices=[]):
+            return self.build(layers)
+
+    def default_layers(self) -> tuple[str, ...]:
+        """Return every tap."""
+        return self.taps
+
+    def measure(self, network: nn.Module) -> tuple[dict[str, Tap], int]:
+        """Return the taps of `network` and the smallest image size, in px."""
+        return measure_taps(network.eval()), COMPACT_CONFIG.minimum_size
+
+    def accepts(self, tensor_name: str) -> bool:
+        """Whether the network with all of its taps has a tensor of that name."""
+        return tensor_name in self.build_empty(self.taps).state_dict()
 
 
 class CompactNetwork(nn.Module):

@@ -4,20 +4,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from tafm_loss.backbones.backbone import Backbone, BackboneConfig
-from tafm_loss.backbones.tapped import measure_taps, smallest_size
-from tafm_loss.weights.errors import WeightsFormatError
-from tafm_loss.weights.files import WeightFile, fill_network
+from tafm_loss.backbones.architecture import measure_taps, smallest_size
+from tafm_loss.backbones.backbone import Backbone
+from tafm_loss.backbones.config import BackboneConfig
 
-__all__ = [
-    "ARCHITECTURE",
-    "PatchDiscriminators",
-    "discriminator_backbone",
-    "discriminators_in",
-]
+__all__ = ["ARCHITECTURE", "PatchDiscriminator", "PatchDiscriminators", "discriminator_backbone"]
 
 ARCHITECTURE = "patch-discriminators"
 BLOCKS = ("block1", "block2", "block3")
@@ -102,22 +95,3 @@ def discriminator_backbone(network: PatchDiscriminators, name: str, **facts: Any
         **facts,
     )
     return Backbone(network, config).eval()
-
-
-def discriminators_in(file: WeightFile) -> PatchDiscriminators:
-    """Return the discriminators whose state dict `file` holds; their widths are those of the tensors.
-
-    Raises:
-        WeightsFormatError: if it holds something else.
-    """
-    widths: list[int] = []
-    while (weight := file.tensors.get(f"scale{len(widths) + 1}.head.conv.weight")) is not None:
-        widths.append(weight.shape[0] if weight.dim() == 4 else 0)
-    if not widths or not all(widths):
-        scale = max(len(widths), 1)
-        raise WeightsFormatError(f"{file.name} does not fit {ARCHITECTURE}: scale{scale}.head.conv.weight is no filter")
-    # On the meta device nothing is drawn, nor is memory taken before every shape is checked.
-    with torch.device("meta"):
-        network = PatchDiscriminators(widths)
-    fill_network(network, file, ARCHITECTURE)
-    return network

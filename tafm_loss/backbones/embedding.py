@@ -1,14 +1,13 @@
 """The paper's form of backbone: the first blocks of CLIP, frozen, and a head that makes one embedding of an image."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from tafm_loss.backbones.backbone import BackboneConfig, Tap
 from tafm_loss.backbones.clip_towers import CLIP_TOWERS, IMAGE_SIZE, WIDTH, ClipViTArchitecture, ClipViTNetwork, resize
-from tafm_loss.weights.files import WeightFile
+from tafm_loss.backbones.config import BackboneConfig, Tap
 
 __all__ = ["EmbeddingArchitecture", "EmbeddingNetwork"]
 
@@ -101,14 +100,12 @@ class EmbeddingArchitecture(ClipViTArchitecture):
         """The name of OpenAI's weights in open_clip, and what they lack."""
         return f"{super().default_weights_name}, untuned head"
 
-    def lacks_head(self, file: WeightFile) -> bool:
-        """Whether `file` holds a tower alone, as OpenAI's does; a file that this package wrote holds all."""
-        return file.config is None and not any(name.startswith(f"{HEAD}.") for name in file.tensors)
-
-    def with_random_head(self, file: WeightFile) -> WeightFile:
-        """Return `file` with a head drawn from PyTorch's global generator besides."""
-        head = _head(_inputs(self.image_size)).state_dict(prefix=f"{HEAD}.")
-        return file._replace(tensors={**file.tensors, **head})
+    def random_part(self, tensor_names: Iterable[str]) -> dict[str, Tensor]:
+        """Return a head if there is none among the tensors, as in OpenAI's files."""
+        if any(name.startswith(f"{HEAD}.") for name in tensor_names):
+            return {}
+        head: dict[str, Tensor] = _head(_inputs(self.image_size)).state_dict(prefix=f"{HEAD}.")
+        return head
 
 
 def _inputs(image_size: int | None) -> int:

@@ -1,21 +1,15 @@
 """torchvision's classifiers by name and tap, with torchvision's own ImageNet weights."""
 
 import functools
-import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import torch
 from torch import nn
 
-from tafm_loss.backbones.architecture import Architecture
-from tafm_loss.backbones.tapped import Step, TappedNetwork
-from tafm_loss.weights.errors import WeightsCorruptError, WeightsUnavailableError
-from tafm_loss.weights.files import WeightFile, read_weights
-from tafm_loss.weights.hub import reachable
+from tafm_loss.backbones.architecture import Architecture, Download, Step, TappedNetwork
 
 __all__ = ["TORCHVISION_NAMES", "TorchvisionArchitecture"]
 
@@ -83,52 +77,12 @@ class TorchvisionArchitecture(Architecture):
 
         return get_model_weights(self.name).DEFAULT
 
-    def is_default(self, file: WeightFile) -> bool:
-        """Whether the digest of `file` begins as the name of the default file, `vgg19-dcbb9e9d.pth`, says."""
-        digits = _file_name(self._weights.url).removesuffix(".pth").rpartition("-")[2]
-        return file.sha256.startswith(digits)
-
-    def default_weights(self) -> WeightFile:
-        """Return torchvision's default weights from its cache, or download them into it.
-
-        Raises:
-            WeightsUnavailableError: if they are not in the cache and cannot be downloaded.
-            WeightsCorruptError: if the file in the cache is another than its name says.
-            WeightsFormatError: if it is damaged.
-        """
-        url = self._weights.url
-        name = _file_name(url)
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        if not (folder / name).exists():
-            self._download(url, name, folder)
-        file = read_weights(folder / name)
-        if not self.is_default(file):
-            raise WeightsCorruptError(
-                f"{folder / name} has sha256 {file.sha256}, which is not that of its name: delete it, so that it is "
-                "downloaded anew"
-            )
-        return file
-
-    def _download(self, url: str, name: str, folder: Path) -> None:
-        if not reachable(url):
-            raise WeightsUnavailableError(
-                self._unavailable(name, folder, f"{urlsplit(url).hostname} cannot be reached")
-            )
-        try:
-            self._weights.get_state_dict(check_hash=True, weights_only=True, map_location="cpu")
-        except Exception as error:  # no connection, no space, a wrong digest, a damaged archive
-            raise WeightsUnavailableError(self._unavailable(name, folder, str(error))) from error
-
-    def _unavailable(self, name: str, folder: Path, reason: str) -> str:
-        line = f'create_backbone("{self.name}", weights="{os.path.join("path", "to", name)}")'
-        return (
-            f"the weights {name} of {self.name} cannot be had: looked for in {folder}, then for {self._weights.url} "
-            f"({reason}). Load the file from disk with {line}"
-        )
-
-
-def _file_name(url: str) -> str:
-    return urlsplit(url).path.rpartition("/")[2]
+    @property
+    def default_weights(self) -> Download:
+        """Where torchvision's default weights are; a name such as `vgg19-dcbb9e9d.pth` has digits of the SHA-256."""
+        url: str = self._weights.url
+        file = urlsplit(url).path.rpartition("/")[2]
+        return Download(file, url, file.removesuffix(".pth").rpartition("-")[2])
 
 
 def _model(name: str) -> nn.Module:

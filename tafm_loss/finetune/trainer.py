@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from tafm_loss._text import stable_name
-from tafm_loss.backbones.backbone import Backbone, BackboneConfig
+from tafm_loss.backbones.backbone import Backbone
+from tafm_loss.backbones.config import BackboneConfig
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.finetune.arguments import (
     accelerator_for,

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from tafm_loss._version import __version__
 from tafm_loss.backbones.backbone import Backbone
-from tafm_loss.backbones.registry import create_backbone, list_backbones
 from tafm_loss.images import check_images
 from tafm_loss.losses.distances import DISTANCES
 from tafm_loss.losses.options import Layers, checked_range, checked_weight, layer_names, layer_weights, require_one_of
-from tafm_loss.weights.loading import load_backbone
+from tafm_loss.weights.loading import RECOMMENDED, load_backbone
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -276,13 +275,9 @@ def load_source(source: str | Path, layers: Layers | None = None, *, recommended
     """Return the backbone for some layers; for None all that it has, or those that its config recommends."""
     if not isinstance(source, str | Path):
         raise TypeError(f"backbone must be a name, a folder or a Backbone, got {type(source).__name__}")
-    # By name the network can be cut after the last of the layers; a folder or the Hub says which taps it has.
-    if isinstance(source, str) and source in list_backbones():
-        backbone = create_backbone(source, layers=None if layers is None else layer_names(layers))
-        if layers is None and recommended and backbone.config.recommended_layers:
-            return create_backbone(source, layers=list(backbone.config.recommended_layers))
-        return backbone
-    return load_backbone(source)
+    if layers is None:
+        return load_backbone(source, layers=RECOMMENDED if recommended else None)
+    return load_backbone(source, layers=layer_names(layers))
 
 
 def _without_graph(features: Tensor) -> Tensor:

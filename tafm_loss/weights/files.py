@@ -6,26 +6,34 @@ import os
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tafm_loss._files import open_regular
-from tafm_loss.backbones.backbone import BackboneConfig
-from tafm_loss.weights.errors import (
-    WeightsCorruptError,
-    WeightsError,
-    WeightsFormatError,
-    WeightsNotFoundError,
-)
-from tafm_loss.weights.safetensors_files import read_safetensors
+from tafm_loss._files import open_regular, read_object
+from tafm_loss.backbones.config import BackboneConfig
+from tafm_loss.weights.errors import WeightsCorruptError, WeightsError, WeightsFormatError, WeightsNotFoundError
 
-__all__ = ["WeightFile", "check_digest", "check_finite", "fill_network", "read_weight_bytes", "read_weights"]
+__all__ = [
+    "MAXIMUM_FILE",
+    "WeightFile",
+    "check_digest",
+    "check_finite",
+    "fill_network",
+    "read_bytes",
+    "read_weight_bytes",
+    "read_weights",
+]
 
+SAFETENSORS = ".safetensors"
 PICKLED = (".pth", ".pt", ".bin")
-BLOCK = 2**20
+MAXIMUM_FILE = 4 * 2**30
+# 10,000 tensors fit; the objects that a hostile header becomes stay within tens of megabytes.
+MAXIMUM_HEADER = 2**20
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+KINDS = (*FLOATS, torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
 class WeightFile(NamedTuple):
@@ -52,27 +60,63 @@ def read_weights(path: str | os.PathLike[str], *, size: int | None = None, sha25
         WeightsError: if it cannot be read.
     """
     path = Path(path)
-    if path.suffix not in (".safetensors", *PICKLED):
-        raise WeightsFormatError(f"weights must be a .safetensors, {', '.join(PICKLED)} file, got {path}")
-    try:
-        with open_regular(path) as file:
-            return _read(file, path, size, sha256)
-    except FileNotFoundError as error:
-        raise WeightsNotFoundError(f"cannot read the weights {path}: {error.strerror}") from None
-    except WeightsError:
-        raise
-    except OSError as error:
-        raise WeightsError(f"cannot read the weights {path}: {error.strerror}") from error
+    if path.suffix not in (SAFETENSORS, *PICKLED):
+        raise WeightsFormatError(f"weights must be a {', '.join((SAFETENSORS, *PICKLED))} file, got {path}")
+    data = read_bytes(path, "the weights", size=size)
+    return read_weight_bytes(data, str(path), sha256=sha256, pickled=path.suffix != SAFETENSORS)
 
 
-def read_weight_bytes(data: bytes, where: str, *, sha256: str | None = None) -> WeightFile:
-    """Read the bytes of a safetensors file; `where` names it in errors.
+def read_weight_bytes(data: bytes, where: str, *, sha256: str | None = None, pickled: bool = False) -> WeightFile:
+    """Read the bytes of a safetensors file, or of a pickled state dict; `where` names them in errors.
+
+    What is hashed is what is used: nobody can change a file in between.
 
     Raises:
         WeightsCorruptError: if the digest differs from `sha256`, if that is known.
         WeightsFormatError: if the format or the config in it is broken.
     """
-    return _read_safetensors(io.BytesIO(data), len(data), where, sha256)
+    digest = hashlib.sha256(data).hexdigest()
+    if sha256 is not None:
+        check_digest(digest, sha256, where)
+    if pickled:
+        return WeightFile(Path(where).name, digest, _unpickle(data, where))
+    tensors, metadata = _read_safetensors(data, where)
+    try:
+        config = BackboneConfig.from_json(metadata["config"]) if "config" in metadata else None
+    except ValueError as error:
+        raise WeightsFormatError(f"{where} cannot be read as weights: {error}") from error
+    return WeightFile(Path(where).name, digest, tensors, config)
+
+
+def read_bytes(path: Path, what: str, *, size: int | None = None, most: int = MAXIMUM_FILE) -> bytes:
+    """Return what a regular file holds.
+
+    Args:
+        path: the file.
+        what: what it is called in errors.
+        size: how many bytes it must have, if known.
+        most: how many it may have.
+
+    Raises:
+        WeightsNotFoundError: if there is no such file.
+        WeightsCorruptError: if it has not `size` bytes.
+        WeightsFormatError: if it has more than `most`.
+        WeightsError: if it cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            found = os.fstat(file.fileno()).st_size
+            if found > most:
+                raise WeightsFormatError(f"{path} has {found} bytes, more than the {most} that {what} can have")
+            if size is None or found == size:
+                return file.read()
+        raise WeightsCorruptError(f"{path} has {found} bytes, expected {size}: fetch it again, or save it again")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise WeightsNotFoundError(f"cannot read {what} {path}: {error.strerror}") from None
+    except WeightsError:
+        raise
+    except OSError as error:
+        raise WeightsError(f"cannot read {what} {path}: {error.strerror}") from error
 
 
 def check_digest(found: str, expected: str, where: str) -> None:
@@ -122,57 +166,34 @@ def fill_network(
     network.load_state_dict(selected, assign=any(tensor.is_meta for tensor in wanted.values()))
 
 
-def _read(file: BinaryIO, path: Path, size: int | None, sha256: str | None) -> WeightFile:
-    found = os.fstat(file.fileno()).st_size
-    if size is not None and found != size:
-        raise WeightsCorruptError(f"{path} has {found} bytes, expected {size}: fetch it again, or save it again")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(file, found, str(path), sha256)
-    data = file.read()
-    digest = hashlib.sha256(data).hexdigest()
-    if sha256 is not None:
-        check_digest(digest, sha256, str(path))
-    return WeightFile(path.name, digest, _unpickle(data, path))
-
-
-def _read_safetensors(file: BinaryIO, size: int, where: str, sha256: str | None) -> WeightFile:
+def _read_safetensors(data: bytes, where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return tensors and metadata. The library checks the layout; the limit and the strict JSON are ours."""
+    length = int.from_bytes(data[:8], "little")
     try:
-        content = read_safetensors(file, size, where)
-    except WeightsFormatError:
-        if sha256 is not None:
-            # Damage in the header is damage before it is anything else.
-            check_digest(_digest(file), sha256, where)
-        raise
-    if sha256 is not None:
-        check_digest(content.sha256, sha256, where)
-    try:
-        config = BackboneConfig.from_json(content.metadata["config"]) if "config" in content.metadata else None
-    except ValueError as error:
-        raise WeightsFormatError(f"{where} cannot be read as weights: {error}") from error
-    return WeightFile(Path(where).name, content.sha256, content.tensors, config)
+        if length > min(len(data) - 8, MAXIMUM_HEADER):
+            raise ValueError(f"it begins with {data[:24]!r}")
+        metadata = read_object(data[8 : 8 + length]).get("__metadata__", {})
+        tensors = safetensors.torch.load(data)
+        if odd := [name for name, tensor in tensors.items() if tensor.dtype not in KINDS or not tensor.numel()]:
+            raise ValueError(f"{odd[0][:80]} is {tensors[odd[0]].dtype} of shape {tuple(tensors[odd[0]].shape)}")
+        return tensors, metadata
+    except Exception as error:  # for a hostile header the library raises several kinds
+        raise WeightsFormatError(f"{where} is no safetensors file, or an incomplete one: {str(error)[:500]}") from None
 
 
-def _digest(file: BinaryIO) -> str:
-    file.seek(0)
-    digest = hashlib.sha256()
-    while block := file.read(BLOCK):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _unpickle(data: bytes, path: Path) -> dict[str, Tensor]:
+def _unpickle(data: bytes, where: str) -> dict[str, Tensor]:
     try:
         tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsFormatError(
-            f"{path} holds more than tensors, or is damaged, and is not unpickled; "
+            f"{where} holds more than tensors, or is damaged, and is not unpickled; "
             "save a plain state dict, best as safetensors"
         ) from error
     except Exception as error:  # a damaged archive makes torch.load raise almost anything
-        raise WeightsFormatError(f"{path} is no state dict saved by torch.save, or is damaged: {error}") from error
+        raise WeightsFormatError(f"{where} is no state dict saved by torch.save, or is damaged: {error}") from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise WeightsFormatError(
-            f"{path} must hold a plain state dict {{name: tensor}}; pick it out of the checkpoint first"
+            f"{where} must hold a plain state dict {{name: tensor}}; pick it out of the checkpoint first"
         )
     return tensors
 
@@ -182,9 +203,7 @@ def _misfit(name: str, tensor: Tensor, target: Tensor) -> list[str]:
         return [f"{name} has shape {tuple(tensor.shape)}, expected {tuple(target.shape)}"]
     if not (tensor.dtype == target.dtype or (tensor.dtype in FLOATS and target.dtype in FLOATS)):
         return [f"{name} is {tensor.dtype}, expected {target.dtype}"]
-    if not _is_finite(tensor):
-        return [f"{name} has values that are not finite"]
-    return []
+    return [] if _is_finite(tensor) else [f"{name} has values that are not finite"]
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -1,17 +1,22 @@
 """A backbone in a folder: a config and one file of weights, each checked against the other."""
 
-import hashlib
 import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-from tafm_loss._files import open_regular, read_object, replacing
+from tafm_loss._files import read_object, replacing
 from tafm_loss.backbones.backbone import Backbone
-from tafm_loss.weights.errors import WeightsError, WeightsFormatError, WeightsNotFoundError
-from tafm_loss.weights.files import WeightFile, check_finite, read_weight_bytes, read_weights
-from tafm_loss.weights.safetensors_files import MAXIMUM_FILE
+from tafm_loss.weights.errors import WeightsFormatError, WeightsNotFoundError
+from tafm_loss.weights.files import (
+    MAXIMUM_FILE,
+    WeightFile,
+    check_finite,
+    read_bytes,
+    read_weight_bytes,
+    read_weights,
+)
 
 __all__ = ["CONFIG_FILE", "SHA256", "WEIGHTS_FILE", "read_config", "read_folder", "save_backbone"]
 
@@ -43,12 +48,13 @@ def save_backbone(backbone: Backbone, directory: str | os.PathLike[str]) -> Path
     """
     folder = Path(directory)
     data = backbone.serialise()
-    check_finite(read_weight_bytes(data, f"the backbone {backbone.config.name[:80]}"))
+    file = read_weight_bytes(data, f"the backbone {backbone.config.name[:80]}")
+    check_finite(file)
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "backbone": json.loads(backbone.config.to_json()),
-        "weights": {"file": WEIGHTS_FILE, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()},
+        "weights": {"file": WEIGHTS_FILE, "size": len(data), "sha256": file.sha256},
     }
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / WEIGHTS_FILE) as weights_path, replacing(folder / CONFIG_FILE) as config_path:
@@ -86,16 +92,9 @@ def read_config(path: Path) -> dict[str, Any]:
         WeightsError: if it cannot be read.
     """
     try:
-        with open_regular(path) as file:
-            data = file.read(MAXIMUM_CONFIG + 1)
-    except (FileNotFoundError, NotADirectoryError):
+        config = read_object(read_bytes(path, "the config", most=MAXIMUM_CONFIG))
+    except WeightsNotFoundError:
         raise WeightsNotFoundError(f"no backbone in {path.parent}: there is no {path.name}") from None
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
-    try:
-        if len(data) > MAXIMUM_CONFIG:
-            raise ValueError(f"more than {MAXIMUM_CONFIG} bytes")
-        config = read_object(data)
     except ValueError as error:
         raise WeightsFormatError(f"{path} is no JSON that can be trusted: {error}") from None
     if config.get("format") != FORMAT:

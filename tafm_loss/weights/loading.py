@@ -1,30 +1,127 @@
-"""Loading a backbone from wherever it is."""
+"""One resolver: what a source means, where its weights are, and the backbone that they make."""
 
 import copy
+import dataclasses
+import importlib.resources
 import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
+import torch
 from torch import nn
 
-from tafm_loss.backbones.backbone import Backbone, BackboneConfig, check_features
+from tafm_loss._text import did_you_mean
+from tafm_loss.backbones.architecture import Architecture, Bundled, Download, HubFile
+from tafm_loss.backbones.backbone import Backbone, came_from, check_features
+from tafm_loss.backbones.config import BackboneConfig, narrowed
 from tafm_loss.backbones.discriminators import ARCHITECTURE as DISCRIMINATORS
-from tafm_loss.backbones.discriminators import discriminator_backbone, discriminators_in
-from tafm_loss.backbones.registry import create_backbone, find_architecture, from_weights, list_backbones
-from tafm_loss.weights.errors import WeightsFormatError, WeightsNotFoundError
-from tafm_loss.weights.files import WeightFile, check_digest, fill_network, read_weights
+from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
+from tafm_loss.backbones.registry import ARCHITECTURES
+from tafm_loss.weights.errors import (
+    WeightsCorruptError,
+    WeightsError,
+    WeightsFormatError,
+    WeightsNotFoundError,
+    WeightsUnavailableError,
+)
+from tafm_loss.weights.files import WeightFile, check_digest, fill_network, read_weight_bytes, read_weights
 from tafm_loss.weights.folders import SHA256, read_folder
-from tafm_loss.weights.hub import HubRepository, checked_token, read_repository
-from tafm_loss.weights.published import PUBLISHED
-from tafm_loss.weights.sources import HUB_PREFIX, HubSource, Source, read_source
+from tafm_loss.weights.hub import HubRepository, checked_token, reachable, read_repository
 
-__all__ = ["is_listed", "load_backbone", "read_file"]
+__all__ = [
+    "HUB_PREFIX",
+    "PUBLISHED",
+    "RECOMMENDED",
+    "REPOSITORY",
+    "HubSource",
+    "create_backbone",
+    "discriminators_in",
+    "load_backbone",
+    "locate",
+    "read_source",
+]
 
-BUNDLED = "tafm-compact"
+HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"
+# The rule of the Hub. The client's own, which in older versions lets more through, is asked besides.
+REPOSITORY = re.compile(r"(?!.*(?:--|\.\.|\.git$))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", re.ASCII)
+HUB_ID = re.compile(r"(?P<repo_id>[^/\s@]+/[^/\s@]+)(?:@(?P<revision>[^@\s]+))?")
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".json")
+LONGEST_ECHO = 80
+RECOMMENDED = "recommended"
+
+Layers = Sequence[str] | str
+
+
+class HubSource(NamedTuple):
+    """A repository, a branch, tag or commit of it (None: the default branch), and the SHA-256 of what is published."""
+
+    repo_id: str
+    revision: str | None
+    sha256: str | None = None
+
+
+# What the project itself has published, by name. None yet; RELEASING.md says how a line comes here.
+PUBLISHED: Mapping[str, HubSource] = {}
+
+
+def create_backbone(
+    name: str, *, weights: str | os.PathLike[str] | None = "default", layers: Layers | None = None
+) -> Backbone:
+    """Return the backbone of that name, in evaluation mode.
+
+    Args:
+        name: one of `list_backbones()`.
+        weights: "default" for the weights in the package (`tafm-compact`), torchvision's ImageNet weights or
+            OpenAI's CLIP weights; a path to a .safetensors file or to a pickled state dict (.pth, .pt, .bin, read
+            with `weights_only=True`) with the names of torchvision or open_clip, whose parts beyond the last tap
+            may be there and are left aside; None for random weights, drawn from PyTorch's global generator as in
+            any new module. CLIP's weights have no head for `clip-vit-b16-embedding` and its pooled form: it is drawn
+            likewise, and means nothing until `finetune_backbone` has tuned it.
+        layers: the taps to read; the network is cut after the deepest. By default the last tap of every resolution
+            (so `relu1_2`, `relu2_2`, `relu3_3`, `relu4_3` and `relu5_3` for vgg16), every tap of `tafm-compact`,
+            `block3` for CLIP's ViTs, `embedding` where they end in one, and what the file says for a file that this
+            package wrote. "recommended": those that the config of such a file recommends.
+
+    Returns:
+        A backbone that takes images (N, 3, H, W), RGB in [0, 1], and normalises them as its weights need.
+
+    Raises:
+        WeightsError: if there is no such name, or the weights cannot be had or do not fit.
+        ValueError: if a tap is unknown.
+
+    Warns:
+        UserWarning: if `weights` is None, or a head is drawn.
+
+    >>> create_backbone("tafm-compact").config.licence
+    'Apache-2.0'
+    """
+    architecture = locate(name)
+    if not isinstance(architecture, Architecture):
+        raise _unknown(name)
+    if layers not in (None, RECOMMENDED):
+        layers = architecture.choose(layers)  # before weights are fetched
+    if weights is None:
+        _warn(f"backbone {name} has random weights: its features mean", 'pass weights="default" for trained ones')
+        network = architecture.build(architecture.choose(None if layers == RECOMMENDED else layers))
+        return Backbone(network, architecture.config(network, base_weights="none")).eval()
+    file = _default_file(architecture) if weights == "default" else read_weights(weights)
+    drawn = {} if file.config is not None else architecture.random_part(file.tensors)
+    if drawn:
+        advice = "tune it by finetune_backbone, save the result with save_backbone and load that"
+        _warn(f"head of the backbone {name} is random: its embedding means", advice)
+    whole = file._replace(tensors={**file.tensors, **drawn})
+    backbone = _build(architecture, whole, layers, default=weights == "default")
+    return backbone if drawn else came_from(backbone, file.sha256)
 
 
 def load_backbone(
     source: str | os.PathLike[str],
     *,
+    layers: Layers | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -38,6 +135,8 @@ def load_backbone(
         source: a name of `list_backbones()`; else a folder that `save_backbone` wrote, or the `model.safetensors` of
             one alone; else "owner/name" or "owner/name@revision" on the Hugging Face Hub. A `Path`, or "local-dir:"
             before a folder, or "hf-hub:" before an id, rules out the other readings.
+        layers: the taps to read; None for those of the file, or the default ones of a name; "recommended" for those
+            that the config recommends. A network of `list_backbones()` is cut after the deepest.
         revision: branch, tag or commit on the Hub; config and weights are always of one commit. Only a commit stays
             the same; the attribute `source` of the result names the one that was found.
         token: for private repositories, as in `huggingface_hub`; False sends none.
@@ -53,77 +152,147 @@ def load_backbone(
         WeightsError: of one of its kinds: `WeightsNotFoundError` (also a FileNotFoundError), `WeightsAccessError`
             (PermissionError), `WeightsUnavailableError` (ConnectionError), `WeightsCorruptError` (ValueError) and
             `WeightsFormatError` (ValueError).
-        ValueError: if an option does not apply to `source`, or has no value that it can have.
+        ValueError: if a tap is unknown, or an option does not apply to `source`, or has no value that it can have.
         TypeError: if an argument is of another type.
 
     >>> load_backbone("tafm-compact").config.architecture
     'tafm-compact'
     """
-    place = read_source(source, revision)
+    place = locate(source, revision)
     sha256 = _checked_sha256(sha256)
     if not isinstance(module, nn.Module | None):
         raise TypeError(f"module must be an instance of your network, got {module!r:.80}")
-    if isinstance(place, str) and place not in PUBLISHED:
+    if isinstance(place, Architecture):
         if module is not None:
-            raise ValueError(f"{place!r} is a name in list_backbones(): module= does not apply to it")
-        if place != BUNDLED and (token is not None or cache_dir is not None or local_files_only):
+            raise ValueError(f"{source!r} is a name in list_backbones(): module= does not apply to it")
+        if not isinstance(place.default_weights, Bundled) and (token is not None or cache_dir or local_files_only):
             raise ValueError(
-                f"token=, cache_dir= and local_files_only= are for repositories, and {place!r} is a name in "
+                f"token=, cache_dir= and local_files_only= are for repositories, and {source!r} is a name in "
                 "list_backbones(); set HF_HUB_OFFLINE=1 to ask nobody"
             )
-        backbone = create_backbone(place)
+        backbone = create_backbone(place.name, layers=layers)
         if sha256 is not None:
-            check_digest(backbone.sha256, sha256, place)
+            check_digest(backbone.sha256, sha256, place.name)
         return backbone
-    file, origin = read_file(place, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+    file, origin = read_source(place, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
     if sha256 is not None:
         check_digest(file.sha256, sha256, str(source))
-    backbone = _backbone(file, module, str(source))
+    backbone = came_from(_backbone(file, layers, module, str(source)), file.sha256)
     backbone.source = origin
     return backbone
 
 
-def read_file(
-    place: Source,
+def locate(source: str | os.PathLike[str], revision: str | None = None) -> Architecture | Path | HubSource:
+    """Return what `source` means, as `load_backbone` describes it: a listed name, a path, or a repository.
+
+    Raises:
+        WeightsNotFoundError: if it can be read in no way.
+        ValueError: if `revision` is given for something that has none, or contradicts the one in `source`.
+        TypeError: if `source` is neither text nor a path, or `revision` no text.
+    """
+    if not isinstance(os.fspath(source), str):
+        raise TypeError(f"source must be text or a path, got {type(source).__name__}")
+    if not isinstance(revision, str | None):
+        raise TypeError(f"revision must be text, got {type(revision).__name__}")
+    place = _place(source)
+    if revision is None:
+        return place
+    if not isinstance(place, HubSource) or place.sha256 is not None:
+        raise ValueError(f"revision= is for a repository on the Hub, and {str(source)!r} is none")
+    if place.revision not in (None, revision):
+        raise ValueError(f"{str(source)!r} and revision={revision!r} name two revisions; give one")
+    return place._replace(revision=revision)
+
+
+def read_source(
+    place: Path | HubSource,
     *,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
 ) -> tuple[WeightFile, str | None]:
-    """Return verified weights and, if they are from the Hub, exactly where from.
+    """Return the verified weights at a place that `locate` has found and, if they are from the Hub, exactly where from.
 
-    Args:
-        place: what `read_source` returned, but no name of `list_backbones()`.
-        token: as for `load_backbone`, and the others too.
-        cache_dir: where the Hub's files are kept.
-        local_files_only: whether to ask nobody.
-
-    Raises:
-        WeightsError: as `load_backbone`.
+    The options and the errors are those of `load_backbone`.
     """
     if isinstance(place, Path):
         return (read_weights(place) if place.suffix == ".safetensors" else read_folder(place)), None
-    cache = None if cache_dir is None else Path(cache_dir)
-    if isinstance(place, HubSource):
-        repository = HubRepository(place.repo_id, checked_token(token), cache, local_files_only)
-        try:
-            file, commit = read_repository(repository, place.revision)
-        except WeightsNotFoundError as error:
-            if Path(place.repo_id).exists():
-                raise
-            raise WeightsNotFoundError(f"{error}; nor is there a folder {place.repo_id} here") from None
-        return file, f"{HUB_PREFIX}{place.repo_id}@{commit}"
-    published = PUBLISHED[place]
-    # Public, so nobody's token is sent along.
-    repository = HubRepository(published.repo_id, False, cache, local_files_only)
-    file, commit = read_repository(repository, published.commit)
-    check_digest(file.sha256, published.sha256, place)
-    return file, f"{HUB_PREFIX}{published.repo_id}@{commit}"
+    # What the project has published is public, so nobody's token is sent along.
+    token = checked_token(token) if place.sha256 is None else False
+    repository = HubRepository(place.repo_id, token, None if cache_dir is None else Path(cache_dir), local_files_only)
+    try:
+        file, commit = read_repository(repository, place.revision)
+    except WeightsNotFoundError as error:
+        if Path(place.repo_id).exists():
+            raise
+        raise WeightsNotFoundError(f"{error}; nor is there a folder {place.repo_id} here") from None
+    if place.sha256 is not None:
+        check_digest(file.sha256, place.sha256, place.repo_id)
+    return file, f"{HUB_PREFIX}{place.repo_id}@{commit}"
 
 
-def is_listed(file: WeightFile) -> bool:
-    """Whether the network that the weights are for is part of this package."""
-    return file.config is not None and file.config.architecture in (*list_backbones(), DISCRIMINATORS)
+def discriminators_in(file: WeightFile) -> PatchDiscriminators:
+    """Return the discriminators whose state dict `file` holds; their widths are those of the tensors.
+
+    Raises:
+        WeightsFormatError: if it holds something else.
+    """
+    widths: list[int] = []
+    while (weight := file.tensors.get(f"scale{len(widths) + 1}.head.conv.weight")) is not None:
+        widths.append(weight.shape[0] if weight.dim() == 4 else 0)
+    if not widths or not all(widths):
+        scale = max(len(widths), 1)
+        raise WeightsFormatError(
+            f"{file.name} does not fit {DISCRIMINATORS}: scale{scale}.head.conv.weight is no filter"
+        )
+    # On the meta device nothing is drawn, nor is memory taken before every shape is checked.
+    with torch.device("meta"):
+        network = PatchDiscriminators(widths)
+    fill_network(network, file, DISCRIMINATORS)
+    return network
+
+
+def _place(source: str | os.PathLike[str]) -> Architecture | Path | HubSource:
+    text = os.fspath(source)
+    if not isinstance(source, str):
+        return _path(text)
+    if text.startswith(FOLDER_PREFIX):
+        return _path(text.removeprefix(FOLDER_PREFIX))
+    if (listed := ARCHITECTURES.get(text) or PUBLISHED.get(text)) is not None:
+        return listed
+    if text.startswith((".", "/", "~")) or text.endswith(WEIGHTS_SUFFIXES) or _exists(text):
+        return _path(text)
+    match = HUB_ID.fullmatch(text.removeprefix(HUB_PREFIX))
+    if match is not None and REPOSITORY.fullmatch(match["repo_id"]):
+        return HubSource(match["repo_id"], match["revision"])
+    raise _unknown(text)
+
+
+def _unknown(text: str) -> WeightsNotFoundError:
+    near = did_you_mean(text.removeprefix(HUB_PREFIX), ARCHITECTURES)
+    names = near or f"the names are {', '.join(ARCHITECTURES)}"
+    return WeightsNotFoundError(
+        f"no backbone is called {_echo(text)}; {names}. load_backbone also takes a folder that is there, or an "
+        "owner/name[@revision] that the Hub could have"
+    )
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # "~somebody"
+        raise WeightsNotFoundError(f"{_echo(text)} is in the home of a user who is not known here") from None
+
+
+def _exists(text: str) -> bool:
+    try:
+        return bool(text) and Path(text).exists()
+    except (OSError, ValueError):  # too long to be a path, or with a character that none can have
+        return False
+
+
+def _echo(text: str) -> str:
+    return repr(text if len(text) <= LONGEST_ECHO else f"{text[:LONGEST_ECHO]}...")
 
 
 def _checked_sha256(sha256: str | None) -> str | None:
@@ -134,30 +303,111 @@ def _checked_sha256(sha256: str | None) -> str | None:
     return sha256.strip().lower()
 
 
-def _backbone(file: WeightFile, module: nn.Module | None, where: str) -> Backbone:
-    if file.config is None:
+def _warn(what: str, advice: str) -> None:
+    warnings.warn(f"the {what} nothing until it is trained; {advice}", UserWarning, stacklevel=3)
+
+
+def _default_file(architecture: Architecture) -> WeightFile:
+    where = architecture.default_weights
+    if isinstance(where, Bundled):
+        asset = importlib.resources.files("tafm_loss.backbones") / "assets" / where.file
+        try:
+            return read_weight_bytes(asset.read_bytes(), str(asset), sha256=where.sha256)
+        except FileNotFoundError:
+            raise WeightsNotFoundError(f"{asset} is missing from the installation; install tafm-loss again") from None
+    try:
+        return _downloaded(where) if isinstance(where, Download) else _from_hub(where)
+    except WeightsError as error:
+        line = f'create_backbone("{architecture.name}", weights="{Path("path", "to", where.file)}")'
+        told = f"the weights {where.file} of {architecture.name} cannot be had: {error}"
+        raise type(error)(f"{told}. Load the file from disk with {line}") from None
+
+
+def _downloaded(where: Download) -> WeightFile:
+    path = Path(torch.hub.get_dir(), "checkpoints", where.file)
+    if not path.exists():
+        if not reachable(where.url):
+            raise WeightsUnavailableError(f"{path} is not there, and {urlsplit(where.url).hostname} cannot be reached")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(where.url, str(path), where.digits)
+        except Exception as error:  # no connection, no space, a wrong digest
+            raise WeightsUnavailableError(f"{path} is not there, and {where.url} gives none: {error}") from error
+    file = read_weights(path)
+    if not _holds(where, file):
+        raise WeightsCorruptError(
+            f"{path} has sha256 {file.sha256}, which is not that of its name: delete it, so that it is downloaded anew"
+        )
+    return file
+
+
+def _from_hub(where: HubFile) -> WeightFile:
+    from huggingface_hub import constants
+
+    try:
+        return read_weights(HubRepository(where.repo_id, token=False).fetch(where.file, None))
+    except WeightsError as error:
+        raise type(error)(f"looked for in {constants.HF_HUB_CACHE}, then on the Hub; {error}") from None
+
+
+def _holds(where: Bundled | Download | HubFile, file: WeightFile) -> bool:
+    return isinstance(where, Download) and file.sha256.startswith(where.digits)
+
+
+def _backbone(file: WeightFile, layers: Layers | None, module: nn.Module | None, where: str) -> Backbone:
+    config = file.config
+    if config is None:
         raise WeightsFormatError(
             f"{where} says nothing of its architecture and normalisation; name it: create_backbone(name, weights=...)"
         )
     if module is not None:
-        return _fill_copy(module, file, file.config, where)
-    if file.config.architecture == DISCRIMINATORS:
-        return _discriminators(file, file.config)
-    try:
-        architecture = find_architecture(file.config.architecture)
-    except ValueError as error:
+        return _fill_copy(module, file, _read_at(config, layers), where)
+    if config.architecture == DISCRIMINATORS:
+        network = discriminators_in(file)
+        measured = discriminator_backbone(network, config.name).config
+        if (measured.taps, measured.minimum_size) != (config.taps, config.minimum_size):
+            raise WeightsFormatError(f"the config in {file.name} has other taps, or another size, than its network")
+        return Backbone(network, _read_at(config, layers)).eval()
+    if config.architecture not in ARCHITECTURES:
         raise WeightsFormatError(
-            f"{where} holds weights of the architecture {file.config.architecture!r:.80}, which is not in "
+            f"{where} holds weights of the architecture {config.architecture!r:.80}, which is not in "
             "list_backbones(); in Python, load_backbone(source, module=...) takes an instance of it"
-        ) from error
-    return from_weights(architecture, file)
+        )
+    return _build(ARCHITECTURES[config.architecture], file, layers)
 
 
-def _discriminators(file: WeightFile, config: BackboneConfig) -> Backbone:
-    network = discriminators_in(file)
-    measured = discriminator_backbone(network, config.name).config
-    if (measured.taps, measured.minimum_size) != (dict(config.taps), config.minimum_size):
-        raise WeightsFormatError(f"the config in {file.name} has other taps, or another minimum_size, than its network")
+def _build(architecture: Architecture, file: WeightFile, layers: Layers | None, *, default: bool = False) -> Backbone:
+    """Return the backbone that `file` holds, cut after the deepest of `layers`, in evaluation mode."""
+    config = file.config
+    if config is not None and config.architecture != architecture.name:
+        raise WeightsFormatError(f"{file.name} holds a {config.architecture}, not a {architecture.name}")
+    if layers == RECOMMENDED:
+        layers = tuple(config.recommended_layers if config is not None else ()) or None
+    try:
+        chosen = architecture.choose(tuple(config.taps) if layers is None and config is not None else layers)
+    except ValueError as error:
+        if layers is not None:
+            raise
+        raise WeightsFormatError(f"the config in {file.name} does not fit: {error}") from error
+    network = architecture.build_empty(chosen)
+    exact = config is not None and layers is None
+    fill_network(network, file, architecture.name, accepts=None if exact else architecture.accepts)
+    if config is None:
+        known = default or _holds(architecture.default_weights, file)
+        named = None if known else f"{file.name} (sha256 {file.sha256})"
+        return Backbone(network, architecture.config(network, base_weights=named)).eval()
+    taps, minimum_size = architecture.measure(network)
+    for name, tap in taps.items():
+        if config.taps.get(name, tap) != tap:
+            raise WeightsFormatError(
+                f"the config in {file.name} says {name} is {config.taps[name]}, but the network has {tap}"
+            )
+    if taps != config.taps:
+        config = dataclasses.replace(narrowed(config, taps), minimum_size=minimum_size)
+    elif config.minimum_size < minimum_size:
+        raise WeightsFormatError(
+            f"the config in {file.name} says that {config.minimum_size} px are enough, but {minimum_size} are needed"
+        )
     return Backbone(network, config).eval()
 
 
@@ -170,3 +420,15 @@ def _fill_copy(module: nn.Module, file: WeightFile, config: BackboneConfig, wher
     except ValueError as error:
         raise WeightsFormatError(f"{where} fits {type(module).__name__}, but {error}") from error
     return backbone
+
+
+def _read_at(config: BackboneConfig, layers: Layers | None) -> BackboneConfig:
+    """Return the config of a network that cannot be cut, read at some of its taps."""
+    if layers == RECOMMENDED:
+        layers = tuple(config.recommended_layers) or None
+    if layers is None:
+        return config
+    wanted = {layers} if isinstance(layers, str) else set(layers)
+    if not wanted or not wanted <= config.taps.keys():
+        raise ValueError(f"layers must be taps of {config.name}, {', '.join(config.taps)}, got {', '.join(wanted)}")
+    return narrowed(config, {name: tap for name, tap in config.taps.items() if name in wanted})

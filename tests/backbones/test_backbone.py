@@ -2,9 +2,11 @@
 
 import copy
 import dataclasses
+import hashlib
 import json
 import math
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tafm_loss import Backbone, BackboneConfig, Tap
+from tafm_loss.backbones.backbone import came_from
 
 CONFIG = BackboneConfig(
     name="mine",
@@ -69,6 +72,7 @@ def images() -> Tensor:
 
 def test_config_survives_json() -> None:
     assert BackboneConfig.from_json(CONFIG.to_json()) == CONFIG
+    assert dataclasses.replace(CONFIG, taps={"map": [4, 1]}, mean=[0.1, 0.2, 0.3]) == CONFIG
 
 
 @pytest.mark.parametrize(
@@ -77,12 +81,15 @@ def test_config_survives_json() -> None:
         ("taps", {}),
         ("taps", {"map": [4]}),
         ("taps", {"map": [True, 1]}),
+        ("taps", {"map": [4, 0]}),
         ("taps", [4, 1]),
         ("mean", [0.1, 0.2]),
         ("mean", "abc"),
+        ("mean", [0.1, 0.2, 1e400]),
         ("std", [0.5, 0.0, 0.5]),
         ("minimum_size", 0),
         ("minimum_size", 2.0),
+        ("minimum_size", 10_000),
         ("spatial", 1),
         ("name", None),
         ("units", {"l2": {"map": 0}}),
@@ -93,10 +100,12 @@ def test_config_survives_json() -> None:
         ("code", "import os"),
     ],
 )
-def test_config_of_the_wrong_kind_is_an_error_that_names_the_field(field: str, value: Any) -> None:
+def test_a_field_of_the_wrong_kind_is_named_from_json_and_from_python(field: str, value: Any) -> None:
     fields = {**json.loads(CONFIG.to_json()), field: value}
-    with pytest.raises(ValueError, match=field):
-        BackboneConfig.from_json(json.dumps(fields))
+    with pytest.raises(ValueError, match=field if value != [0.1, 0.2, 1e400] else "finite"):
+        BackboneConfig.from_json(json.dumps(fields).replace("Infinity", "1e400"))
+    with pytest.raises((ValueError, TypeError), match=field):
+        BackboneConfig(**fields)
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "[" * 100_000, '{"mean": NaN}', '{"mean": [1e999, 0, 0]}', "{}"])
@@ -105,7 +114,7 @@ def test_text_that_is_no_config_is_a_value_error(text: str) -> None:
         BackboneConfig.from_json(text)
 
 
-def test_measurements_that_are_not_finite_are_refused_when_written_not_when_read() -> None:
+def test_measurements_that_are_not_finite_are_refused_when_written() -> None:
     with pytest.raises(ValueError):
         dataclasses.replace(CONFIG, measurements={"loss": math.nan}).to_json()
 
@@ -179,15 +188,35 @@ def test_gradient_passes_through_a_frozen_copy(backbone: Backbone, images: Tenso
     assert images.grad.abs().max() > 0
 
 
-def test_digest_depends_on_weights_and_config(backbone: Backbone) -> None:
-    assert copy.deepcopy(backbone).sha256 == backbone.sha256
-    other = copy.deepcopy(backbone)
-    other.config = dataclasses.replace(other.config, mean=(0.0, 0.2, 0.3))
-    assert other.sha256 != backbone.sha256
-    other = copy.deepcopy(backbone)
+def _with_other_mean(backbone: Backbone) -> None:
+    backbone.config = dataclasses.replace(backbone.config, mean=(0.0, 0.2, 0.3))
+
+
+def _with_other_statistics(backbone: Backbone) -> None:
+    backbone.network.norm.running_mean.add_(1e-3)
+
+
+def _with_one_other_weight(backbone: Backbone) -> None:
     with torch.no_grad():
-        other.network.norm.running_mean.add_(1e-3)
-    assert other.sha256 != backbone.sha256
+        backbone.network.linear.weight[2, 1].neg_()
+
+
+@pytest.mark.parametrize("change", [_with_other_mean, _with_other_statistics, _with_one_other_weight])
+def test_the_digest_is_that_of_the_file_until_something_changes(
+    backbone: Backbone, change: Callable[[Backbone], None]
+) -> None:
+    digest = hashlib.sha256(backbone.serialise()).hexdigest()
+    assert backbone.sha256 == digest
+    came_from(backbone, "f" * 64)
+    for same in (backbone, copy.deepcopy(backbone), backbone.frozen_copy(), pickle.loads(pickle.dumps(backbone))):
+        assert same.sha256 == "f" * 64
+    change(backbone)
+    assert backbone.sha256 == hashlib.sha256(backbone.serialise()).hexdigest() != digest
+
+
+def test_half_precision_has_a_digest_of_its_own(backbone: Backbone) -> None:
+    half = came_from(backbone, "f" * 64).half()
+    assert half.sha256 == hashlib.sha256(half.serialise()).hexdigest()
 
 
 def test_a_network_without_parameters_freezes(images: Tensor) -> None:

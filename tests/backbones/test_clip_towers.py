@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from tafm_loss import WeightsAccessError, WeightsError, WeightsUnavailableError, create_backbone
 from tafm_loss.backbones.clip_towers import CLIP_TOWERS, ClipViTNetwork, Tower
-from tafm_loss.backbones.registry import find_architecture, from_weights
-from tafm_loss.weights.files import WeightFile
 from tafm_loss.weights.hub import HubRepository
 from tests.hub_fixtures import go_offline
 from tests.hub_server.server import HubServer
@@ -88,7 +86,7 @@ def test_the_vit_runs_in_other_types(dtype: torch.dtype) -> None:
     assert features.isfinite().all()
 
 
-def test_the_resnet_equals_open_clip() -> None:
+def test_the_resnet_equals_open_clip(tmp_path: Path) -> None:
     from open_clip.modified_resnet import ModifiedResNet
 
     with torch.random.fork_rng():
@@ -101,8 +99,8 @@ def test_the_resnet_equals_open_clip() -> None:
     tensors = {f"visual.{name}": tensor for name, tensor in tower.state_dict().items()}
     # A whole CLIP has a text side besides.
     tensors.update({"logit_scale": torch.zeros(()), "token_embedding.weight": torch.zeros(4, 2)})
-    architecture = find_architecture("clip-rn50")
-    backbone = from_weights(architecture, WeightFile("clip", "0" * 64, tensors), layers=["stem", "layer2"])
+    safetensors.torch.save_file(tensors, tmp_path / "clip.safetensors")
+    backbone = create_backbone("clip-rn50", weights=tmp_path / "clip.safetensors", layers=["stem", "layer2"])
     x = images(1, 3, 75, 96).sigmoid()
     with torch.no_grad():
         reference = tower.forward_intermediates((x - backbone.mean) / backbone.std, intermediates_only=True)

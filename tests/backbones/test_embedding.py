@@ -1,6 +1,7 @@
 """The paper's form of backbone: CLIP's first blocks and a head that ends in an embedding."""
 
 import copy
+import hashlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tafm_loss import Backbone, TaskAdaptiveFeatureLoss, WeightsError, create_backbone, load_backbone, save_backbone
-from tafm_loss.backbones.backbone import BackboneConfig, Tap
 from tafm_loss.backbones.clip_towers import ClipViTNetwork
+from tafm_loss.backbones.config import BackboneConfig, Tap
 from tafm_loss.backbones.embedding import EmbeddingNetwork
-from tafm_loss.backbones.registry import find_architecture
-from tafm_loss.weights.files import WeightFile
+from tafm_loss.backbones.registry import ARCHITECTURES
+from tafm_loss.weights.files import WeightFile, read_weights
 from tafm_loss.weights.hub import HubRepository
 
 POOLED = "clip-vit-b16-embedding-pooled"
@@ -128,7 +129,7 @@ def test_tower_and_head_have_the_sizes_of_the_papers() -> None:
 def test_the_pooled_form_is_smaller_by_the_weights_of_196_tokens_and_no_array_is_made_to_count() -> None:
     sizes = []
     for name in ("clip-vit-b16-embedding", POOLED):
-        architecture = find_architecture(name)
+        architecture = ARCHITECTURES[name]
         network = architecture.build_empty(architecture.default_layers())
         assert architecture.measure(network) == ({"embedding": (1024, 224)}, 16)
         assert all(parameter.is_meta for parameter in network.parameters())
@@ -211,7 +212,11 @@ def openai(tower: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
         return Path(name)
 
     monkeypatch.setattr(HubRepository, "fetch", fetch)
-    monkeypatch.setattr("tafm_loss.backbones.clip_towers.read_weights", lambda path: WeightFile(path.name, "", tower))
+
+    def read(path: Path) -> WeightFile:
+        return WeightFile(path.name, "", tower) if path.name.startswith("open_clip") else read_weights(path)
+
+    monkeypatch.setattr("tafm_loss.weights.loading.read_weights", read)
 
 
 def test_default_weights_are_openais_tower_and_a_head_that_is_not_silently_random(
@@ -223,6 +228,7 @@ def test_default_weights_are_openais_tower_and_a_head_that_is_not_silently_rando
     assert not backbone.training
     state = backbone.state()
     assert all(torch.equal(state[name], tower[name]) for name in state if not name.startswith("head."))
+    assert backbone.sha256 == hashlib.sha256(backbone.serialise()).hexdigest()  # no file holds this head
     with torch.random.fork_rng():
         torch.manual_seed(0)
         first = nn.Linear(768, 1024)
@@ -284,7 +290,7 @@ def test_a_file_with_half_a_head_is_refused_not_completed(tower: dict[str, Tenso
 
 
 def test_a_file_of_ours_without_its_head_is_refused_not_completed(tmp_path: Path) -> None:
-    architecture = find_architecture(POOLED)
+    architecture = ARCHITECTURES[POOLED]
     config = architecture.config(architecture.build_empty(architecture.taps), base_weights=None)
     path = tmp_path / "ours.safetensors"
     safetensors.torch.save_file({"visual.class_embedding": torch.zeros(768)}, path, {"config": config.to_json()})

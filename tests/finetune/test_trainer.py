@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torchvision.utils import save_image
 
-from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
+from tafm_loss.backbones.backbone import Backbone
+from tafm_loss.backbones.config import BackboneConfig, Tap
 from tafm_loss.backbones.embedding import EmbeddingNetwork
-from tafm_loss.backbones.registry import create_backbone
 from tafm_loss.blur import BlurSynthesizer, FrameExposures
 from tafm_loss.finetune import GradedObjective, Measured, TripletObjective, finetune_backbone
 from tafm_loss.finetune.checkpoint import Checkpoint
@@ -22,7 +22,7 @@ from tafm_loss.losses.feature import TaskAdaptiveFeatureLoss
 from tafm_loss.report import response
 from tafm_loss.scenes import generate_scenes
 from tafm_loss.weights.errors import WeightsNotFoundError
-from tafm_loss.weights.loading import load_backbone
+from tafm_loss.weights.loading import create_backbone, load_backbone
 from tests.finetune.conftest import SMALL, weights
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
+from tafm_loss.backbones.backbone import Backbone
+from tafm_loss.backbones.config import BackboneConfig, Tap
 from tafm_loss.blur import BlurSynthesizer
 from tafm_loss.finetune import GradedObjective, Measured, Objective, TripletObjective
 from tafm_loss.finetune.crops import SceneCrops

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
+from tafm_loss.backbones.backbone import Backbone
+from tafm_loss.backbones.config import BackboneConfig, Tap
 from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
 from tafm_loss.backbones.embedding import EmbeddingNetwork
 from tafm_loss.losses import TaskAdaptiveFeatureLoss

@@ -5,7 +5,8 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
+from tafm_loss.backbones.backbone import Backbone
+from tafm_loss.backbones.config import BackboneConfig, Tap
 
 
 class TwoTaps(nn.Module):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tafm_loss import WeightsError, WeightsFormatError, WeightsNotFoundError
-from tafm_loss.backbones.backbone import Tap
+from tafm_loss.backbones.config import Tap
 from tafm_loss.mdf import loss as official
 from tafm_loss.mdf.loss import MAXIMUM_FILE, OFFICIAL, read_discriminators
 

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tafm_loss import TaskAdaptiveFeatureLoss, create_backbone
-from tafm_loss.backbones.backbone import Backbone, BackboneConfig, Tap
+from tafm_loss.backbones.backbone import Backbone
+from tafm_loss.backbones.config import BackboneConfig, Tap
 from tafm_loss.report import collected as module
 from tafm_loss.report import (
     least_report_size,

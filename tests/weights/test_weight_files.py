@@ -1,19 +1,22 @@
-"""Reading weights: every way a file can be wrong, made by hand."""
+"""Reading weights: every way a file can be wrong, made by hand, and hostile headers."""
 
 import hashlib
 import json
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tafm_loss import WeightsCorruptError, WeightsError
-from tafm_loss.weights.files import WeightFile, fill_network, read_weights
+from tafm_loss import WeightsCorruptError, WeightsError, WeightsFormatError
+from tafm_loss.weights.files import KINDS, WeightFile, fill_network, read_weight_bytes, read_weights
 
 
 @pytest.fixture
@@ -184,3 +187,126 @@ def test_metadata_of_others_is_not_taken_for_a_config(tensors: dict[str, Tensor]
     path.write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt"}))
     assert read_weights(path).config is None
     assert json.loads(path.read_bytes()[8:].split(b"}}")[0].decode() + "}}")["__metadata__"] == {"format": "pt"}
+
+
+# Hostile headers
+
+
+def built(header: Any, body: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + body
+
+
+def entry(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8), **more: Any) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets), **more}
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+def test_every_kind_of_tensor_comes_back(dtype: torch.dtype) -> None:
+    tensors = {"a": torch.arange(6).view(2, 3).to(dtype), "b": torch.ones((), dtype=dtype)}
+    data = safetensors.torch.save(tensors, {"key": "ä"})
+    file = read_weight_bytes(data, "file")
+    assert file.sha256 == hashlib.sha256(data).hexdigest()
+    assert all(torch.equal(file.tensors[name], tensor) for name, tensor in tensors.items())
+    assert {tensor.dtype for tensor in file.tensors.values()} == {dtype}
+    file.tensors["a"].zero_()
+    assert file.tensors["b"] == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "begins with"),
+        (b"\x10\0\0", "begins with"),
+        ((2**20 + 1).to_bytes(8, "little") + b" " * (2**20 + 1), "begins with"),
+        ((2**63).to_bytes(8, "little") + b"{}", "begins with"),
+        (b"PK\x03\x04 a zip of pickles", "begins with b'PK"),
+        (built(b"\xff\xfe{}"), "codec"),
+        (built(b"[]"), "expected a JSON object"),
+        (built(b'{"a":' * 60_000), "nested too deeply"),
+        (built(b'{"a": NaN}'), "finite"),
+        (built(b'{"a": 1e999}'), "finite"),
+        (built(b'{"a": ' + b"9" * 5000 + b"}"), ""),
+        (built(b'{"a": {"shape": [], "shape": []}}'), "twice"),
+    ],
+)
+def test_a_header_that_we_refuse_is_named(data: bytes, message: str) -> None:
+    with pytest.raises(WeightsFormatError, match=f"file is no safetensors file, or an incomplete one: .*{message}"):
+        read_weight_bytes(data, "file")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        built({"__metadata__": {"config": 1}}),
+        built({"__metadata__": []}),
+        built({"a": 1}),
+        built({"a": entry(dtype="F33")}, b"\0" * 8),
+        built({"a": entry(dtype=["F32"])}, b"\0" * 8),
+        built({"a": entry(shape=(True, 2))}, b"\0" * 8),
+        built({"a": entry(shape=(-2, -1))}, b"\0" * 8),
+        built({"a": entry(shape=(2.0,))}, b"\0" * 8),
+        built({"a": entry(shape=(0, 2**62, 2**62), offsets=(0, 0))}),
+        built({"a": entry(shape=(2**40, 2**40))}, b"\0" * 8),
+        built({"a": entry(offsets=(0, 8, 8))}, b"\0" * 8),
+        built({"a": entry(offsets=(-8, 0))}, b"\0" * 8),
+        built({"a": entry(offsets=(8, 16))}, b"\0" * 16),
+        built({"a": entry(), "b": entry()}, b"\0" * 8),
+        built({"a": entry(), "b": entry(offsets=(4, 12))}, b"\0" * 12),
+        built({"a": entry()}, b"\0" * 7),
+        built({"a": entry()}, b"\0" * 9),
+        built({}, b"\0"),
+    ],
+)
+def test_a_file_that_does_not_describe_itself_is_refused(data: bytes) -> None:
+    with pytest.raises(WeightsFormatError, match="file is no safetensors file, or an incomplete one"):
+        read_weight_bytes(data, "file")
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with open(tmp_path / "large.safetensors", "wb") as file:
+        file.truncate(5 * 2**30)
+    with pytest.raises(WeightsFormatError, match="more than"):
+        read_weights(tmp_path / "large.safetensors")
+
+
+MEMORY = """
+import resource, sys, torch
+from tafm_loss import WeightsFormatError
+from tafm_loss.weights.files import fill_network, read_weights
+network = torch.nn.Sequential(*(torch.nn.Linear(2**12, 2**12, bias=False, device="meta") for _ in range(2)))
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+before = peak()
+try:
+    fill_network(network, read_weights(sys.argv[1]), "two layers")
+except WeightsFormatError:
+    print("refused")
+print(peak() - before)
+"""
+
+
+def grown(path: Any) -> tuple[int, bool]:
+    """Return by how many bytes a fresh process grows that reads a file, and whether it refuses the file."""
+    output = subprocess.run([sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, check=True)
+    *refused, growth = output.stdout.split()
+    return int(growth), bool(refused)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the peak of a process is asked for in the manner of POSIX")
+def test_a_file_is_held_twice_at_most(tmp_path: Any) -> None:
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file({f"{i}.weight": torch.ones(2**12, 2**12) for i in range(2)}, path)
+    growth, refused = grown(path)
+    assert not refused
+    assert growth <= 2 * path.stat().st_size + 64 * 2**20
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the peak of a process is asked for in the manner of POSIX")
+def test_the_longest_header_costs_little(tmp_path: Any) -> None:
+    path = tmp_path / "model.safetensors"
+    names = b",".join(b'"%x":{}' % i for i in range(95_000))
+    path.write_bytes(built(b"{" + names + b"}"))
+    assert 2**19 < path.stat().st_size < 2**20
+    growth, refused = grown(path)
+    assert refused
+    assert growth <= path.stat().st_size + 64 * 2**20
