@@ -5,17 +5,16 @@ that it is in; the numbers are drawn on the generator's device.
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tafm_loss.images import LUMA
+from tafm_loss.images import LUMA, Random, unit_noise
 
 __all__ = [
-    "Random",
     "brightened",
     "each_level",
     "fine_noise",
@@ -29,18 +28,17 @@ __all__ = [
     "with_energy_of",
 ]
 
-Random = torch.Generator | Sequence[torch.Generator] | None
 JPEG_QUALITY = 25
 
 
 def white_noise(error: Tensor, *, generator: Random = None) -> Tensor:
     """Return Gaussian white noise with the mean square of each image of `error` (N, C, H, W)."""
-    return with_energy_of(error, _normal(error.shape, generator).to(error))
+    return with_energy_of(error, unit_noise(error, generator))
 
 
 def fine_noise(error: Tensor, *, generator: Random = None) -> Tensor:
     """Return grey high-pass noise with the mean square of each image of `error` (N, C, H, W)."""
-    noise = _normal((error.shape[0], 1, *error.shape[2:]), generator).to(error)
+    noise = unit_noise(error[:, :1], generator)
     fine = noise - F.avg_pool2d(noise, 3, stride=1, padding=1, count_include_pad=False)
     return with_energy_of(error, fine).expand_as(error)
 
@@ -50,7 +48,7 @@ def scrambled_error(error: Tensor, *, generator: Random = None) -> Tensor:
 
     The channels of an image share their phase shifts, so that the colour of the error stays as it was.
     """
-    phase = torch.fft.rfft2(_normal((error.shape[0], 1, *error.shape[2:]), generator).to(error))
+    phase = torch.fft.rfft2(unit_noise(error[:, :1], generator))
     spectrum = torch.fft.rfft2(error) * phase / phase.abs().clamp(min=1e-12)
     scrambled: Tensor = torch.fft.irfft2(spectrum, s=error.shape[-2:])
     return with_energy_of(error, scrambled)
@@ -97,13 +95,6 @@ def stranger(images: Tensor) -> Tensor:
 def each_level(change: Callable[[Tensor], Tensor], levels: Tensor) -> Tensor:
     """Return a change of images (N, C, H, W) made of every level of (L, N, C, H, W)."""
     return torch.stack([change(level) for level in levels])
-
-
-def _normal(shape: Sequence[int], generator: Random) -> Tensor:
-    if generator is None or isinstance(generator, torch.Generator):
-        return torch.randn(tuple(shape), generator=generator, device=generator.device if generator else None)
-    rows = [torch.randn(tuple(shape[1:]), generator=own, device=own.device) for own in generator]
-    return torch.stack(rows)
 
 
 def _jpeg(image: Tensor, quality: int) -> Tensor:

@@ -1,6 +1,6 @@
-"""Images: reading them from files, finding them in folders, checking what callers pass, one definition of grey."""
+"""Images: files, folders, one check of what callers pass, one definition of grey, one white noise."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,18 +15,22 @@ if TYPE_CHECKING:
 __all__ = [
     "IMAGE_SUFFIXES",
     "LUMA",
+    "Random",
     "check_images",
     "check_unit_range",
     "find_images",
     "read_header",
     "read_image",
     "read_pixels",
+    "unit_noise",
 ]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 # Rec. 601: the shares of red, green and blue in the lightness of gamma-encoded values.
 LUMA = (0.299, 0.587, 0.114)
+
+Random = torch.Generator | Sequence[torch.Generator] | None
 
 
 def check_images(images: Tensor, name: str, *, channels: int | None = 3, minimum_size: int = 1) -> None:
@@ -72,6 +76,26 @@ def check_unit_range(images: Tensor, name: str) -> None:
     low, high = (float(bound) for bound in images.detach().aminmax())
     if not -0.05 <= low <= high <= 1.05:
         raise ValueError(f"{name} must have values in [0, 1], got {low:g} to {high:g}; divide 8-bit values by 255")
+
+
+def unit_noise(like: Tensor, generator: Random = None) -> Tensor:
+    """Return Gaussian white noise of unit variance with the shape, type and device of `like`.
+
+    Args:
+        like: (N, ...); for half precision the numbers are drawn in float32.
+        generator: on its device the numbers are drawn. One for each of N, so that an image's noise does not depend on
+            its batch; None for torch's global state on the CPU.
+
+    Raises:
+        TypeError: if `generator` is none.
+    """
+    if isinstance(generator, Sequence):
+        return torch.stack([unit_noise(each, own) for each, own in zip(like, generator, strict=True)])
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    device = "cpu" if generator is None else generator.device
+    return torch.randn(like.shape, generator=generator, dtype=dtype, device=device).to(like)
 
 
 def find_images(folder: str | Path) -> list[Path]:

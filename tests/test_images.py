@@ -7,7 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from tafm_loss.images import check_images, check_unit_range, find_images, read_header, read_image, read_pixels
+from tafm_loss.images import (
+    check_images,
+    check_unit_range,
+    find_images,
+    read_header,
+    read_image,
+    read_pixels,
+    unit_noise,
+)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "1"])
@@ -87,3 +95,18 @@ def test_values_without_a_known_range_are_refused(tmp_path: Path) -> None:
         Image.new(mode, (8, 8), 1).save(path)
         with pytest.raises(ValueError, match=f"cannot be read as an image: its values .*mode {mode}.* no known range"):
             read_image(path)
+
+
+def test_unit_noise_is_normal_of_the_type_and_shape_asked_for_and_each_image_can_have_its_own() -> None:
+    like = torch.zeros(2, 3, 64, 64, dtype=torch.float16)
+    noise = unit_noise(like, torch.Generator().manual_seed(0))
+    assert noise.dtype == torch.float16 and noise.shape == like.shape
+    assert noise.float().mean().abs() < 0.03 and noise.float().std() == pytest.approx(1, abs=0.03)
+    own = unit_noise(like, [torch.Generator().manual_seed(seed) for seed in (1, 2)])
+    assert torch.equal(own[1], unit_noise(like[1], torch.Generator().manual_seed(2))) and not torch.equal(*own)
+    torch.manual_seed(4)
+    drawn = unit_noise(like.double())
+    torch.manual_seed(4)
+    assert torch.equal(drawn, torch.randn(like.shape, dtype=torch.float64))
+    with pytest.raises(TypeError, match="generator must be"):
+        unit_noise(like, 3)  # type: ignore[arg-type]

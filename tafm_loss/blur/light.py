@@ -5,8 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from tafm_loss.blur.kernels import generator_device
-from tafm_loss.images import check_images, check_unit_range
+from tafm_loss.images import check_images, check_unit_range, unit_noise
 
 __all__ = ["add_sensor_noise", "check_noise", "checked_transfer", "from_linear", "highlight_gains", "to_linear"]
 
@@ -97,11 +96,10 @@ def add_sensor_noise(
     check_noise(shot, read)
     transfer = checked_transfer(transfer)
     precision = torch.float64 if images.dtype == torch.float64 else torch.float32
-    normal = torch.randn(images.shape, generator=generator, dtype=precision, device=generator_device(generator))
     light = to_linear(images.to(precision).clamp(0, 1), transfer)
     # Detached: the slope of the root is infinite at black.
     deviation = (shot * light.detach() + read**2).sqrt()
-    noisy = from_linear((light + deviation * normal.to(images.device)).clamp(0, 1), transfer).to(images.dtype)
+    noisy = from_linear((light + deviation * unit_noise(light, generator)).clamp(0, 1), transfer).to(images.dtype)
     return torch.where(images >= SATURATED, images, noisy)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from tafm_loss.blur import BlurSynthesizer
-from tafm_loss.images import IMAGE_SUFFIXES, read_image
+from tafm_loss.images import IMAGE_SUFFIXES, read_image, unit_noise
 from tafm_loss.losses import RECOMMENDED_RATIO, TaskAdaptiveFeatureLoss, calibrate_weight
 from tafm_loss.scenes import generate_scenes
 
@@ -106,8 +106,7 @@ def photograph_pairs(folder: Path, generator: torch.Generator) -> tuple[Pairs, P
 def blur_scenes(sharp: Tensor, generator: torch.Generator) -> Pairs:
     """Return scenes (N, 3, H, W) and themselves under a shake of 5 to 8 px with noise."""
     blurred = torch.cat([SHAKE(scene, generator=generator)[1] for scene in sharp.split(32)])
-    noise = torch.randn(blurred.shape, generator=generator) * NOISE
-    return Pairs((blurred + noise).clamp(0, 1), sharp)
+    return Pairs((blurred + NOISE * unit_noise(blurred, generator)).clamp(0, 1), sharp)
 
 
 def _read_photographs(folder: Path) -> list[Tensor]:

@@ -12,6 +12,7 @@ from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.finetune.crops import Grade, SceneCrops, grade, scene_generators
 from tafm_loss.finetune.objectives import Measured, Objective
+from tafm_loss.images import unit_noise
 from tafm_loss.losses.distances import DISTANCES
 from tafm_loss.report import selectivity
 
@@ -131,10 +132,9 @@ class Tuning(nn.Module):
 
         A little noise keeps the gradient from being right at smooth images alone.
         """
-        noise = [torch.randn(level.shape[1:], generator=own, device=own.device) for own in generators]
         # The fused kernels of attention have no second derivative.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            pred = (level + DESCENT_NOISE * torch.stack(noise).to(level)).requires_grad_()
+            pred = (level + DESCENT_NOISE * unit_noise(level, generators)).requires_grad_()
             features = self.backbone(pred)
             by_tap = torch.stack([self._compare(features[tap], references[tap]) for tap in self.taps])
             (gradient,) = torch.autograd.grad(_total(by_tap, self.scales).sum(), pred, create_graph=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.distractors import jpeg
-from tafm_loss.images import check_images, check_unit_range
+from tafm_loss.images import check_images, check_unit_range, unit_noise
 
 __all__ = ["BlurDegradation", "Degradation", "JpegDegradation", "NoiseDegradation", "SuperResolutionDegradation"]
 
@@ -98,8 +98,7 @@ class NoiseDegradation:
     def __call__(self, sharp: Tensor, *, generator: Random = None) -> Tensor:
         """Return images (N, 3, H, W) in [0, 1] with noise; the numbers are drawn on the generator's device."""
         _check(sharp)
-        noise = torch.randn(sharp.shape, generator=generator, device=generator.device if generator else "cpu")
-        return (sharp + self.sigma * noise.to(sharp)).clamp(0, 1)
+        return (sharp + self.sigma * unit_noise(sharp, generator)).clamp(0, 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.distractors import grey, mirrored, scrambled_error, white_noise
+from tafm_loss.images import unit_noise
 from tafm_loss.losses.distances import DISTANCES
 
 __all__ = [
@@ -114,7 +115,7 @@ def detection_threshold(distance: Distance, images: Tensor, *, kind: str = "shak
     told = []
     for sharp, levels in _blurred(images, BlurSynthesizer(DETECTION_EXTENTS, kind=kind), generator):
         target = as_target(distance, sharp)
-        noise, other_noise = SENSOR_NOISE * torch.randn(2, *sharp.shape, generator=generator).to(sharp)
+        noise, other_noise = SENSOR_NOISE * unit_noise(torch.stack([sharp, sharp]), generator)
         alternative = distance(sharp + other_noise, target)
         told.append(torch.stack([distance(level + noise, target) > alternative for level in levels]))
     shares: list[float] = torch.cat(told, dim=1).double().mean(1).tolist()
