@@ -28,6 +28,8 @@ from tafm_loss.report import (
     spread,
     write_reports,
 )
+from tafm_loss.report.figure import _label_ratios as label_ratios
+from tafm_loss.report.table import HEALTH_RATIOS
 from tafm_loss.scenes import generate_scenes
 
 
@@ -83,6 +85,20 @@ def test_what_has_no_value_is_null() -> None:
     json.dumps(measures, allow_nan=False)
 
 
+def test_the_ordered_share_is_of_images_and_what_is_measured_is_rounded(
+    scenes: Tensor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def blind_to_the_first(pred: Tensor, target: Tensor) -> Tensor:
+        return squared_error(pred, target) * torch.arange(len(pred)).clamp(max=1)
+
+    measures = measure(blind_to_the_first, scenes, recovered_images=1)
+    assert measures["ordered_share"] == 0.75 and measures["ordering_accuracy"]["linear"] == 0.75
+    small = measures["response"]["shake"]["0.5"]["median"]
+    assert small == round(small, 5) > 0 and measures["gradient_peak"] == round(measures["gradient_peak"], 3)
+    assert measures["recovery_after_db"] == measures["recovery_before_db"]
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize("make", [lambda: create_backbone("tafm-compact"), embedding])
 def test_a_report_is_the_same_for_the_same_seed_and_fit_for_json(make: Callable[[], Backbone], scenes: Tensor) -> None:
     backbone = make()
@@ -109,10 +125,11 @@ def test_a_backbone_without_units_gets_those_of_the_images(scenes: Tensor) -> No
     assert there == pytest.approx(measured["response"]["shake"]["12"]["median"] / 2, rel=1e-3)
 
 
-def test_images_that_are_just_large_enough_are_taken() -> None:
+@pytest.mark.parametrize(("minimum", "least"), [(30, 31), (12, 23)])
+def test_images_that_are_just_large_enough_are_taken(minimum: int, least: int) -> None:
     backbone = embedding()
-    backbone.config = dataclasses.replace(backbone.config, minimum_size=30)
-    least = least_report_size(backbone)
+    backbone.config = dataclasses.replace(backbone.config, minimum_size=minimum)
+    assert least_report_size(backbone) == least
     images = generate_scenes(2, least, generator=torch.Generator().manual_seed(0))
     assert report(backbone, images)["images"] == 2
     with pytest.raises(ValueError, match=f"images must be at least {least} px"):
@@ -239,6 +256,45 @@ def test_the_figure_shows_what_was_measured(measures: dict[str, Any]) -> None:
     assert dots[:2] == [medians, medians]
     texts = [text.get_text() for text in responses[0].get_legend().get_texts()]
     assert texts == ["before", "after"]
+
+
+def ticks(axis: Any) -> list[float]:
+    """Return where the ticks of an x or y axis are; their labels must say that."""
+    places = [float(place) for place in axis.get_ticklocs()]
+    assert [float(label.get_text()) for label in axis.get_ticklabels()] == places
+    return places
+
+
+def test_the_figure_says_what_its_axes_and_panels_are(measures: dict[str, Any]) -> None:
+    figure = drawn({"after": measures})
+    *responses, noise, scrambled, health = figure.axes
+    assert [panel.get_suptitle().split(":")[0] for panel in figure.subfigs] == [
+        "Response to blur",
+        "Selectivity",
+        "Health",
+    ]
+    for axis in responses:
+        assert ticks(axis.xaxis) == [0.5, 1, 2, 5, 10, 25] and axis.get_xlabel() == "blur extent, px"
+    for axis in (noise, scrambled):
+        assert ticks(axis.xaxis) == [1, 2, 5, 10, 25] and 1 in ticks(noise.yaxis)
+    assert "10 px shake" in responses[0].get_ylabel() and "error of the distractor" in noise.get_ylabel()
+    assert [label.get_text() for label in health.get_yticklabels()] == list(HEALTH_RATIOS.values())
+    assert health.get_ylim() == (3.5, -0.5) and 1 in ticks(health.xaxis) and health.get_xscale() == "log"
+
+
+def test_ratios_have_round_labels_within_their_range() -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    axis = Figure().subplots().yaxis
+    for limits, expected in (
+        ((0.05, 30), [0.1, 0.2, 0.5, 1, 2, 5, 10, 20]),
+        ((0.5, 500), [0.5, 1, 2, 5, 10, 20, 50, 100]),
+        ((0.009, 2000), [0.01, 0.1, 1, 10, 100, 1000]),
+    ):
+        axis.axes.set_ylim(limits)
+        label_ratios(axis, limits)
+        assert ticks(axis) == expected
 
 
 def test_numbers_that_are_missing_leave_gaps(measures: dict[str, Any]) -> None:
