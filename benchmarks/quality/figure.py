@@ -6,20 +6,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from _common import write_figure
 
-from quality.arms import PIXEL
+from quality.arms import COMPACT, PIXEL, RANDOM_STRUCTURE, UNTUNED
 from quality.data import SEEN
 from quality.measuring import METRICS
 from quality.plan import OURS, PRIMARY
+from quality.summary import students_interval
 
 INCHES = (9.0, 12.0)
+FRONT_INCHES = (8.0, 2.6)
+FRONT_NAMES = {
+    OURS: "this loss",
+    COMPACT: "this loss over all taps",
+    RANDOM_STRUCTURE: "this loss, random weights",
+    UNTUNED: "untuned SqueezeNet",
+}
 OURS_COLOUR, OTHER_COLOUR = "#c0392b", "#666666"
 OTHERS = ("tab:blue", "tab:green", "tab:orange", "tab:purple", "tab:brown")
 
 
 def draw(results: Path, path: Path) -> None:
-    """Draw what training gives and costs (above), and what is left of it after masks, case by case (below)."""
+    """Draw what training gives and costs (above), what masks leave of it (below), and a short form for README."""
     from matplotlib.figure import Figure
 
     runs = _read(results, "deblurring_quality")["runs"]
@@ -29,6 +38,30 @@ def draw(results: Path, path: Path) -> None:
     _draw_price(above, runs)
     _draw_gains(below, contrasts)
     write_figure(figure, path)
+    front = Figure(figsize=FRONT_INCHES, layout="constrained")
+    _draw_front(front.subplots(), runs)
+    write_figure(front, path.with_stem(f"{path.stem}_front"))
+
+
+def _draw_front(axis: Any, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Draw a bar an arm: what it gains over L1 and its mask at equal PSNR, with 95 % over seeds."""
+    equal = {(run["arm"], run["seed"]): run["equal"][SEEN] for run in runs if run["equal"][SEEN] is not None}
+    gains: dict[str, list[float]] = {}
+    for (arm, seed), own in equal.items():
+        if arm != PIXEL:
+            gain = METRICS[PRIMARY].better * (own[PRIMARY] - equal[PIXEL, seed][PRIMARY])
+            gains.setdefault(arm, []).append(gain)
+    arms = sorted(gains, key=lambda arm: statistics.fmean(gains[arm]))
+    for height, arm in enumerate(arms):
+        mean, (low, high) = statistics.fmean(gains[arm]), students_interval(torch.tensor(gains[arm]))
+        axis.barh(height, mean, 0.6, color=OURS_COLOUR if arm == OURS else "#bbbbbb")
+        axis.plot([low, high], [height, height], color="black", linewidth=1.2)
+        place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+        axis.annotate(f"{mean:.4f}", (high, height), **place)
+    axis.set_yticks(range(len(arms)), [f"L1 + {FRONT_NAMES.get(arm, arm)}" for arm in arms])
+    axis.axvline(0, color="black", linewidth=1)
+    axis.margins(x=0.12)
+    axis.set_xlabel(f"{METRICS[PRIMARY].heading} gained over L1 with its unsharp mask, all at one PSNR")
 
 
 def _draw_price(axis: Any, runs: Sequence[Mapping[str, Any]]) -> None:

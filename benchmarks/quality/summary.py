@@ -109,7 +109,7 @@ def contrast(runs: Sequence[RunFigures], arm: str, other: str, kind: str = SEEN)
         return None
     return Contrast(
         gains={metric: float(values.mean()) for metric, values in gains.items()},
-        seeds=_students_interval(primary.mean(1)),
+        seeds=students_interval(primary.mean(1)),
         photographs=(float(over_photographs[0, 0]), float(over_photographs[1, 0])),
         p=sign_flip_test(primary.mean(1)),
         psnr=float(differences("psnr").mean()),
@@ -117,7 +117,7 @@ def contrast(runs: Sequence[RunFigures], arm: str, other: str, kind: str = SEEN)
     )
 
 
-def _students_interval(values: torch.Tensor) -> tuple[float, float]:
+def students_interval(values: torch.Tensor) -> tuple[float, float]:
     from scipy.stats import t
 
     count = len(values)
