@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
@@ -111,45 +111,17 @@ def create_repository(hub: Hub, request: Request) -> Answer:
     # Clients before 1.0 say `private`.
     repository = Repository(repo, private=wanted.get("visibility") == "private" or wanted.get("private") is True)
     attributes = File(b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n", lfs=False)
-    repository.add(MAIN, {".gitattributes": attributes}, "initial commit")
+    repository.add(MAIN, {".gitattributes": attributes})
     hub.repositories[repo] = repository
     return json_answer({"url": url})
-
-
-@route("DELETE", "/api/repos/delete")
-def delete_repository(hub: Hub, request: Request) -> Answer:
-    repo = own_repository(hub, request)
-    hub.readable(request, repo)
-    del hub.repositories[repo]
-    return json_answer({})
 
 
 @route("GET HEAD", "/api/models/{repo}")
 @route("GET HEAD", "/api/models/{repo}/revision/{revision}")
 def describe_repository(hub: Hub, request: Request, repo: str, revision: str = MAIN) -> Answer:
     repository = hub.readable(request, repo)
-    commit = find_commit(repository, revision)
-    siblings: list[dict[str, Any]] = [{"rfilename": path} for path in sorted(commit.files)]
-    if request.asks_for("blobs"):
-        for sibling in siblings:
-            file = commit.files[sibling["rfilename"]]
-            sibling.update(size=len(file.data), blobId=file.blob_id)
-            if file.lfs:
-                sibling["lfs"] = {"sha256": file.sha256, "size": len(file.data), "pointerSize": len(file.pointer)}
-    description = {
-        "id": repo,
-        "modelId": repo,
-        "author": repository.owner,
-        "sha": commit.oid,
-        "private": repository.private,
-        "gated": "manual" if repository.gated else False,
-        "disabled": repository.disabled,
-        "createdAt": DATE,
-        "lastModified": DATE,
-        "tags": [],
-        "siblings": siblings,
-    }
-    return json_answer(description)
+    description = {"id": repo, "sha": find_commit(repository, revision).oid, "private": repository.private}
+    return json_answer({**description, "createdAt": DATE, "lastModified": DATE, "tags": [], "siblings": []})
 
 
 @route("GET", "/api/models/{repo}/refs")
@@ -161,16 +133,6 @@ def list_refs(hub: Hub, request: Request, repo: str) -> Answer:
 
     branches, tags = listed("heads", repository.branches), listed("tags", repository.tags)
     return json_answer({"branches": branches, "tags": tags, "converts": [], "pullRequests": []})
-
-
-@route("GET", "/api/models/{repo}/commits/{revision}")
-def list_commits(hub: Hub, request: Request, repo: str, revision: str) -> Answer:
-    repository = hub.readable(request, repo)
-    authors = [{"user": repository.owner}]
-    commits = repository.history(find_commit(repository, revision))
-    return json_answer(
-        [{"id": c.oid, "title": c.title, "message": c.message, "authors": authors, "date": DATE} for c in commits]
-    )
 
 
 @route("POST", "/api/models/{repo}/tag/{revision}")
@@ -193,54 +155,20 @@ def add_ref(refs: dict[str, str], name: str, commit: Commit) -> None:
     refs[name] = commit.oid
 
 
-@route("DELETE", "/api/models/{repo}/{kind}/{name}")
-def delete_ref(hub: Hub, request: Request, repo: str, kind: str, name: str) -> Answer:
-    repository = hub.writable(request, repo)
-    refs = {"tag": repository.tags, "branch": repository.branches}.get(kind, {})
-    if refs.pop(name, None) is None:
-        raise Refusal(404, "Reference not found", "RevisionNotFound")
-    return json_answer({})
-
-
 # Files of a commit
-
-
-@route("GET", "/api/models/{repo}/tree/{revision}")
-@route("GET", "/api/models/{repo}/tree/{revision}/{path}")
-def list_tree(hub: Hub, request: Request, repo: str, revision: str, path: str = "") -> Answer:
-    commit = find_commit(hub.readable(request, repo), revision)
-    if path not in commit.folders():
-        raise Refusal(404, "Entry not found", "EntryNotFound", commit=commit)
-    prefix = f"{path}/" if path else ""
-    below = [entry for entry in {*commit.files, *commit.folders()} - {""} if entry.startswith(prefix)]
-    if not request.asks_for("recursive"):
-        below = [entry for entry in below if "/" not in entry.removeprefix(prefix)]
-    return json_answer(describe_entries(hub, commit, below))
 
 
 @route("POST", "/api/models/{repo}/paths-info/{revision}")
 def describe_paths(hub: Hub, request: Request, repo: str, revision: str) -> Answer:
+    """Describe the files among the paths, in order, and pass over what does not exist."""
     commit = find_commit(hub.readable(request, repo), revision)
-    paths = parse_qs(request.body.decode()).get("paths", [])
-    return json_answer(describe_entries(hub, commit, [path for path in paths if path]))
-
-
-def describe_entries(hub: Hub, commit: Commit, paths: Iterable[str]) -> list[dict[str, Any]]:
-    """Describe the files and folders among the paths, in order, and pass over what does not exist."""
     entries: list[dict[str, Any]] = []
-    folders = commit.folders()
-    for path in sorted(paths):
-        if path in folders:
-            oid = hashlib.sha1(path.encode()).hexdigest()
-            entries.append({"type": "directory", "path": path, "oid": oid, "size": 0})
-        elif path in commit.files:
-            file = commit.files[path]
+    for path in sorted(parse_qs(request.body.decode()).get("paths", [])):
+        if (file := commit.files.get(path)) is not None:
             entries.append({"type": "file", "path": path, "oid": file.blob_id, "size": len(file.data)})
             if file.lfs:
                 entries[-1]["lfs"] = {"oid": file.sha256, "size": len(file.data), "pointerSize": len(file.pointer)}
-                if hub.xet is not None and (stored := hub.xet.find(file.sha256)) is not None:
-                    entries[-1]["xetHash"] = stored.hash
-    return entries
+    return json_answer(entries)
 
 
 @route("GET HEAD", "/{repo}/resolve/{revision}/{path}")
@@ -342,18 +270,12 @@ def create_commit(hub: Hub, request: Request, repo: str, revision: str) -> Answe
     repository = hub.writable(request, repo)
     if revision not in repository.branches:
         raise Refusal(404, "Invalid revision", "RevisionNotFound")
-    head = find_commit(repository, revision)
-    header: dict[str, Any] = {"summary": "", "description": ""}
-    files = dict(head.files)
+    files = dict(find_commit(repository, revision).files)
     for line in request.body.splitlines():
         operation = json.loads(line)
-        if operation["key"] == "header":
-            header.update(operation["value"])
-        else:
+        if operation["key"] != "header":
             apply_operation(hub, files, operation["key"], operation["value"])
-    if header.get("parentCommit") not in {None, head.oid}:
-        raise Refusal(412, "A commit has happened since. Please refresh and try again.")
-    commit = repository.add(revision, files, header["summary"], header["description"])
+    commit = repository.add(revision, files)
     return json_answer({"commitOid": commit.oid, "commitUrl": f"{hub.endpoint}/{repo}/commit/{commit.oid}"})
 
 
@@ -363,11 +285,6 @@ def apply_operation(hub: Hub, files: dict[str, File], key: str, value: dict[str,
         files[path] = File(base64.b64decode(value["content"]), lfs=False)
     elif key == "lfsFile":
         files[path] = File(find_large_file(hub, value["oid"]), lfs=True)
-    elif key == "deletedFile" and path in files:
-        del files[path]
-    elif key == "deletedFolder":
-        for name in [name for name in files if name.startswith(f"{path.rstrip('/')}/")]:
-            del files[name]
     else:
         raise Refusal(400, "Cannot carry out the operation")
 

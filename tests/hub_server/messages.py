@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import unquote
 
 from tests.hub_server.repositories import Commit
 
@@ -28,9 +28,6 @@ class Request:
     @property
     def json(self) -> Any:
         return json.loads(self.body)
-
-    def asks_for(self, flag: str) -> bool:
-        return parse_qs(self.query).get(flag, ["false"])[0].lower() in {"true", "1"}
 
 
 @dataclass(frozen=True)

@@ -47,18 +47,7 @@ class File:
 @dataclass(frozen=True)
 class Commit:
     oid: str
-    parent: str | None
-    title: str
-    message: str
     files: dict[str, File] = field(repr=False)
-
-    def folders(self) -> set[str]:
-        """The paths that hold files or folders; the root is the empty path."""
-        folders = {""}
-        for path in self.files:
-            parts = path.split("/")[:-1]
-            folders.update("/".join(parts[: depth + 1]) for depth in range(len(parts)))
-        return folders
 
 
 @dataclass
@@ -79,19 +68,12 @@ class Repository:
         """Return the commit of a branch, a tag or a full commit oid."""
         return self.commits.get(self.branches.get(revision) or self.tags.get(revision) or revision)
 
-    def add(self, branch: str, files: dict[str, File], title: str, message: str = "") -> Commit:
+    def add(self, branch: str, files: dict[str, File]) -> Commit:
         """Put a commit that holds exactly `files` on a branch, which begins here if it is new."""
         parent = self.branches.get(branch)
         # The number makes two commits of the same content differ, as the time does in git.
         identity: list[Any] = [self.id, parent, len(self.commits), {path: file.blob_id for path, file in files.items()}]
         oid = hashlib.sha1(json.dumps(identity).encode()).hexdigest()
-        self.commits[oid] = Commit(oid, parent, title, message, files)
+        self.commits[oid] = Commit(oid, files)
         self.branches[branch] = oid
         return self.commits[oid]
-
-    def history(self, commit: Commit) -> list[Commit]:
-        """Return the commit and its ancestors, newest first."""
-        commits = [commit]
-        while (parent := commits[-1].parent) is not None:
-            commits.append(self.commits[parent])
-        return commits

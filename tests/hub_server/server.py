@@ -139,7 +139,7 @@ class HubServer:
                     setattr(repository, name, value)
             stored = {path: File(data, is_lfs(path, len(data))) for path, data in files.items()}
             self._hub.large_files.update({file.sha256: file.data for file in stored.values() if file.lfs})
-            commit = repository.add(revision, stored, "seeded")
+            commit = repository.add(revision, stored)
             if tag is not None:
                 repository.tags[tag] = commit.oid
             return commit.oid

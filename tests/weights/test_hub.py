@@ -30,8 +30,10 @@ from tafm_loss import (
     WeightsNotFoundError,
     WeightsUnavailableError,
     load_backbone,
+    push_backbone,
     save_backbone,
 )
+from tafm_loss.weights.hub import HubRepository, reachable
 from tafm_loss.weights.loading import HubSource
 from tests.hub_fixtures import go_offline, hub_environment
 from tests.hub_server.server import HubServer
@@ -68,12 +70,6 @@ def test_every_spelling_loads_the_same_weights(hub: HubServer, commit: str, back
     assert loaded.source == f"hf-hub:{REPO}@{commit}"
 
 
-def test_the_loss_takes_a_repository(hub: HubServer, commit: str, backbone: Backbone) -> None:
-    loss = TaskAdaptiveFeatureLoss.from_pretrained(f"{REPO}@v1", distance="l2")
-    assert (loss.sha256, loss.distance) == (backbone.sha256, "l2")
-    assert not any(parameter.requires_grad for parameter in loss.backbone.parameters())
-
-
 def test_the_revision_may_be_an_argument_and_two_are_one_too_many(hub: HubServer, commit: str) -> None:
     assert load_backbone(REPO, revision="v1").source == f"hf-hub:{REPO}@{commit}"
     assert load_backbone(f"{REPO}@v1", revision="v1").source == f"hf-hub:{REPO}@{commit}"
@@ -102,11 +98,6 @@ def test_config_and_weights_are_of_one_commit_though_main_moves_in_between(
     assert all(commit in path for path in asked)
 
 
-def test_a_private_repository_is_read_with_its_token(hub: HubServer, files: Files, backbone: Backbone) -> None:
-    hub.seed(REPO, files, private=True)
-    assert load_backbone(REPO, token=hub.token).sha256 == backbone.sha256
-
-
 def test_a_folder_of_that_name_goes_before_the_hub_unless_told_otherwise(
     hub: HubServer, commit: str, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,8 +116,6 @@ def test_another_cache_is_used_if_asked_for(hub: HubServer, commit: str, tmp_pat
 
 
 def test_large_files_travel_through_xet_as_well(xet_hub: HubServer, files: Files, backbone: Backbone) -> None:
-    from tafm_loss import push_backbone
-
     source = push_backbone(backbone, REPO, token=xet_hub.token)
     xet_hub.requests.clear()
     assert load_backbone(source).sha256 == backbone.sha256
@@ -209,6 +198,22 @@ def test_a_cache_that_cannot_be_written_is_told(hub: HubServer, commit: str, tmp
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(WeightsError, match=r"the cache cannot be written \(Not a directory\).* cache_dir="):
         load_backbone(REPO, cache_dir=tmp_path / "file" / "cache")
+
+
+def test_a_closed_port_is_not_reachable_and_a_proxy_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert not reachable("http://127.0.0.1:1/file")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:2")
+    assert reachable("http://127.0.0.1:1/file")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert not reachable("http://127.0.0.1:1/file")
+    monkeypatch.delenv("http_proxy")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:2")
+    assert not reachable("http://127.0.0.1:1/file")
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert reachable("http://127.0.0.1:1/file")
 
 
 # What the Hub refuses
@@ -569,8 +574,6 @@ def test_a_listed_name_is_pinned_and_sends_no_token(
 
 
 def test_the_token_is_not_shown_by_what_holds_it() -> None:
-    from tafm_loss.weights.hub import HubRepository
-
     assert "hf_secret" not in repr(HubRepository(REPO, "hf_secret"))
 
 
@@ -650,7 +653,7 @@ def heavy(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("share", [point / 20 for point in range(20)])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.2, 0.45, 0.7, 0.95])
 def test_a_server_that_dies_anywhere_leaves_a_cache_that_the_next_load_can_use(
     hub: HubServer, heavy: Files, share: float
 ) -> None:
