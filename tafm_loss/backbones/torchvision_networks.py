@@ -1,7 +1,6 @@
 """torchvision's classifiers by name and tap, with torchvision's own ImageNet weights."""
 
 import functools
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -97,44 +96,34 @@ def _steps(name: str, model: nn.Module) -> Iterator[Step]:
         yield from (Step("conv1"), Step("bn1"), Step("relu", "relu1"), Step("maxpool"))
         yield from (Step(layer, layer) for layer in ("layer1", "layer2", "layer3", "layer4"))
         return
-    family = re.match("vgg|squeezenet|alexnet|convnext", name)
-    if family is None:
-        raise ValueError(f"no taps are defined for {name}")
-    taps = {"vgg": _vgg_taps, "squeezenet": _squeezenet_taps, "alexnet": _relu_taps, "convnext": _convnext_taps}[
-        family.group()
-    ](list(model.get_submodule("features").children()))
-    yield from (Step(f"features.{index}", tap) for index, tap in enumerate(taps))
+    tap_of = {"vgg": _vgg_tap, "squ": _squeezenet_tap, "ale": _relu_tap, "con": _convnext_tap}[name[:3]]
+    modules = list(model.get_submodule("features").children())
+    for index in range(len(modules)):
+        yield Step(f"features.{index}", tap_of(modules[: index + 1]))
 
 
-def _vgg_taps(modules: list[nn.Module]) -> Iterator[str | None]:
-    stage, convolution = 1, 0
-    for module in modules:
-        if isinstance(module, nn.MaxPool2d):
-            stage, convolution = stage + 1, 0
-        convolution += isinstance(module, nn.Conv2d)
-        kind = {nn.Conv2d: "conv", nn.ReLU: "relu"}.get(type(module))
-        yield f"{kind}{stage}_{convolution}" if kind else None
+def _count(modules: list[nn.Module], kind: str) -> int:
+    return sum(type(module).__name__ == kind for module in modules)
 
 
-def _squeezenet_taps(modules: list[nn.Module]) -> Iterator[str | None]:
-    fire = 2
-    for module in modules:
-        if type(module).__name__ == "Fire":
-            yield f"fire{fire}"
-            fire += 1
-        else:
-            yield "relu1" if isinstance(module, nn.ReLU) else None
+def _vgg_tap(before: list[nn.Module]) -> str | None:
+    """Return what the last of the modules is called: stage, and convolution within it."""
+    kind = {nn.Conv2d: "conv", nn.ReLU: "relu"}.get(type(before[-1]))
+    pools = [index for index, module in enumerate(before) if isinstance(module, nn.MaxPool2d)]
+    within = before[pools[-1] :] if pools else before
+    return f"{kind}{1 + len(pools)}_{_count(within, 'Conv2d')}" if kind else None
 
 
-def _relu_taps(modules: list[nn.Module]) -> Iterator[str | None]:
-    count = 0
-    for module in modules:
-        count += isinstance(module, nn.ReLU)
-        yield f"relu{count}" if isinstance(module, nn.ReLU) else None
+def _squeezenet_tap(before: list[nn.Module]) -> str | None:
+    fires = _count(before, "Fire")
+    return f"fire{1 + fires}" if _count(before[-1:], "Fire") else _relu_tap(before)
 
 
-def _convnext_taps(modules: list[nn.Module]) -> Iterator[str | None]:
+def _relu_tap(before: list[nn.Module]) -> str | None:
+    return f"relu{_count(before, 'ReLU')}" if isinstance(before[-1], nn.ReLU) else None
+
+
+def _convnext_tap(before: list[nn.Module]) -> str | None:
     # The stem and the stages are at even places, the downsampling before each further stage between them.
-    yield "stem"
-    for index in range(1, len(modules)):
-        yield f"stage{(index + 1) // 2}" if index % 2 else None
+    index = len(before) - 1
+    return "stem" if index == 0 else f"stage{(index + 1) // 2}" if index % 2 else None

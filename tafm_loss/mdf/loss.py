@@ -20,8 +20,8 @@ from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.backbones.discriminators import ARCHITECTURE, discriminator_backbone
 from tafm_loss.losses.feature import TaskAdaptiveFeatureLoss
 from tafm_loss.weights.errors import WeightsError, WeightsFormatError, WeightsNotFoundError
-from tafm_loss.weights.files import WeightFile
-from tafm_loss.weights.loading import discriminators_in, load_backbone
+from tafm_loss.weights.files import WeightFile, discriminators_in
+from tafm_loss.weights.loading import load_backbone
 
 __all__ = ["DiscriminativeFeatureLoss", "read_discriminators"]
 

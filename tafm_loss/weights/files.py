@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from tafm_loss._files import open_regular, read_object
 from tafm_loss.backbones.config import BackboneConfig
+from tafm_loss.backbones.discriminators import ARCHITECTURE as DISCRIMINATORS
+from tafm_loss.backbones.discriminators import PatchDiscriminators
 from tafm_loss.weights.errors import WeightsCorruptError, WeightsError, WeightsFormatError, WeightsNotFoundError
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "WeightFile",
     "check_digest",
     "check_finite",
+    "discriminators_in",
     "fill_network",
     "read_bytes",
     "read_weight_bytes",
@@ -51,7 +54,7 @@ def read_weights(path: str | os.PathLike[str], *, size: int | None = None, sha25
     Args:
         path: the file.
         size: how many bytes it must have, if known.
-        sha256: the SHA-256 it must have, if known, in hexadecimal digits.
+        sha256: the SHA-256 it must have, if known.
 
     Raises:
         WeightsNotFoundError: if there is no such file.
@@ -89,13 +92,7 @@ def read_weight_bytes(data: bytes, where: str, *, sha256: str | None = None, pic
 
 
 def read_bytes(path: Path, what: str, *, size: int | None = None, most: int = MAXIMUM_FILE) -> bytes:
-    """Return what a regular file holds.
-
-    Args:
-        path: the file.
-        what: what it is called in errors.
-        size: how many bytes it must have, if known.
-        most: how many it may have.
+    """Return what a regular file holds, called `what` in errors, which has `size` bytes if that is known.
 
     Raises:
         WeightsNotFoundError: if there is no such file.
@@ -164,6 +161,27 @@ def fill_network(
         told = "; ".join(fault for fault in faults if fault)
         raise WeightsFormatError(f"{file.name} does not fit {architecture}: {told}")
     network.load_state_dict(selected, assign=any(tensor.is_meta for tensor in wanted.values()))
+
+
+def discriminators_in(file: WeightFile) -> PatchDiscriminators:
+    """Return the discriminators whose state dict `file` holds; their widths are those of the tensors.
+
+    Raises:
+        WeightsFormatError: if it holds something else.
+    """
+    widths: list[int] = []
+    while (weight := file.tensors.get(f"scale{len(widths) + 1}.head.conv.weight")) is not None:
+        widths.append(weight.shape[0] if weight.dim() == 4 else 0)
+    if not widths or not all(widths):
+        scale = max(len(widths), 1)
+        raise WeightsFormatError(
+            f"{file.name} does not fit {DISCRIMINATORS}: scale{scale}.head.conv.weight is no filter"
+        )
+    # On the meta device nothing is drawn, nor is memory taken before every shape is checked.
+    with torch.device("meta"):
+        network = PatchDiscriminators(widths)
+    fill_network(network, file, DISCRIMINATORS)
+    return network
 
 
 def _read_safetensors(data: bytes, where: str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -29,7 +29,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def save_backbone(backbone: Backbone, directory: str | os.PathLike[str]) -> Path:
-    """Write a backbone, frozen or not, to a folder that `load_backbone` reads.
+    """Write a backbone, frozen or not, to a folder that `load_backbone` reads, and return the folder.
 
     Two files, renamed into place when both are complete: `model.safetensors`, with the weights in float32 and the
     backbone's config in its metadata, and `config.json`, with that config again and the size and SHA-256 of the
@@ -38,9 +38,6 @@ def save_backbone(backbone: Backbone, directory: str | os.PathLike[str]) -> Path
     Args:
         backbone: what to write.
         directory: where to; created if it is not there.
-
-    Returns:
-        The folder.
 
     Raises:
         WeightsFormatError: for what could not be loaded again, such as weights that are not finite; nothing is written.

@@ -2,35 +2,27 @@
 
 import copy
 import dataclasses
-import importlib.resources
 import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
-import torch
 from torch import nn
 
 from tafm_loss._text import did_you_mean
-from tafm_loss.backbones.architecture import Architecture, Bundled, Download, HubFile
+from tafm_loss.backbones.architecture import Architecture, Bundled
 from tafm_loss.backbones.backbone import Backbone, came_from, check_features
 from tafm_loss.backbones.config import BackboneConfig, narrowed
 from tafm_loss.backbones.discriminators import ARCHITECTURE as DISCRIMINATORS
-from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
+from tafm_loss.backbones.discriminators import discriminator_backbone
 from tafm_loss.backbones.registry import ARCHITECTURES
-from tafm_loss.weights.errors import (
-    WeightsCorruptError,
-    WeightsError,
-    WeightsFormatError,
-    WeightsNotFoundError,
-    WeightsUnavailableError,
-)
-from tafm_loss.weights.files import WeightFile, check_digest, fill_network, read_weight_bytes, read_weights
+from tafm_loss.weights.defaults import default_file, is_default
+from tafm_loss.weights.errors import WeightsFormatError, WeightsNotFoundError
+from tafm_loss.weights.files import WeightFile, check_digest, discriminators_in, fill_network, read_weights
 from tafm_loss.weights.folders import SHA256, read_folder
-from tafm_loss.weights.hub import HubRepository, checked_token, reachable, read_repository
+from tafm_loss.weights.hub import HubRepository, checked_token, read_repository
 
 __all__ = [
     "HUB_PREFIX",
@@ -39,7 +31,6 @@ __all__ = [
     "REPOSITORY",
     "HubSource",
     "create_backbone",
-    "discriminators_in",
     "load_backbone",
     "locate",
     "read_source",
@@ -76,18 +67,13 @@ def create_backbone(
     Args:
         name: one of `list_backbones()`.
         weights: "default" for the weights in the package (`tafm-compact`), torchvision's ImageNet weights or
-            OpenAI's CLIP weights; a path to a .safetensors file or to a pickled state dict (.pth, .pt, .bin, read
-            with `weights_only=True`) with the names of torchvision or open_clip, whose parts beyond the last tap
-            may be there and are left aside; None for random weights, drawn from PyTorch's global generator as in
-            any new module. CLIP's weights have no head for `clip-vit-b16-embedding` and its pooled form: it is drawn
-            likewise, and means nothing until `finetune_backbone` has tuned it.
-        layers: the taps to read; the network is cut after the deepest. By default the last tap of every resolution
-            (so `relu1_2`, `relu2_2`, `relu3_3`, `relu4_3` and `relu5_3` for vgg16), every tap of `tafm-compact`,
-            `block3` for CLIP's ViTs, `embedding` where they end in one, and what the file says for a file that this
-            package wrote. "recommended": those that the config of such a file recommends.
-
-    Returns:
-        A backbone that takes images (N, 3, H, W), RGB in [0, 1], and normalises them as its weights need.
+            OpenAI's CLIP weights; a path to a .safetensors file or a pickled state dict (.pth, .pt, .bin) with the
+            names of torchvision or open_clip, which may hold more than the network needs; None for random weights,
+            drawn from PyTorch's global generator. CLIP's weights have no head for the backbones that end in an
+            embedding: it is drawn likewise, and means nothing until `finetune_backbone` has tuned it.
+        layers: the taps to read; the network is cut after the deepest. None: what the config of a file says that this
+            package wrote; else the last tap of every resolution (so `relu1_2`, `relu2_2`, `relu3_3`, `relu4_3` and
+            `relu5_3` for vgg16), or `block3` for CLIP's ViTs. "recommended": what that config recommends.
 
     Raises:
         WeightsError: if there is no such name, or the weights cannot be had or do not fit.
@@ -106,9 +92,10 @@ def create_backbone(
         layers = architecture.choose(layers)  # before weights are fetched
     if weights is None:
         _warn(f"backbone {name} has random weights: its features mean", 'pass weights="default" for trained ones')
-        network = architecture.build(architecture.choose(None if layers == RECOMMENDED else layers))
+        network = architecture.build(architecture.choose(_recommended(None, layers)))
         return Backbone(network, architecture.config(network, base_weights="none")).eval()
-    file = _default_file(architecture) if weights == "default" else read_weights(weights)
+    file = default_file(architecture) if weights == "default" else read_weights(weights)
+    layers = _recommended(file.config, layers)
     drawn = {} if file.config is not None else architecture.random_part(file.tensors)
     if drawn:
         advice = "tune it by finetune_backbone, save the result with save_backbone and load that"
@@ -135,16 +122,14 @@ def load_backbone(
         source: a name of `list_backbones()`; else a folder that `save_backbone` wrote, or the `model.safetensors` of
             one alone; else "owner/name" or "owner/name@revision" on the Hugging Face Hub. A `Path`, or "local-dir:"
             before a folder, or "hf-hub:" before an id, rules out the other readings.
-        layers: the taps to read; None for those of the file, or the default ones of a name; "recommended" for those
-            that the config recommends. A network of `list_backbones()` is cut after the deepest.
-        revision: branch, tag or commit on the Hub; config and weights are always of one commit. Only a commit stays
-            the same; the attribute `source` of the result names the one that was found.
-        token: for private repositories, as in `huggingface_hub`; False sends none.
-        cache_dir: where the Hub's files are kept, as in `huggingface_hub`.
+        layers: as for `create_backbone`; your own module is not cut.
+        revision: branch, tag or commit on the Hub. Only a commit stays the same; the attribute `source` of the result
+            names the one that was found.
+        token: as in `huggingface_hub`; this and the next two are for repositories alone.
+        cache_dir: as in `huggingface_hub`.
         local_files_only: whether to take what the cache has, and ask nobody, as with `HF_HUB_OFFLINE=1`.
-            Like `token` and `cache_dir` it is for repositories: a listed name is cached where its own library puts it.
-        sha256: the SHA-256 that the weights must have, 64 hexadecimal digits. The one in `config.json` tells damage
-            alone: who can change the weights there can change it too.
+        sha256: the SHA-256 that the weights must have. The one in `config.json` tells damage alone: who can change the
+            weights there can change it too.
         module: an instance of your own architecture, for weights that are not of one in `list_backbones()`; a copy of
             it is filled.
 
@@ -171,25 +156,17 @@ def load_backbone(
                 "list_backbones(); set HF_HUB_OFFLINE=1 to ask nobody"
             )
         backbone = create_backbone(place.name, layers=layers)
-        if sha256 is not None:
-            check_digest(backbone.sha256, sha256, place.name)
-        return backbone
-    file, origin = read_source(place, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+    else:
+        file, origin = read_source(place, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+        backbone = came_from(_backbone(file, layers, module, str(source)), file.sha256)
+        backbone.source = origin
     if sha256 is not None:
-        check_digest(file.sha256, sha256, str(source))
-    backbone = came_from(_backbone(file, layers, module, str(source)), file.sha256)
-    backbone.source = origin
+        check_digest(backbone.sha256, sha256, str(source))
     return backbone
 
 
 def locate(source: str | os.PathLike[str], revision: str | None = None) -> Architecture | Path | HubSource:
-    """Return what `source` means, as `load_backbone` describes it: a listed name, a path, or a repository.
-
-    Raises:
-        WeightsNotFoundError: if it can be read in no way.
-        ValueError: if `revision` is given for something that has none, or contradicts the one in `source`.
-        TypeError: if `source` is neither text nor a path, or `revision` no text.
-    """
+    """Return what `source` means: a listed name, a path, or a repository; errors as in `load_backbone`."""
     if not isinstance(os.fspath(source), str):
         raise TypeError(f"source must be text or a path, got {type(source).__name__}")
     if not isinstance(revision, str | None):
@@ -211,10 +188,7 @@ def read_source(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
 ) -> tuple[WeightFile, str | None]:
-    """Return the verified weights at a place that `locate` has found and, if they are from the Hub, exactly where from.
-
-    The options and the errors are those of `load_backbone`.
-    """
+    """Return the verified weights at a place and, if it is on the Hub, exactly where from; as `load_backbone`."""
     if isinstance(place, Path):
         return (read_weights(place) if place.suffix == ".safetensors" else read_folder(place)), None
     # What the project has published is public, so nobody's token is sent along.
@@ -229,27 +203,6 @@ def read_source(
     if place.sha256 is not None:
         check_digest(file.sha256, place.sha256, place.repo_id)
     return file, f"{HUB_PREFIX}{place.repo_id}@{commit}"
-
-
-def discriminators_in(file: WeightFile) -> PatchDiscriminators:
-    """Return the discriminators whose state dict `file` holds; their widths are those of the tensors.
-
-    Raises:
-        WeightsFormatError: if it holds something else.
-    """
-    widths: list[int] = []
-    while (weight := file.tensors.get(f"scale{len(widths) + 1}.head.conv.weight")) is not None:
-        widths.append(weight.shape[0] if weight.dim() == 4 else 0)
-    if not widths or not all(widths):
-        scale = max(len(widths), 1)
-        raise WeightsFormatError(
-            f"{file.name} does not fit {DISCRIMINATORS}: scale{scale}.head.conv.weight is no filter"
-        )
-    # On the meta device nothing is drawn, nor is memory taken before every shape is checked.
-    with torch.device("meta"):
-        network = PatchDiscriminators(widths)
-    fill_network(network, file, DISCRIMINATORS)
-    return network
 
 
 def _place(source: str | os.PathLike[str]) -> Architecture | Path | HubSource:
@@ -296,62 +249,13 @@ def _echo(text: str) -> str:
 
 
 def _checked_sha256(sha256: str | None) -> str | None:
-    if sha256 is None:
-        return None
-    if not isinstance(sha256, str) or not SHA256.fullmatch(sha256.strip().lower()):
+    if sha256 is not None and not (isinstance(sha256, str) and SHA256.fullmatch(sha256.strip().lower())):
         raise ValueError(f"sha256 must be 64 hexadecimal digits, got {sha256!r:.80}")
-    return sha256.strip().lower()
+    return sha256 and sha256.strip()
 
 
 def _warn(what: str, advice: str) -> None:
     warnings.warn(f"the {what} nothing until it is trained; {advice}", UserWarning, stacklevel=3)
-
-
-def _default_file(architecture: Architecture) -> WeightFile:
-    where = architecture.default_weights
-    if isinstance(where, Bundled):
-        asset = importlib.resources.files("tafm_loss.backbones") / "assets" / where.file
-        try:
-            return read_weight_bytes(asset.read_bytes(), str(asset), sha256=where.sha256)
-        except FileNotFoundError:
-            raise WeightsNotFoundError(f"{asset} is missing from the installation; install tafm-loss again") from None
-    try:
-        return _downloaded(where) if isinstance(where, Download) else _from_hub(where)
-    except WeightsError as error:
-        line = f'create_backbone("{architecture.name}", weights="{Path("path", "to", where.file)}")'
-        told = f"the weights {where.file} of {architecture.name} cannot be had: {error}"
-        raise type(error)(f"{told}. Load the file from disk with {line}") from None
-
-
-def _downloaded(where: Download) -> WeightFile:
-    path = Path(torch.hub.get_dir(), "checkpoints", where.file)
-    if not path.exists():
-        if not reachable(where.url):
-            raise WeightsUnavailableError(f"{path} is not there, and {urlsplit(where.url).hostname} cannot be reached")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(where.url, str(path), where.digits)
-        except Exception as error:  # no connection, no space, a wrong digest
-            raise WeightsUnavailableError(f"{path} is not there, and {where.url} gives none: {error}") from error
-    file = read_weights(path)
-    if not _holds(where, file):
-        raise WeightsCorruptError(
-            f"{path} has sha256 {file.sha256}, which is not that of its name: delete it, so that it is downloaded anew"
-        )
-    return file
-
-
-def _from_hub(where: HubFile) -> WeightFile:
-    from huggingface_hub import constants
-
-    try:
-        return read_weights(HubRepository(where.repo_id, token=False).fetch(where.file, None))
-    except WeightsError as error:
-        raise type(error)(f"looked for in {constants.HF_HUB_CACHE}, then on the Hub; {error}") from None
-
-
-def _holds(where: Bundled | Download | HubFile, file: WeightFile) -> bool:
-    return isinstance(where, Download) and file.sha256.startswith(where.digits)
 
 
 def _backbone(file: WeightFile, layers: Layers | None, module: nn.Module | None, where: str) -> Backbone:
@@ -360,6 +264,7 @@ def _backbone(file: WeightFile, layers: Layers | None, module: nn.Module | None,
         raise WeightsFormatError(
             f"{where} says nothing of its architecture and normalisation; name it: create_backbone(name, weights=...)"
         )
+    layers = _recommended(config, layers)
     if module is not None:
         return _fill_copy(module, file, _read_at(config, layers), where)
     if config.architecture == DISCRIMINATORS:
@@ -381,8 +286,6 @@ def _build(architecture: Architecture, file: WeightFile, layers: Layers | None, 
     config = file.config
     if config is not None and config.architecture != architecture.name:
         raise WeightsFormatError(f"{file.name} holds a {config.architecture}, not a {architecture.name}")
-    if layers == RECOMMENDED:
-        layers = tuple(config.recommended_layers if config is not None else ()) or None
     try:
         chosen = architecture.choose(tuple(config.taps) if layers is None and config is not None else layers)
     except ValueError as error:
@@ -393,7 +296,7 @@ def _build(architecture: Architecture, file: WeightFile, layers: Layers | None, 
     exact = config is not None and layers is None
     fill_network(network, file, architecture.name, accepts=None if exact else architecture.accepts)
     if config is None:
-        known = default or _holds(architecture.default_weights, file)
+        known = default or is_default(architecture, file)
         named = None if known else f"{file.name} (sha256 {file.sha256})"
         return Backbone(network, architecture.config(network, base_weights=named)).eval()
     taps, minimum_size = architecture.measure(network)
@@ -411,6 +314,13 @@ def _build(architecture: Architecture, file: WeightFile, layers: Layers | None, 
     return Backbone(network, config).eval()
 
 
+def _recommended(config: BackboneConfig | None, layers: Layers | None) -> Layers | None:
+    """Return the layers, those of the config where these are asked for; None if it has no opinion."""
+    if layers != RECOMMENDED:
+        return layers
+    return (tuple(config.recommended_layers) or None) if config is not None else None
+
+
 def _fill_copy(module: nn.Module, file: WeightFile, config: BackboneConfig, where: str) -> Backbone:
     network = copy.deepcopy(module)
     fill_network(network, file, type(module).__name__)
@@ -424,8 +334,6 @@ def _fill_copy(module: nn.Module, file: WeightFile, config: BackboneConfig, wher
 
 def _read_at(config: BackboneConfig, layers: Layers | None) -> BackboneConfig:
     """Return the config of a network that cannot be cut, read at some of its taps."""
-    if layers == RECOMMENDED:
-        layers = tuple(config.recommended_layers) or None
     if layers is None:
         return config
     wanted = {layers} if isinstance(layers, str) else set(layers)

@@ -17,7 +17,7 @@ from tafm_loss.backbones.clip_towers import ClipViTNetwork
 from tafm_loss.backbones.config import BackboneConfig, Tap
 from tafm_loss.backbones.embedding import EmbeddingNetwork
 from tafm_loss.backbones.registry import ARCHITECTURES
-from tafm_loss.weights.files import WeightFile, read_weights
+from tafm_loss.weights.files import WeightFile
 from tafm_loss.weights.hub import HubRepository
 
 POOLED = "clip-vit-b16-embedding-pooled"
@@ -213,10 +213,7 @@ def openai(tower: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(HubRepository, "fetch", fetch)
 
-    def read(path: Path) -> WeightFile:
-        return WeightFile(path.name, "", tower) if path.name.startswith("open_clip") else read_weights(path)
-
-    monkeypatch.setattr("tafm_loss.weights.loading.read_weights", read)
+    monkeypatch.setattr("tafm_loss.weights.defaults.read_weights", lambda path: WeightFile(path.name, "", tower))
 
 
 def test_default_weights_are_openais_tower_and_a_head_that_is_not_silently_random(

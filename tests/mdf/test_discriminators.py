@@ -8,8 +8,7 @@ from torch import Tensor
 
 from tafm_loss import WeightsFormatError, load_backbone, save_backbone
 from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
-from tafm_loss.weights.files import WeightFile
-from tafm_loss.weights.loading import discriminators_in
+from tafm_loss.weights.files import WeightFile, discriminators_in
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ Opener = Callable[[str], object]
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    for module in ("loading", "hub"):
+    for module in ("defaults", "hub"):
         monkeypatch.setattr(f"tafm_loss.weights.{module}.reachable", lambda url: False)
     return tmp_path
 
@@ -163,7 +163,7 @@ def test_default_weights_are_downloaded_into_torchvisions_cache_and_read_from_it
 ) -> None:
     with pytest.raises(WeightsUnavailableError, match="cannot be reached"):
         create_backbone("squeezenet1_1")
-    monkeypatch.setattr("tafm_loss.weights.loading.reachable", lambda url: True)
+    monkeypatch.setattr("tafm_loss.weights.defaults.reachable", lambda url: True)
     data = served.read_bytes()
     served.write_bytes(data[:-1])
     with pytest.raises(WeightsUnavailableError, match="invalid hash value"):
