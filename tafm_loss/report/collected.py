@@ -77,7 +77,12 @@ def measure(
     from tqdm.auto import tqdm
 
     parts: dict[str, Callable[[], Measures]] = {
-        "selectivity": lambda: {"selectivity": _selectivity(distance, images, seed)},
+        "selectivity": lambda: {
+            "selectivity": {
+                distractor: {kind: _by_extent(SELECTIVITY_EXTENTS, rows) for kind, rows in kinds.items()}
+                for distractor, kinds in selectivity(distance, images, seed=seed).items()
+            }
+        },
         "health": lambda: {name: spread(ratios) for name, ratios in health(distance, images, seed=seed).items()},
         "response": lambda: _response(distance, images, seed),
         "detection": lambda: {
@@ -113,13 +118,6 @@ def spread(values: Tensor, *, digits: int = 3) -> dict[str, float | None]:
     """Return {"p10", "median", "p90"} of values (N,), rounded, without those that are NaN; None without any other."""
     quantiles = values.cpu().nanquantile(torch.tensor([0.1, 0.5, 0.9], dtype=values.dtype))
     return {name: _plain(value, digits=digits) for name, value in zip(("p10", "median", "p90"), quantiles, strict=True)}
-
-
-def _selectivity(distance: Distance, images: Tensor, seed: int) -> Measures:
-    return {
-        distractor: {kind: _by_extent(SELECTIVITY_EXTENTS, rows) for kind, rows in kinds.items()}
-        for distractor, kinds in selectivity(distance, images, seed=seed).items()
-    }
 
 
 def _response(distance: Distance, images: Tensor, seed: int) -> Measures:

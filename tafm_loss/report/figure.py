@@ -21,10 +21,6 @@ FIGURE_FILE = "report.png"
 
 # A report alone has the last colour, that of "after".
 COLOURS = ("#777777", "#1f6fb4")
-EXTENT_TICKS = (0.5, 1, 2, 5, 10, 25)
-RATIO_TICKS = (0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1000)
-# Wider than this, powers of ten alone are labelled.
-NARROW_RANGE = 1000
 LINE: Mapping[str, Any] = {"marker": "o", "markersize": 3.5, "linewidth": 1.5}
 
 Reports = Mapping[str, Mapping[str, Any]]
@@ -88,7 +84,7 @@ def _draw_selectivities(panel: "SubFigure", coloured: Sequence[tuple[str, Mappin
             _draw_curve(axis, next(iter(kinds.values())), least, (least, most), label=title, color=colour)
         axis.axhline(1, color="black", linewidth=0.8, linestyle="--")
         axis.set_title(f"blur against {distractor}; dashed: squared error", fontsize=10)
-    _label_ratios(axes[0].yaxis, axes[0].get_ylim())
+    _label(axes[0].yaxis)
     axes[0].set_ylabel("error of the distractor\n/ of the blur that is as far")
     panel.suptitle(
         f"Selectivity: medians of the images, from the least (line) to the most of {', '.join(kinds)}", fontsize=11
@@ -106,7 +102,7 @@ def _draw_health(panel: "SubFigure", coloured: Sequence[tuple[str, Mapping[str, 
     axis.set_xscale("log")
     axis.set_yticks(range(len(HEALTH_RATIOS)), HEALTH_RATIOS.values(), fontsize=9)
     axis.set_ylim(len(HEALTH_RATIOS) - 0.5, -0.5)
-    _label_ratios(axis.xaxis, axis.get_xlim())
+    _label(axis.xaxis)
     axis.set_xlabel("ratio of losses")
     axis.grid(alpha=0.3, axis="x")
     panel.suptitle("Health: what other changes cost; median, and 10th to 90th percentile of the images", fontsize=11)
@@ -124,10 +120,9 @@ def _draw_curve(
     axis.plot(extents, values, **style, **LINE)
     axis.set_xscale("log")
     axis.set_yscale("log")
-    ticks = [tick for tick in EXTENT_TICKS if tick >= extents[0]]
-    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
     axis.yaxis.set_major_formatter("{x:g}")
+    _label(axis.xaxis)
     axis.set_xlabel("blur extent, px")
     axis.grid(visible=True, alpha=0.3)
 
@@ -138,9 +133,10 @@ def _row(spreads: Iterable[Spread], name: str) -> list[float]:
     return [value if value is not None and value > 0 else math.nan for value in values]
 
 
-def _label_ratios(axis: Any, limits: tuple[float, float]) -> None:
-    low, high = limits
-    whole = high / low > NARROW_RANGE
-    ticks = [t for t in RATIO_TICKS if low <= t <= high and (not whole or math.log10(t).is_integer())]
-    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
-    axis.set_ticks([], minor=True)
+def _label(axis: Any) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 times the powers of ten."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:g}")

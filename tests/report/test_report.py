@@ -28,7 +28,6 @@ from tafm_loss.report import (
     spread,
     write_reports,
 )
-from tafm_loss.report.figure import _label_ratios as label_ratios
 from tafm_loss.report.table import HEALTH_RATIOS
 from tafm_loss.scenes import generate_scenes
 
@@ -259,9 +258,11 @@ def test_the_figure_shows_what_was_measured(measures: dict[str, Any]) -> None:
 
 
 def ticks(axis: Any) -> list[float]:
-    """Return where the ticks of an x or y axis are; their labels must say that."""
-    places = [float(place) for place in axis.get_ticklocs()]
-    assert [float(label.get_text()) for label in axis.get_ticklabels()] == places
+    """Return where the ticks that can be seen of an x or y axis are; their labels must say that."""
+    low, high = axis.get_view_interval()
+    seen = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    places = [float(tick.get_loc()) for tick in seen]
+    assert [float(tick.label1.get_text()) for tick in seen] == pytest.approx(places)
     return places
 
 
@@ -271,27 +272,12 @@ def test_the_figure_says_what_its_axes_and_panels_are(measures: dict[str, Any]) 
     titles = [panel.texts[0].get_text().split(":")[0] for panel in figure.subfigs]
     assert titles == ["Response to blur", "Selectivity", "Health"]
     for axis in responses:
-        assert ticks(axis.xaxis) == [0.5, 1, 2, 5, 10, 25] and axis.get_xlabel() == "blur extent, px"
+        assert ticks(axis.xaxis) == pytest.approx([0.5, 1, 2, 5, 10, 20]) and axis.get_xlabel() == "blur extent, px"
     for axis in (noise, scrambled):
-        assert ticks(axis.xaxis) == [1, 2, 5, 10, 25] and 1 in ticks(noise.yaxis)
+        assert ticks(axis.xaxis) == pytest.approx([1, 2, 5, 10, 20]) and 1 in ticks(noise.yaxis)
     assert "10 px shake" in responses[0].get_ylabel() and "error of the distractor" in noise.get_ylabel()
     assert [label.get_text() for label in health.get_yticklabels()] == list(HEALTH_RATIOS.values())
     assert health.get_ylim() == (3.5, -0.5) and 1 in ticks(health.xaxis) and health.get_xscale() == "log"
-
-
-def test_ratios_have_round_labels_within_their_range() -> None:
-    pytest.importorskip("matplotlib")
-    from matplotlib.figure import Figure
-
-    axis = Figure().subplots().yaxis
-    for limits, expected in (
-        ((0.05, 30), [0.1, 0.2, 0.5, 1, 2, 5, 10, 20]),
-        ((0.5, 500), [0.5, 1, 2, 5, 10, 20, 50, 100]),
-        ((0.009, 2000), [0.01, 0.1, 1, 10, 100, 1000]),
-    ):
-        axis.axes.set_ylim(limits)
-        label_ratios(axis, limits)
-        assert ticks(axis) == expected
 
 
 def test_numbers_that_are_missing_leave_gaps(measures: dict[str, Any]) -> None:
