@@ -137,6 +137,17 @@ def test_a_mask_leaves_flat_images_alone_and_steepens_edges() -> None:
     assert sharpened[..., 11].max() < 0.4 and sharpened[..., 12].min() > 0.6
 
 
+def test_a_mask_adds_what_a_gaussian_of_its_sigma_removes() -> None:
+    from torchvision.transforms.functional import gaussian_blur
+
+    images = 0.3 + 0.4 * torch.rand(2, 3, 30, 34, generator=torch.Generator().manual_seed(0))
+    inside = (..., slice(9, -9), slice(9, -9))
+    for sigma, gain in ((0.7, 0.5), (2.5, 0.25)):
+        removed = images - gaussian_blur(images, [2 * int(3 * sigma + 0.5) + 1] * 2, [sigma] * 2)
+        torch.testing.assert_close(Mask(sigma, gain)(images)[inside], (images + gain * removed)[inside])
+    assert Mask(1.0, 50.0)(images).aminmax() == (0.0, 1.0)
+
+
 @pytest.fixture
 def soft_and_sharp() -> tuple[Tensor, Tensor]:
     sharp = F.avg_pool2d(torch.rand(2, 3, 50, 50, generator=torch.Generator().manual_seed(0)), 2, stride=1)
