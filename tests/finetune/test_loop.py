@@ -185,17 +185,6 @@ def test_without_patience_the_last_weights_are_taken(
     assert torch.equal(weights(runs[0].backbone), weights(runs[1].backbone))
 
 
-def test_the_validation_pass_is_recorded(
-    backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, monkeypatch: pytest.MonkeyPatch, quick_report: None
-) -> None:
-    monkeypatch.setattr("tafm_loss.finetune.loop.VALIDATE_EVERY", 2)
-    history = finetune_backbone(backbone, scenes, synthesizer=blur, steps=3, validation=scenes, **SMALL).history
-    rows = [row for row in history if "validation_loss" in row]
-    assert [row["step"] for row in rows] == [1.0, 2.0]
-    assert rows[0]["validation_loss"] > 0 and 0 <= rows[0]["validation_ordering_accuracy"] <= 1
-    assert rows[0]["selectivity, white noise"] > 0 and rows[0]["selectivity, scrambled error"] > 0
-
-
 class Disk(Dataset[Tensor]):
     """Counts what is read of it, and is gone after some images."""
 
