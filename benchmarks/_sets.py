@@ -59,6 +59,14 @@ PROGRAMS = [
         plots=True,
     ),
     Program(
+        "balance_weights",
+        "Which weight gives the recommended ratio of gradients beside L1, Charbonnier and PSNRLoss?",
+        "10 minutes",
+        "--datasets {datasets} --weights",
+        "--quick --datasets {datasets} --weights --out {out}/balance_weights.json",
+        script="balance",
+    ),
+    Program(
         "blur_gallery",
         "What do kinds of blur and streaks of lamps look like? Pictures only.",
         "a minute",
