@@ -63,7 +63,7 @@ PROGRAMS = [
         "Which weight gives the recommended ratio of gradients beside L1, Charbonnier and PSNRLoss?",
         "10 minutes",
         "--datasets {datasets} --weights",
-        "--quick --datasets {datasets} --weights --out {out}/balance_weights.json",
+        "--quick --datasets {datasets} --weights --out {out}/balance_weights.json --picture {out}/balance.png",
         script="balance",
     ),
     Program(
