@@ -199,11 +199,27 @@ def test_the_picture_shows_every_column_at_the_scenes_whose_blur_shows_most() ->
         assert torch.equal(shown, source[index, :, top : top + 44, left : left + 44].permute(1, 2, 0))
 
 
+@pytest.mark.parametrize("turn", [False, True])
+def test_the_frame_is_around_the_busiest_patch(turn: bool) -> None:
+    pytest.importorskip("matplotlib")
+    sharp = torch.full((1, 3, 120, 120), 0.5)
+    # Stripes in one direction alone, far from the corner that the enlarged patch covers.
+    sharp[..., 8:52, 60:104:2] = 1.0
+    sharp = sharp.mT if turn else sharp
+    (frame,) = plot_restorations({"sharp": sharp}, sharp, lambda *_: "", "c").axes[0].patches
+    left, top = (round(side + 0.5) for side in frame.get_xy())
+    assert (left, top) == ((8, 60) if turn else (60, 8))
+
+
 def test_the_response_is_drawn_as_it_was_measured() -> None:
     pytest.importorskip("matplotlib")
     values = torch.tensor([[1.0, 3.0], [2.0, 6.0]])
     (axis,) = plot_response((1.0, 10.0), {"a": values, "b": 2 * values}, "c").axes
     assert [line.get_ydata().tolist() for line in axis.lines] == [[2.0, 4.0], [4.0, 8.0]]
+    # From the least to the most of the scenes.
+    corners = [band.get_paths()[0].vertices.min(0).tolist() for band in axis.collections]
+    assert corners == [[1.0, 1.0], [1.0, 2.0]]
+    assert [band.get_paths()[0].vertices.max(0).tolist() for band in axis.collections] == [[10.0, 6.0], [10.0, 12.0]]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
 
 
@@ -220,12 +236,13 @@ def test_a_demo_is_repeatable_and_leaves_the_random_state_alone(
             pixels = np.random.default_rng(index).integers(256, size=(200, 230, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(images / f"{index}.png")
     state = torch.get_rng_state()
-    first, second = (run_demo(images=images, out=tmp_path / "out", steps=3, seed=1, progress=False) for _ in range(2))
+    out = tmp_path / "new" / "out"
+    first, second = (run_demo(images=images, out=out, steps=3, seed=1, progress=False) for _ in range(2))
     assert torch.equal(state, torch.get_rng_state())
     assert capsys.readouterr() == ("", "")
     assert first.rows == second.rows and first.notes == second.notes
     assert [row[0] for row in first.rows] == ["blurred", "L1", "L1 + mask", "L1 + TAFM"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["demo.png", "response.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["demo.png", "response.png"]
     for file in first.files:
         with Image.open(file) as picture:
             assert min(picture.size) > 300
