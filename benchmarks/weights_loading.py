@@ -1,7 +1,7 @@
 """What it costs to load weights that are verified: in time, and in memory beside the size of the file.
 
 The bundled backbone in a process that has imported torch, and a file of 300 MB, read, hashed and filled into a network,
-beside what must be done at least (reading and hashing alone) and beside safetensors' own loader alone, which does not verify.
+beside what must be done at least (reading and hashing alone) and beside safetensors' own loader, which does not verify.
 Arms in interleaved rounds of one process; peak memory in a process of its own for each. Writes
 results/weights_loading.json:
 

@@ -10,7 +10,7 @@ from tafm_loss.backbones.config import BackboneConfig
 from tafm_loss.backbones.discriminators import ARCHITECTURE as DISCRIMINATORS
 from tafm_loss.backbones.registry import list_backbones
 from tafm_loss.report.table import LEAST_EXTENT, least_selectivity, report_table
-from tafm_loss.weights.loading import HUB_PREFIX, REPOSITORY
+from tafm_loss.weights.hub import HUB_PREFIX, REPOSITORY
 
 __all__ = ["model_card"]
 

@@ -14,9 +14,9 @@ from tafm_loss.card import model_card
 from tafm_loss.weights.errors import WeightsError, WeightsFormatError
 from tafm_loss.weights.files import WeightFile
 from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE, read_folder, save_backbone
-from tafm_loss.weights.hub import checked_token
+from tafm_loss.weights.hub import REPOSITORY, checked_token
 from tafm_loss.weights.hub_errors import weights_error
-from tafm_loss.weights.loading import REPOSITORY, load_backbone
+from tafm_loss.weights.loading import load_backbone
 
 __all__ = ["push_backbone"]
 

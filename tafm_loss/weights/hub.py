@@ -10,18 +10,38 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from tafm_loss.weights.errors import WeightsCorruptError, WeightsError, WeightsFormatError, WeightsUnavailableError
 from tafm_loss.weights.files import WeightFile
 from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE, read_config, read_folder
 from tafm_loss.weights.hub_errors import UNREACHABLE, weights_error
 
-__all__ = ["HubRepository", "checked_token", "reachable", "read_repository"]
+__all__ = [
+    "HUB_PREFIX",
+    "REPOSITORY",
+    "HubRepository",
+    "HubSource",
+    "checked_token",
+    "reachable",
+    "read_repository",
+]
 
+HUB_PREFIX = "hf-hub:"
+# The rule of the Hub. The client's own, which in older versions lets more through, is asked besides.
+REPOSITORY = re.compile(r"(?!.*(?:--|\.\.|\.git$))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 CONNECTION_TIMEOUT = 5.0
 
 logger = logging.getLogger("tafm_loss")
+
+
+class HubSource(NamedTuple):
+    """A repository, a branch, tag or commit of it (None: the default branch), and the SHA-256 of what is published."""
+
+    repo_id: str
+    revision: str | None
+    sha256: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

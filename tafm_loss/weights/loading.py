@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import nn
 
@@ -22,37 +21,17 @@ from tafm_loss.weights.defaults import default_file, is_default
 from tafm_loss.weights.errors import WeightsFormatError, WeightsNotFoundError
 from tafm_loss.weights.files import WeightFile, check_digest, discriminators_in, fill_network, read_weights
 from tafm_loss.weights.folders import SHA256, read_folder
-from tafm_loss.weights.hub import HubRepository, checked_token, read_repository
+from tafm_loss.weights.hub import HUB_PREFIX, REPOSITORY, HubRepository, HubSource, checked_token, read_repository
 
-__all__ = [
-    "HUB_PREFIX",
-    "PUBLISHED",
-    "RECOMMENDED",
-    "REPOSITORY",
-    "HubSource",
-    "create_backbone",
-    "load_backbone",
-    "locate",
-    "read_source",
-]
+__all__ = ["PUBLISHED", "RECOMMENDED", "create_backbone", "load_backbone", "locate", "read_source"]
 
-HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"
-# The rule of the Hub. The client's own, which in older versions lets more through, is asked besides.
-REPOSITORY = re.compile(r"(?!.*(?:--|\.\.|\.git$))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", re.ASCII)
+FOLDER_PREFIX = "local-dir:"
 HUB_ID = re.compile(r"(?P<repo_id>[^/\s@]+/[^/\s@]+)(?:@(?P<revision>[^@\s]+))?")
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".json")
 LONGEST_ECHO = 80
 RECOMMENDED = "recommended"
 
 Layers = Sequence[str] | str
-
-
-class HubSource(NamedTuple):
-    """A repository, a branch, tag or commit of it (None: the default branch), and the SHA-256 of what is published."""
-
-    repo_id: str
-    revision: str | None
-    sha256: str | None = None
 
 
 # What the project itself has published, by name. None yet; RELEASING.md says how a line comes here.

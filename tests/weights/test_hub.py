@@ -33,8 +33,7 @@ from tafm_loss import (
     push_backbone,
     save_backbone,
 )
-from tafm_loss.weights.hub import HubRepository, reachable
-from tafm_loss.weights.loading import HubSource
+from tafm_loss.weights.hub import HubRepository, HubSource, reachable
 from tests.hub_fixtures import go_offline, hub_environment
 from tests.hub_server.server import HubServer
 

@@ -269,9 +269,7 @@ def longest_header(path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the peak of a process is asked for in the manner of POSIX")
 @pytest.mark.parametrize(("write", "refused"), [(two_layers, False), (longest_header, True)])
-def test_a_fresh_process_holds_a_file_twice_at_most(
-    tmp_path: Path, write: Callable[[Path], None], refused: bool
-) -> None:
+def test_a_process_holds_a_file_twice_at_most(tmp_path: Path, write: Callable[[Path], None], refused: bool) -> None:
     path = tmp_path / "model.safetensors"
     write(path)
     output = subprocess.run([sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, check=True)
