@@ -4,12 +4,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tafm_loss.blur import BlurSynthesizer, blur_extent
-from tafm_loss.blur.camera import camera_paths, nested_exposures
 from tafm_loss.blur.kernels import KINDS, kernel_size, largest_extent, point_spread_functions
+from tests.seeds import seeded
 
 EXTENTS = (0.001, 0.5, 1.0, 2.0, 5.0, 10.0, 25.0, 56.0)
 
@@ -21,7 +19,7 @@ def centroids(kernels: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_kernels_have_unit_mass_no_shift_and_their_extent(kind: str) -> None:
-    drawn = BlurSynthesizer(EXTENTS, kind=kind).sample(500, generator=torch.Generator().manual_seed(1))
+    drawn = BlurSynthesizer(EXTENTS, kind=kind).sample(500, generator=seeded(1))
     assert drawn.kernels.shape == (len(EXTENTS), 500, 95, 95)
     assert (drawn.kernels >= 0).all()
     assert (drawn.kernels.sum(dim=(-2, -1)) - 1).abs().max() <= 1e-6
@@ -32,7 +30,7 @@ def test_kernels_have_unit_mass_no_shift_and_their_extent(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_extents_rise_with_the_level_in_every_sample(kind: str) -> None:
     synthesizer = BlurSynthesizer((4.0, 4.5, 8.0, 16.0), kind=kind, jitter=6.0, impulse=0.05, extent_jitter=0.5)
-    measured = blur_extent(synthesizer.sample(2000, generator=torch.Generator().manual_seed(2)).kernels)
+    measured = blur_extent(synthesizer.sample(2000, generator=seeded(2)).kernels)
     assert (measured[1:] > measured[:-1]).all()
 
 
@@ -44,9 +42,7 @@ def test_kernels_fit_their_size_and_no_smaller_one() -> None:
 
 
 def test_levels_of_a_shake_are_nested_exposures() -> None:
-    weak, strong = (
-        BlurSynthesizer((8.0, 20.0), impulse=0.0).sample(50, generator=torch.Generator().manual_seed(3)).kernels
-    )
+    weak, strong = BlurSynthesizer((8.0, 20.0), impulse=0.05).sample(50, generator=seeded(3)).kernels
     # Some whole-pixel shift of the strong kernel, dilated by a pixel for sub-pixel splats, covers the weak one.
     reach = torch.nn.functional.max_pool2d((strong > 1e-7).float(), 3, stride=1, padding=1)
     best = torch.zeros(50)
@@ -57,35 +53,8 @@ def test_levels_of_a_shake_are_nested_exposures() -> None:
     assert (best > 0.999).all()
 
 
-def test_a_path_takes_its_share_of_jitter_and_of_turns_back() -> None:
-    noise = torch.rand(2000, 65, 3, generator=torch.Generator().manual_seed(0))
-    for share, wander in ((0.0, 0.0), (0.5, 1.0), (1.0, 2.0)):
-        draws = torch.tensor([[0.0, share, 0.0]]).expand(2000, 3)
-        steps = camera_paths(draws, noise, jitter=2.0, impulse=1.0).diff(dim=1)
-        turns = torch.atan2(steps[..., 1], steps[..., 0]).diff(dim=1)
-        scatter = (turns.sin().square().mean() * 65).sqrt()
-        torch.testing.assert_close(scatter, torch.tensor(wander), rtol=0.04, atol=1e-3)
-    steps = camera_paths(torch.tensor([[0.25, 0.0, 0.5]]).expand(2000, 3), noise, jitter=2.0, impulse=0.2).diff(dim=1)
-    back = (steps[:, 1:] * steps[:, :-1]).sum(-1) < 0
-    assert back.float().mean() == pytest.approx(0.1, abs=0.01) and steps[..., 0].abs().max() < 1e-4
-
-
-def test_exposures_of_paths_that_turn_back_are_nested_and_have_their_radius() -> None:
-    generator = torch.Generator().manual_seed(3)
-    draws = torch.rand(500, 3, generator=generator)
-    paths = camera_paths(draws, torch.rand(500, 129, 3, generator=generator), jitter=6.0, impulse=0.05)
-    paths = paths - paths.mean(1, keepdim=True)
-    paths = paths / paths.square().sum(-1).mean(1).sqrt()[:, None, None]
-    radii = torch.tensor([0.3, 0.6, 1.0])[:, None].expand(3, 500)
-    weights = nested_exposures(paths, radii)
-    spread = paths - (weights[..., None] * paths).sum(-2, keepdim=True)
-    found = (weights * spread.square().sum(-1)).sum(-1).sqrt()
-    torch.testing.assert_close(found, radii, rtol=0.1, atol=0)
-    assert ((weights[:-1] > 0) <= (weights[1:] > 0)).all()
-
-
 def test_extent_jitter_is_one_factor_per_scene() -> None:
-    drawn = BlurSynthesizer((0.0, 5.0, 10.0), extent_jitter=0.4).sample(64, generator=torch.Generator().manual_seed(4))
+    drawn = BlurSynthesizer((0.0, 5.0, 10.0), extent_jitter=0.4).sample(64, generator=seeded(4))
     assert drawn.kernels.shape[-1] == kernel_size(14.0)
     torch.testing.assert_close(drawn.extents[2], 2 * drawn.extents[1])
     assert drawn.extents[1].min() < 3.5 < 6.5 < drawn.extents[1].max()
@@ -94,12 +63,12 @@ def test_extent_jitter_is_one_factor_per_scene() -> None:
 
 def test_mixtures_draw_each_kind_by_its_probability() -> None:
     mixture = BlurSynthesizer((4.0,), kind={"linear": 1.0, "defocus": 3.0})
-    kinds = mixture.sample(2000, generator=torch.Generator().manual_seed(5)).kinds
+    kinds = mixture.sample(2000, generator=seeded(5)).kinds
     shares = torch.bincount(kinds, minlength=len(KINDS)) / 2000
     torch.testing.assert_close(shares, torch.tensor([0.0, 0.25, 0.75, 0.0]), atol=0.04, rtol=0)
 
 
-def test_without_a_generator_draws_follow_the_global_seed() -> None:
+def test_draws_follow_the_global_seed_or_leave_it_alone_with_a_generator() -> None:
     synthesizer = BlurSynthesizer((0.0, 5.0), kind={"shake": 1, "gaussian": 1}, extent_jitter=0.5, roll_deg=1.0)
     drawn = []
     for seed in (6, 6, 7):
@@ -108,19 +77,10 @@ def test_without_a_generator_draws_follow_the_global_seed() -> None:
     assert all(map(torch.equal, drawn[0], drawn[1]))
     assert not torch.equal(drawn[0].extents, drawn[2].extents)
     assert not torch.equal(drawn[2].extents, synthesizer.sample(4, image_size=(40, 40)).extents)
-    given = synthesizer.sample(4, image_size=(40, 40), generator=torch.Generator().manual_seed(6))
+    state = torch.get_rng_state()
+    given = synthesizer.sample(4, image_size=(40, 40), generator=seeded(6))
     assert all(map(torch.equal, drawn[0], given))
-
-
-def test_draws_depend_on_the_generator_alone() -> None:
-    synthesizer = BlurSynthesizer(kind={"shake": 1, "gaussian": 1})
-    state = torch.random.get_rng_state()
-    first = synthesizer.sample(4, generator=torch.Generator().manual_seed(6))
-    second = synthesizer.sample(4, generator=torch.Generator().manual_seed(6))
-    other = synthesizer.sample(4, generator=torch.Generator().manual_seed(7))
-    assert torch.equal(first.kernels, second.kernels)
-    assert not torch.equal(first.kernels, other.kernels)
-    assert torch.equal(state, torch.random.get_rng_state())
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_blur_extent_of_known_shapes() -> None:
@@ -132,21 +92,15 @@ def test_blur_extent_of_known_shapes() -> None:
     extents = blur_extent(torch.stack([gaussian, disk, box]))
     expected = torch.tensor([math.sqrt(24) * 5, math.sqrt(6) * 20, math.sqrt(2 * (17**2 - 1))])
     torch.testing.assert_close(extents, expected, rtol=5e-3, atol=0)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.floats(0.3, 40.0), st.sampled_from(KINDS), st.integers(0, 2**31))
-def test_any_extent_of_any_kind_is_met(extent: float, kind: str, seed: int) -> None:
-    drawn = BlurSynthesizer((extent,), kind=kind).sample(3, generator=torch.Generator().manual_seed(seed))
-    assert drawn.kernels.shape[-1] == kernel_size(extent)
-    torch.testing.assert_close(blur_extent(drawn.kernels), drawn.extents, rtol=0.04, atol=0.04)
+    # In half precision, too, it is precise.
+    line = torch.zeros(57, 57, dtype=torch.bfloat16)
+    line[28] = 1 / 57
+    assert abs(float(blur_extent(line)) - math.sqrt(57**2 - 1)) < 1e-3
 
 
 @pytest.mark.parametrize("extent", [10.0, 25.0, 60.0])
 def test_a_defocused_point_is_an_even_disk(extent: float) -> None:
-    kernel = (
-        BlurSynthesizer((extent,), kind="defocus").sample(1, generator=torch.Generator().manual_seed(0)).kernels[0, 0]
-    )
+    kernel = BlurSynthesizer((extent,), kind="defocus").sample(1, generator=seeded()).kernels[0, 0]
     position = torch.arange(kernel.shape[-1]) - kernel.shape[-1] // 2
     distance = (position[:, None] ** 2 + position**2).sqrt()
     inside = kernel[distance < extent / math.sqrt(6) - 1.5]
@@ -177,12 +131,6 @@ def test_blur_extent_refuses_what_is_no_kernel() -> None:
         blur_extent(torch.eye(3) - 0.1)
 
 
-def test_blur_extent_is_precise_in_half_precision() -> None:
-    line = torch.zeros(57, 57, dtype=torch.bfloat16)
-    line[28] = 1 / 57
-    assert abs(float(blur_extent(line)) - math.sqrt(57**2 - 1)) < 1e-3
-
-
 def test_a_kernel_does_not_depend_on_those_beside_it() -> None:
     kinds = torch.tensor([2, 2])
     extents = torch.tensor([[5.3, 3.0]])
@@ -193,9 +141,7 @@ def test_a_kernel_does_not_depend_on_those_beside_it() -> None:
 
 
 def test_a_long_straight_line_is_even() -> None:
-    kernel = (
-        BlurSynthesizer((200.0,), kind="linear").sample(1, generator=torch.Generator().manual_seed(2)).kernels[0, 0]
-    )
+    kernel = BlurSynthesizer((200.0,), kind="linear").sample(1, generator=seeded(2)).kernels[0, 0]
     heading = (kernel.sum(0) > 0).sum() > (kernel.sum(1) > 0).sum()
     profile = kernel.sum(0 if heading else 1)
     inside = profile[profile > 0][3:-3]

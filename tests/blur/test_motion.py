@@ -124,12 +124,6 @@ def test_path_length_adds_the_mean_displacement_of_each_step() -> None:
     assert path_length(steps) == pytest.approx((5 + 1) / 2 + 10)
 
 
-@pytest.mark.parametrize("count", [1, 3, 7, 15])
-def test_extent_of_a_straight_motion(count: int) -> None:
-    steps = torch.tensor([0.6, -0.8]).expand(14, 3, 2)
-    assert exposure_extent(steps, count) == pytest.approx(math.sqrt(count**2 - 1), abs=1e-5)
-
-
 def test_extent_is_that_of_the_point_spread_function_about_its_centroid() -> None:
     path = torch.tensor([[0, 0], [3, 1], [7, 1], [8, 5], [4, 9]])
     kernel = torch.zeros(21, 21)

@@ -4,10 +4,7 @@ import pytest
 import torch
 
 from tafm_loss.blur.light import add_sensor_noise, from_linear, to_linear
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from tests.seeds import seeded
 
 
 @pytest.mark.parametrize("transfer", ["srgb", 2.2, None])
@@ -47,14 +44,19 @@ def test_no_noise_is_the_identity() -> None:
         torch.testing.assert_close(same, images, atol=1e-6, rtol=0)
 
 
-def test_a_generator_repeats_and_the_global_state_is_left_alone() -> None:
+def test_noise_follows_the_global_seed_or_leaves_it_alone_with_a_generator() -> None:
     images = torch.full((1, 3, 16, 16), 0.5)
+    noisy = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        noisy.append(add_sensor_noise(images))
+    assert torch.equal(noisy[0], noisy[1]) and not torch.equal(noisy[0], noisy[2])
+    assert not torch.equal(add_sensor_noise(images), noisy[2])
     state = torch.get_rng_state()
-    first = add_sensor_noise(images, generator=seeded(1))
-    assert torch.equal(first, add_sensor_noise(images, generator=seeded(1)))
-    assert not torch.equal(first, add_sensor_noise(images, generator=seeded(2)))
+    assert torch.equal(add_sensor_noise(images, generator=seeded(3)), noisy[0])
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(images, torch.full((1, 3, 16, 16), 0.5))
+    assert add_sensor_noise(images[:0]).shape == (0, 3, 16, 16)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -70,10 +72,6 @@ def test_gradients_are_finite_at_black_and_white() -> None:
     assert images.grad is not None and images.grad.isfinite().all()
 
 
-def test_an_empty_batch_stays_empty() -> None:
-    assert add_sensor_noise(torch.empty(0, 3, 8, 8)).shape == (0, 3, 8, 8)
-
-
 def test_what_makes_no_sense_is_refused() -> None:
     images = torch.zeros(1, 3, 8, 8)
     for noise in ({"shot": -1.0}, {"read": float("nan")}, {"shot": float("inf")}):
@@ -85,13 +83,3 @@ def test_what_makes_no_sense_is_refused() -> None:
         add_sensor_noise(images.byte())
     with pytest.raises(TypeError, match="generator must be"):
         add_sensor_noise(images, generator=3)  # type: ignore[arg-type]
-
-
-def test_without_a_generator_noise_follows_the_global_seed() -> None:
-    images = torch.full((1, 3, 16, 16), 0.5)
-    noisy = []
-    for seed in (3, 3, 4):
-        torch.manual_seed(seed)
-        noisy.append(add_sensor_noise(images))
-    assert torch.equal(noisy[0], noisy[1]) and not torch.equal(noisy[0], noisy[2])
-    assert not torch.equal(add_sensor_noise(images), add_sensor_noise(images))

@@ -65,29 +65,25 @@ def names_of(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
 
 
-def test_the_folders_hold_pairs_of_the_same_names_with_sub_folders_kept(source: Path, tmp_path: Path) -> None:
+def test_the_folders_hold_pairs_of_the_same_names_with_their_sources_and_settings(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert write(source, out) == PairsReport(written=8, kept=0, skipped=[])
     stems = ["b", "walk/a.v2", "walk/day 1/grey", "walk/deep"]
     expected = {f"{stem}_{extent}px.png" for stem in stems for extent in ("4", "8.5")}
     assert names_of(out / "input") == names_of(out / "target") == expected
     assert len(contents(out)) == 2 * 8 + 2
-
-
-def test_one_extent_keeps_the_names_as_they_are(source: Path, tmp_path: Path) -> None:
-    assert write(source, tmp_path / "out", synthesizer=BlurSynthesizer((4.0,))).written == 4
-    assert names_of(tmp_path / "out" / "input") == {"b.png", "walk/a.v2.png", "walk/day 1/grey.png", "walk/deep.png"}
-
-
-def test_the_target_is_the_source_bit_for_bit(source: Path, tmp_path: Path) -> None:
-    write(source, tmp_path / "out")
-    for row in table(tmp_path / "out"):
-        target = pixels(tmp_path / "out" / "target" / f"{row['name']}.png")
+    for row in table(out):
+        target = pixels(out / "target" / f"{row['name']}.png")
         assert torch.equal(target, (read_image(source / row["source"]) * 255).round().byte())
-    assert torch.equal(
-        pixels(tmp_path / "out" / "target" / "b_4px.png"),
-        torch.from_numpy(np.array(Image.open(source / "b.png"))).permute(2, 0, 1),
-    )
+    stored = torch.from_numpy(np.array(Image.open(source / "b.png"))).permute(2, 0, 1)
+    assert torch.equal(pixels(out / "target" / "b_4px.png"), stored)
+    # One extent keeps the names as they are.
+    assert write(source, tmp_path / "one", synthesizer=BlurSynthesizer((4.0,)), seed=3, read_noise=0.5).written == 4
+    assert names_of(tmp_path / "one" / "input") == {f"{stem}.png" for stem in stems}
+    found = json.loads((tmp_path / "one" / "settings.json").read_text())
+    fixed = {"version": __version__, "source": "photos", "seed": 3, "shot_noise": 0.0, "read_noise": 0.5}
+    fixed["synthesizer"] = "BlurSynthesizer"
+    assert found == {**fixed, **json.loads(json.dumps(BlurSynthesizer((4.0,)).settings()))}
 
 
 def test_the_table_and_the_seed_in_it_remake_every_blurred_image(source: Path, tmp_path: Path) -> None:
@@ -154,14 +150,6 @@ def test_pairs_depend_on_the_seed_but_not_on_what_else_is_in_the_folder(source: 
     assert all(other[name] == data for name, data in every.items() if name.startswith("target"))
 
 
-def test_settings_hold_all_that_decides_the_result(source: Path, tmp_path: Path) -> None:
-    write(source, tmp_path / "out", seed=3, read_noise=0.5)
-    found = json.loads((tmp_path / "out" / "settings.json").read_text())
-    fixed = {"version": __version__, "source": "photos", "seed": 3, "shot_noise": 0.0, "read_noise": 0.5}
-    fixed["synthesizer"] = "BlurSynthesizer"
-    assert found == {**fixed, **json.loads(json.dumps(synthesizer().settings()))}
-
-
 class Interruption(BaseException):
     """What may come at any time, as KeyboardInterrupt does."""
 
@@ -211,11 +199,7 @@ def test_what_is_there_is_not_blurred_again_and_a_lost_table_is_made_anew(
     (tmp_path / "out" / "pairs.csv").unlink()
     assert write(source, tmp_path / "out") == PairsReport(0, 8, [])
     assert contents(tmp_path / "out") == whole
-
-
-def test_pairs_whose_source_has_gone_stay_in_the_table(source: Path, tmp_path: Path) -> None:
-    write(source, tmp_path / "out")
-    whole = contents(tmp_path / "out")
+    # Pairs whose source has gone stay in the table.
     (source / "b.png").unlink()
     assert write(source, tmp_path / "out") == PairsReport(0, 6, [])
     assert contents(tmp_path / "out") == whole
