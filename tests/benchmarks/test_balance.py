@@ -1,6 +1,6 @@
 """Weights are found from the readings they may know, and the table and the picture say what was read."""
 
-import importlib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,18 +12,15 @@ import torch.nn.functional as F
 from tafm_loss import TaskAdaptiveFeatureLoss, calibrate_weight, gradient_ratio
 from tafm_loss.demo import Pairs
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+@pytest.fixture
+def arms(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("_balance_arms")
 
 
 @pytest.fixture
-def arms(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    return importlib.import_module("_balance_arms")
-
-
-@pytest.fixture
-def benchmark(arms: ModuleType) -> ModuleType:
-    return importlib.import_module("balance")
+def benchmark(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("balance")
 
 
 def test_the_weight_of_the_start_is_that_of_calibrate_weight(arms: ModuleType) -> None:
@@ -51,11 +48,6 @@ def test_a_moving_weight_follows_and_is_not_led_by_one_batch(arms: ModuleType) -
 def test_weights_that_are_given_ask_for_no_reading(arms: ModuleType) -> None:
     assert arms.weight_of(arms.ALONE, 1.0, [5.0]) == 0
     assert arms.weight_of(arms.FIXED, 1.0, [5.0]) == 0.1
-
-
-def test_every_arm_has_a_name_of_its_own(arms: ModuleType) -> None:
-    names = [arm.name for arm in arms.all_arms()]
-    assert len(set(names)) == len(names)
 
 
 def test_training_reads_the_wanted_ratio_and_gives_all_arms_the_same_start(
@@ -86,8 +78,9 @@ def run_of(arms: ModuleType, calibration: str, weight: float, ratio: float | Non
     }
 
 
-@pytest.fixture
-def result(arms: ModuleType) -> dict[str, Any]:
+def test_the_tables_and_the_picture_are_made_of_what_was_run(
+    benchmark: ModuleType, arms: ModuleType, tmp_path: Path
+) -> None:
     runs = [
         run_of(arms, arms.ALONE, 0.0),
         run_of(arms, arms.START, 0.01),
@@ -95,27 +88,15 @@ def result(arms: ModuleType) -> dict[str, Any]:
         run_of(arms, arms.WARM, 0.02, ratio=3.0),
     ]
     settings = {"steps": 600, "held_out": 25, "ratio": arms.RATIO, "loss": "tafm-compact, stage1, structure"}
-    return {"settings": settings, "runs": {str(index): run for index, run in enumerate(runs)}}
-
-
-def test_the_table_of_weights_says_what_gives_the_wanted_ratio(benchmark: ModuleType, result: dict[str, Any]) -> None:
-    table = benchmark.weight_table([result["runs"]["0"]], result["settings"])
+    table = benchmark.weight_table(runs[:1], settings)
     assert table["rows"] == [["U-Net 8, L1", "0.03", "0.03", "0.06"]] and len(table["columns"]) == 4
-
-
-def test_the_table_tells_the_drift_and_leaves_out_what_was_not_run(
-    benchmark: ModuleType, result: dict[str, Any]
-) -> None:
-    table = benchmark.as_table(list(result["runs"].values()), result["settings"])
+    table = benchmark.as_table(runs, settings)
     quality = "25.00 / 0.7000 / 0.0800"
     drift, weights = "0.20 → 0.20 → 0.10 → 0.10", "0.03 → 0.03 → 0.06"
     assert table["rows"] == [["U-Net 8, L1", drift, "", "", weights, quality, quality, "", quality, ""]]
     assert len(table["columns"]) == len(table["rows"][0])
     assert f"ratio 3: {quality}" in table["caption"] and "U-Net 8 0.06 M" in table["caption"]
-
-
-def test_the_picture_is_drawn_from_what_is_there(benchmark: ModuleType, result: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib draws the picture and is not installed")
-    path = tmp_path / "new" / "picture.png"
-    benchmark.draw(result, path)
-    assert path.read_bytes().startswith(b"\x89PNG")
+    result = {"settings": settings, "runs": {str(index): run for index, run in enumerate(runs)}}
+    benchmark.draw(result, tmp_path / "new" / "picture.png")
+    assert (tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG")

@@ -1,7 +1,7 @@
 """The trajectory references are what they claim to be, and figures are compared as the benchmark says."""
 
-import importlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,38 +12,19 @@ import torch
 
 from tafm_loss.blur import blur_extent, kernel_size
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+@pytest.fixture
+def trajectory(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("_trajectory")
 
 
 @pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-
-
-@pytest.fixture
-def trajectory(scripts: None) -> ModuleType:
-    return importlib.import_module("_trajectory")
-
-
-@pytest.fixture
-def benchmark(scripts: None) -> ModuleType:
-    return importlib.import_module("blur_throughput")
+def benchmark(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("blur_throughput")
 
 
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
-
-
-def unforced(trajectory: ModuleType) -> Any:
-    """Forces that leave one particle alone, heading along a row."""
-    steps = trajectory.STEPS
-    return trajectory.Forces(
-        np.ones(1, complex), np.zeros(1), np.zeros((steps, 1), complex), np.ones((steps, 1), complex)
-    )
-
-
-def extent(trajectory: ModuleType, forces: Any, size: int) -> float:
-    return blur_extent(torch.from_numpy(trajectory.kernels_of_all(forces, size))).item()
 
 
 @pytest.mark.parametrize("size", [7, 31])
@@ -71,23 +52,22 @@ def test_kernels_of_trajectories_are_centred_point_spread_functions_of_differing
     assert extents.unique().numel() == 16
 
 
-def test_a_particle_left_alone_draws_a_straight_line(trajectory: ModuleType) -> None:
-    kernel = trajectory.kernels_of_all(unforced(trajectory), 31)[0]
-    np.testing.assert_allclose(kernel[15].sum(), 1.0)
-    assert extent(trajectory, unforced(trajectory), 31) == pytest.approx(28, abs=0.1)
+def test_a_particle_left_alone_draws_a_line_a_shake_turns_it_back_and_the_pull_holds_it(trajectory: ModuleType) -> None:
+    steps = trajectory.STEPS
+    forces = trajectory.Forces(
+        np.ones(1, complex), np.zeros(1), np.zeros((steps, 1), complex), np.ones((steps, 1), complex)
+    )
 
+    def extent(forces: Any) -> float:
+        return blur_extent(torch.from_numpy(trajectory.kernels_of_all(forces, 31))).item()
 
-def test_a_shake_turns_the_particle_back(trajectory: ModuleType) -> None:
-    forces = unforced(trajectory)
-    forces.shakes[trajectory.STEPS // 2] = -1
-    assert extent(trajectory, forces, 31) == pytest.approx(14, abs=0.1)
-
-
-def test_the_pull_keeps_the_particle_near_its_start(trajectory: ModuleType) -> None:
-    forces = unforced(trajectory)._replace(headings=np.array([np.exp(0.5j)]))
-    forces.perturbations[100] = 0.5j
-    pulled = forces._replace(pulls=np.array([trajectory.LARGEST_PULL]))
-    assert extent(trajectory, pulled, 31) < 0.7 * extent(trajectory, forces, 31)
+    np.testing.assert_allclose(trajectory.kernels_of_all(forces, 31)[0][15].sum(), 1.0)
+    assert extent(forces) == pytest.approx(28, abs=0.1)
+    aside = forces._replace(headings=np.array([np.exp(0.5j)]), perturbations=forces.perturbations.copy())
+    aside.perturbations[100] = 0.5j
+    assert extent(aside._replace(pulls=np.array([trajectory.LARGEST_PULL]))) < 0.7 * extent(aside)
+    forces.shakes[steps // 2] = -1
+    assert extent(forces) == pytest.approx(14, abs=0.1)
 
 
 def test_both_references_blur_the_interior_alike(trajectory: ModuleType) -> None:
@@ -125,14 +105,8 @@ def result_of(benchmark: ModuleType) -> dict[str, Any]:
     return {
         "absent": ["deepinv", "scipy"],
         "throughput": [
-            {
-                "peer": peer,
-                "arm": arm,
-                "size": case.size,
-                "batch": case.batch,
-                "kernel": case.kernel,
-                "images_per_s": rate,
-            }
+            {"peer": peer, "arm": arm, "images_per_s": rate}
+            | {"size": case.size, "batch": case.batch, "kernel": case.kernel}
             for case in (*benchmark.SHOWN, *benchmark.GROWTH)
             for peer, arm, rate in rates
         ],
@@ -145,35 +119,20 @@ def result_of(benchmark: ModuleType) -> dict[str, Any]:
     }
 
 
-def test_goals_compare_the_fastest_arm_of_each_peer_and_the_worst_case(benchmark: ModuleType) -> None:
-    goals = benchmark.compare(result_of(benchmark))
-    assert [(row["value"], row["met"]) for row in goals] == [
-        (5.0, True),
-        (4.0, False),
-        (4.6, True),
-        (1.31, False),
-        (0.01, True),
-        (1.5, True),
-        (1.7, False),
-        (6.5, False),
-    ]
-
-
-def test_the_table_has_a_row_for_each_peer_and_names_the_absent(benchmark: ModuleType) -> None:
-    table = benchmark.as_table(result_of(benchmark))
-    assert [row[0] for row in table["rows"]] == [
-        "ours",
-        "kornia RandomMotionBlur",
-        "albumentations MotionBlur, float32",
-    ]
-    assert table["rows"][2] == ["albumentations MotionBlur, float32", "25", "25", "25", "25", "4.0", ""]
+def test_goals_table_and_picture_compare_the_fastest_arm_of_each_peer_and_the_worst_case(
+    benchmark: ModuleType, tmp_path: Path
+) -> None:
+    result = result_of(benchmark)
+    goals = benchmark.compare(result)
+    assert [row["value"] for row in goals] == [5.0, 4.0, 4.6, 1.31, 0.01, 1.5, 1.7, 6.5]
+    assert [row["met"] for row in goals] == [True, False, True, False, True, True, False, False]
+    table = benchmark.as_table(result)
+    peers = ["ours", "kornia RandomMotionBlur", "albumentations MotionBlur, float32"]
+    assert [row[0] for row in table["rows"]] == peers
+    assert table["rows"][2] == [peers[2], "25", "25", "25", "25", "4.0", ""]
     assert all(len(row) == len(table["columns"]) for row in table["rows"])
     assert "deepinv, scipy" in table["caption"]
-
-
-def test_the_picture_is_drawn_from_the_result(benchmark: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib draws the picture and is not installed")
-    path = tmp_path / "new" / "picture.png"
-    benchmark.draw(result_of(benchmark), path)
-    assert path.read_bytes().startswith(b"\x89PNG")
-    assert path.stat().st_size < 100_000
+    benchmark.draw(result, tmp_path / "new" / "picture.png")
+    picture = (tmp_path / "new" / "picture.png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and len(picture) < 100_000

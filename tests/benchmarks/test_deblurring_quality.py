@@ -1,7 +1,7 @@
 """Arms are brought to one PSNR, see the same pairs, and are compared as the benchmark says."""
 
-import importlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,14 +13,12 @@ from PIL import Image
 from examples.deblurring.evaluation.similarity import psnr
 from tafm_loss.demo import Mask
 from tafm_loss.scenes import generate_scenes
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks"
+from tests.seeds import seeded
 
 
 @pytest.fixture
-def part(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    return lambda name: importlib.import_module(f"quality.{name}")
+def part(script: Callable[[str], ModuleType]) -> Any:
+    return lambda name: script(f"quality.{name}")
 
 
 @pytest.fixture
@@ -33,16 +31,16 @@ def data(part: Any) -> ModuleType:
 def photographs(tmp_path: Path) -> Path:
     folder = tmp_path / "photographs"
     folder.mkdir()
-    for index, scene in enumerate(generate_scenes(3, 260, generator=torch.Generator().manual_seed(0))):
+    for index, scene in enumerate(generate_scenes(3, 260, generator=seeded())):
         pixels = scene.mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         Image.fromarray(pixels).save(folder / f"{index}.png")
     return folder
 
 
 def restored_and_sharp() -> tuple[torch.Tensor, torch.Tensor]:
-    sharp = generate_scenes(3, 64, generator=torch.Generator().manual_seed(1)).mul(0.9).add(0.1)
+    sharp = generate_scenes(3, 64, generator=seeded(1)).mul(0.9).add(0.1)
     restored = sharp - 0.6 * Mask(1.0, 1.0).detail(sharp)
-    return restored + 0.01 * torch.randn(sharp.shape, generator=torch.Generator().manual_seed(2)), sharp
+    return restored + 0.01 * torch.randn(sharp.shape, generator=seeded(2)), sharp
 
 
 @pytest.mark.parametrize("sigma", [0.7, 2.5])
@@ -75,8 +73,8 @@ def test_of_all_sigmas_the_one_with_the_best_metric_is_chosen(part: Any) -> None
 
 def test_gradient_projection_is_one_for_the_sharp_image_and_noise_does_not_raise_it(part: Any) -> None:
     projection = part("measuring").gradient_projection
-    sharp = generate_scenes(2, 64, generator=torch.Generator().manual_seed(1))
-    noisy = 0.5 * sharp + 0.1 * torch.randn(sharp.shape, generator=torch.Generator().manual_seed(2))
+    sharp = generate_scenes(2, 64, generator=seeded(1))
+    noisy = 0.5 * sharp + 0.1 * torch.randn(sharp.shape, generator=seeded(2))
     torch.testing.assert_close(projection(sharp, sharp), torch.ones(2, dtype=torch.float64))
     torch.testing.assert_close(projection(0.3 * sharp + 0.2, sharp), torch.full((2,), 0.3, dtype=torch.float64))
     assert (projection(noisy, sharp) - 0.5).abs().max() < 0.1
@@ -90,30 +88,6 @@ def test_the_first_training_pairs_do_not_depend_on_their_number(data: ModuleType
     assert few.digest() != more.digest()
     assert few.digest() == data.training_pairs(photographs, 8, seed=3).digest()
     assert few.digest() != data.training_pairs(photographs, 8, seed=4).digest()
-
-
-def test_moved_targets_lie_beside_by_no_more_than_the_shift(data: ModuleType, photographs: Path) -> None:
-    pairs = data.training_pairs(photographs, 8, seed=3, shift=2)
-    assert pairs.sharp.shape == pairs.blurred.shape == (8, 3, data.CROP_SIZE, data.CROP_SIZE)
-    offsets = set()
-    for blurred, sharp in zip(pairs.blurred.float(), pairs.sharp.float(), strict=True):
-        inner = sharp[:, 4:-4, 4:-4]
-        errors = {
-            (y, x): float((blurred[:, 4 + y : 92 + y, 4 + x : 92 + x] - inner).square().mean())
-            for y in range(-4, 5)
-            for x in range(-4, 5)
-        }
-        offsets.add(min(errors, key=lambda offset: errors[offset]))
-    # A shake may draw the best match aside by a pixel.
-    assert all(max(map(abs, offset)) <= 3 for offset in offsets)
-    assert len(offsets) > 1
-
-
-def test_held_out_parts_share_no_photograph(data: ModuleType, photographs: Path) -> None:
-    first, second = (data.held_out_pairs(photographs, "shake", indices) for indices in ((0, 2), (1,)))
-    assert len(first.sharp) == 2
-    assert len(second.sharp) == 1
-    assert not any(torch.equal(second.sharp[0], image) for image in first.sharp)
 
 
 def run_figures(arm: str, seed: int, mdsi: list[float], *, stage: str = "confirmation", ratio: float = 1.0) -> Any:

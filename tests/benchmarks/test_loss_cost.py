@@ -1,8 +1,8 @@
 """What the benchmark of costs counts, leaves out and compares is what it says, and its peers need no download."""
 
-import importlib
 import math
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,48 +12,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks"
+from tests.seeds import seeded
+
+Scripts = Callable[[str], ModuleType]
 
 
 @pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
+def timing(script: Scripts) -> ModuleType:
+    return script("_cost_timing")
 
 
 @pytest.fixture
-def benchmark(scripts: None) -> ModuleType:
-    return importlib.import_module("loss_cost")
-
-
-@pytest.fixture
-def arms(scripts: None) -> ModuleType:
-    return importlib.import_module("_cost_arms")
-
-
-@pytest.fixture
-def timing(scripts: None) -> ModuleType:
-    return importlib.import_module("_cost_timing")
-
-
-@pytest.fixture
-def roofline(scripts: None) -> ModuleType:
-    return importlib.import_module("_cost_roofline")
-
-
-@pytest.fixture
-def fidelity(scripts: None) -> ModuleType:
-    return importlib.import_module("_cost_fidelity")
+def fidelity(script: Scripts) -> ModuleType:
+    return script("_cost_fidelity")
 
 
 @pytest.mark.parametrize("name", ["torchmetrics LPIPS, alex", "piq LPIPS", "piq DISTS"])
 def test_peers_are_built_without_network_and_pass_a_gradient(
-    arms: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
+    script: Scripts, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip(name.partition(" ")[0], reason="a peer that is not installed")
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("it asked the network"))
     before = torch.random.get_rng_state()
-    pred, target = (torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    loss = arms.build(name, target)
+    pred, target = (torch.rand(1, 3, 48, 48, generator=seeded(seed)) for seed in (0, 1))
+    loss = script("_cost_arms").build(name, target)
     pred.requires_grad_()
     for _ in range(2):
         (gradient,) = torch.autograd.grad(loss(pred, target), pred)
@@ -80,28 +62,8 @@ def test_cases_that_would_take_too_long_are_left_out_and_named(
     assert timing.median_seconds(rows, cases[1]) == {"quick": 0.1}
 
 
-def test_a_loss_that_does_not_compile_is_named_and_the_others_are_measured(
-    timing: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def step_of(loss: str, *_: Any) -> Any:
-        def step() -> None:
-            if loss == "broken":
-                raise RuntimeError("no compiler\nand a long story")
-
-        return step
-
-    monkeypatch.setattr(timing, "build", lambda name, target: name)
-    monkeypatch.setattr(timing, "step_of", step_of)
-    measured = timing.measure_case(timing.Case(1, 16, compiled=True), ["broken", "whole"], rounds=1)
-    assert measured["broken"] == {"left_out": "RuntimeError: no compiler"}
-    assert len(measured["whole"]["seconds"]) == timing.FAST_REPEATS
-    assert list(timing.measure_case(timing.Case(1, 16, compiled=True), ["broken"], rounds=1)) == ["broken"]
-    with pytest.raises(RuntimeError, match="no compiler"):
-        timing.measure_case(timing.Case(1, 16), ["broken"], rounds=1)
-
-
-def test_work_is_counted_as_by_hand(roofline: ModuleType) -> None:
-    matrix = torch.ones(8, 16)
+def test_work_is_counted_and_compared_with_the_higher_ceiling_as_by_hand(script: Scripts) -> None:
+    matrix, roofline = torch.ones(8, 16), script("_cost_roofline")
 
     def step() -> None:
         product = matrix @ matrix.t()  # a view is no work
@@ -111,23 +73,19 @@ def test_work_is_counted_as_by_hand(roofline: ModuleType) -> None:
     assert counted["flop"] == 2 * 8 * 8 * 16
     # Both factors and the product; the product as input, and again as output.
     assert counted["bytes"] == 4 * (2 * 8 * 16 + 8 * 8) + 4 * 2 * 8 * 8
-
-
-def test_an_expanded_tensor_counts_the_memory_that_it_lies_in(roofline: ModuleType) -> None:
-    row = torch.ones(1, 16).expand(1000, 16)
-    assert roofline.count(row.sum)["bytes"] == 4 * (16 + 1)
-
-
-def test_the_roofline_is_the_higher_of_both_ceilings(roofline: ModuleType) -> None:
+    # An expanded tensor counts the memory that it lies in.
+    assert roofline.count(torch.ones(1, 16).expand(1000, 16).sum)["bytes"] == 4 * (16 + 1)
     ceilings = {"flop_per_s": 100.0, "bytes_per_s": 10.0}
     memory = roofline.against(ceilings, {"flop": 100, "bytes": 40}, 8.0)
     assert (memory["flop_share"], memory["bytes_share"], memory["roofline_share"]) == (0.125, 0.5, 0.5)
     assert memory["bound"] == "memory"
     assert roofline.against(ceilings, {"flop": 100, "bytes": 4}, 8.0)["bound"] == "compute"
+    training = script("_cost_training")
+    assert training.share({"L1": [9.0, 8.0, 100.0], "L1 + default": [10.0, 12.0, 9.0]}) == pytest.approx(0.1)
 
 
 def test_residuals_have_the_psnr_that_is_asked_for(fidelity: ModuleType) -> None:
-    sharp = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    sharp = torch.rand(2, 3, 48, 48, generator=seeded())
     restored = fidelity.restored_images(sharp)
     assert len(restored) == 2
     for images in restored.values():
@@ -141,8 +99,8 @@ def test_the_cosine_falls_where_a_loss_loses_digits(fidelity: ModuleType) -> Non
             (F.conv2d(pred, torch.ones(1, 3, 1, 1)) - F.conv2d(target, torch.ones(1, 3, 1, 1))).float().square().sum()
         )
 
-    sharp = 0.5 + 0.4 * torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    near = sharp + 1e-3 * torch.randn(sharp.shape, generator=torch.Generator().manual_seed(1))
+    sharp = 0.5 + 0.4 * torch.rand(2, 3, 16, 16, generator=seeded())
+    near = sharp + 1e-3 * torch.randn(sharp.shape, generator=seeded(1))
     far = 1 - sharp
     cosines = {}
     for name, pred in (("near", near), ("far", far)):
@@ -150,11 +108,6 @@ def test_the_cosine_falls_where_a_loss_loses_digits(fidelity: ModuleType) -> Non
         torch.testing.assert_close(fidelity.cosines(exact, 3 * exact)["least"], 1.0)
         cosines[name] = fidelity.cosines(exact, fidelity.gradient(difference, pred, sharp, "bfloat16"))
     assert cosines["near"]["least"] < 0.9 < 0.999 < cosines["far"]["least"]
-
-
-def test_the_share_is_the_part_that_the_loss_adds(scripts: None) -> None:
-    training = importlib.import_module("_cost_training")
-    assert training.share({"L1": [9.0, 8.0, 100.0], "L1 + default": [10.0, 12.0, 9.0]}) == pytest.approx(0.1)
 
 
 def result_of(benchmark: ModuleType) -> dict[str, Any]:
@@ -192,29 +145,20 @@ def result_of(benchmark: ModuleType) -> dict[str, Any]:
     }
 
 
-def test_growth_is_the_exponent_of_time_against_pixels_where_there_are_times(benchmark: ModuleType) -> None:
-    found = result_of(benchmark)["growth"]
-    assert all(math.isclose(exponent, 1.5) for exponent in found.values())
-
-
-def test_goals_take_the_worst_case_and_may_be_missed(benchmark: ModuleType) -> None:
-    goals = {row["goal"]: (row["value"], row["holds"]) for row in benchmark.compare(result_of(benchmark))}
+def test_goals_take_the_worst_case_and_table_and_picture_say_so(script: Scripts, tmp_path: Path) -> None:
+    benchmark = script("loss_cost")
+    result = result_of(benchmark)
+    assert all(math.isclose(exponent, 1.5) for exponent in result["growth"].values())
+    goals = {row["goal"]: (row["value"], row["holds"]) for row in benchmark.compare(result)}
     assert goals[f"{benchmark.DEFAULT} / {benchmark.VGG19}, seconds"] == (0.05, True)
     assert goals[f"{benchmark.CACHED} / {benchmark.DEFAULT}, seconds"] == (0.71, False)
     assert [goals[goal] for goal in goals if "share" in goal] == [(0.11, False)]
     assert [goals[goal] for goal in goals if "cosine" in goal] == [(0.999, True), (0.98, False)]
-
-
-def test_the_table_has_a_row_for_each_loss_beside_vgg19(benchmark: ModuleType) -> None:
-    table = benchmark.as_table(result_of(benchmark))
+    table = benchmark.as_table(result)
     assert [row[0] for row in table["rows"]] == list(benchmark.ARMS)
     assert table["rows"][0] == ["default", "1000", "1000 - 1000", "0.050", "8"]
     assert all(len(row) == len(table["columns"]) for row in table["rows"])
     assert "11.0 %" in table["caption"] and "0.9800 (noise)" in table["caption"]
-
-
-def test_the_picture_is_drawn_from_the_result(benchmark: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib draws the picture and is not installed")
-    path = tmp_path / "new" / "picture.png"
-    benchmark.draw(result_of(benchmark), path)
-    assert path.read_bytes().startswith(b"\x89PNG")
+    benchmark.draw(result, tmp_path / "new" / "picture.png")
+    assert (tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG")
