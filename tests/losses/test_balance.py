@@ -26,14 +26,6 @@ def test_ratio_in_closed_form() -> None:
     assert gradient_ratio(L1, L2, pred, target) == pytest.approx(2.0)
 
 
-def test_ratio_is_linear_in_the_loss() -> None:
-    loss_fn = TaskAdaptiveFeatureLoss()
-    heavier = TaskAdaptiveFeatureLoss(weight=10.0)
-    ratio = gradient_ratio(loss_fn, L1, PRED, TARGET)
-    assert ratio > 0
-    assert gradient_ratio(heavier, L1, PRED, TARGET) == pytest.approx(10 * ratio, rel=1e-4)
-
-
 @pytest.mark.parametrize("ratio", [0.0, 0.05, 1.0, 30.0])
 def test_the_calibrated_weight_gives_the_ratio(ratio: float) -> None:
     weight = calibrate_weight(TaskAdaptiveFeatureLoss(), L1, PRED, TARGET, ratio)
@@ -120,23 +112,18 @@ def test_scales_are_compared_with_the_resized_target() -> None:
 
 
 @pytest.mark.parametrize("loss", [L1, TaskAdaptiveFeatureLoss(), TaskAdaptiveFeatureLoss(reduction="none")])
-def test_gradient_reaches_every_stage(loss: nn.Module) -> None:
+def test_gradient_reaches_every_stage_and_scale(loss: nn.Module) -> None:
     # MPRNet's users replaced a failing sum of stages by torch.tensor([...]), which trains on nothing.
     stages = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
-    multi_output(loss, [stage(PRED) for stage in stages], TARGET).sum().backward()
+    *first, last = [stage(PRED) for stage in stages]
+    target = TARGET.clone().requires_grad_()
+    multi_output(loss, [*first, F.avg_pool2d(last, 2)], target).sum().backward()
     assert all(stage.weight.grad is not None and stage.weight.grad.any() for stage in stages)
-
-
-def test_gradient_reaches_every_scale_and_no_target() -> None:
-    target = toys.image_batch(1, 1, 64, 80).requires_grad_()
-    scales = [toys.image_batch(2 + k, 1, 64 >> k, 80 >> k).requires_grad_() for k in range(3)]
-    multi_output(TaskAdaptiveFeatureLoss(), scales, target).backward()
-    assert all(scale.grad is not None and scale.grad.count_nonzero() > 0 for scale in scales)
     assert target.grad is None
 
 
-def test_target_features_are_computed_once_per_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    loss_fn = TaskAdaptiveFeatureLoss()
+def test_target_features_are_computed_once_per_size_and_losses_stay_per_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    loss_fn = TaskAdaptiveFeatureLoss(reduction="none")
     stages = [image_batch(2), image_batch(3), image_batch(4), toys.image_batch(5, 2, 16, 20)]
     expected = sum(loss_fn(stage, TARGET) for stage in stages[:3])
     expected = expected + loss_fn(stages[3], F.avg_pool2d(TARGET, 2))
@@ -145,13 +132,6 @@ def test_target_features_are_computed_once_per_size(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(loss_fn, "features", lambda images: seen.append(tuple(images.shape)) or compute(images))
     torch.testing.assert_close(multi_output(loss_fn, stages, TARGET), expected)
     assert seen == [(2, 3, 32, 40), (2, 3, 16, 20)]
-
-
-def test_reduction_none_stays_per_image() -> None:
-    loss_fn = TaskAdaptiveFeatureLoss(reduction="none")
-    stages = [image_batch(2), image_batch(3)]
-    expected = loss_fn(stages[0], TARGET) + loss_fn(stages[1], TARGET)
-    torch.testing.assert_close(multi_output(loss_fn, stages, TARGET), expected)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,7 @@
 """ContrastiveFeatureLoss: AECR-Net's ratio where no guard acts, and what the guards keep from happening."""
 
-import math
-
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tafm_loss import TaskAdaptiveFeatureLoss
@@ -63,6 +60,9 @@ def test_it_is_the_published_ratio_where_no_guard_acts() -> None:
     loss_fn = ContrastiveFeatureLoss(two_taps(), layers=LAYERS, reduction="none", weight=0.1)
     expected = 0.1 * (ratios["fine"] / 4 + ratios["coarse"])
     torch.testing.assert_close(loss_fn(PRED, TARGET, negatives=NEGATIVE), expected)
+    assert torch.equal(loss_fn(PRED, loss_fn.features(TARGET), NEGATIVE), loss_fn(PRED, TARGET, NEGATIVE))
+    with pytest.warns(UserWarning, match="input_range"):
+        ContrastiveFeatureLoss(two_taps())(PRED, TARGET, NEGATIVE * 255)
 
 
 def test_its_gradient_is_that_of_the_published_ratio() -> None:
@@ -79,14 +79,6 @@ def test_several_negatives_are_averaged_as_ratios() -> None:
     alone = [loss_fn(PRED, TARGET, negatives) for negatives in (NEGATIVE, OTHER)]
     for several in ([NEGATIVE, OTHER], torch.stack([NEGATIVE, OTHER]), (NEGATIVE[None], OTHER)):
         torch.testing.assert_close(loss_fn(PRED, TARGET, several), (alone[0] + alone[1]) / 2)
-
-
-def test_of_several_negatives_the_nearest_counts_most() -> None:
-    target = torch.zeros(1, 3, 4, 4)
-    near, far = target + 0.5, target - 4.0
-    _, gradient = loss_and_gradient(pixels(), target + 0.2, target, [near, far])
-    without_far = loss_and_gradient(pixels(), target + 0.2, target, near)[1] / 2
-    torch.testing.assert_close(gradient, without_far, rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -109,12 +101,6 @@ def test_the_logged_distances_are_those_of_the_feature_loss() -> None:
     torch.testing.assert_close(logged["negative"], (plain(PRED, NEGATIVE) + plain(PRED, OTHER)) / 2)
     assert not logged["positive"].requires_grad
     assert not logged["negative"].requires_grad
-
-
-def test_features_stand_for_the_target() -> None:
-    loss_fn = ContrastiveFeatureLoss(two_taps())
-    features = loss_fn.features(TARGET)
-    assert torch.equal(loss_fn(PRED, features, NEGATIVE), loss_fn(PRED, TARGET, NEGATIVE))
 
 
 # ---- where the gradient points ----
@@ -146,14 +132,6 @@ def test_on_the_way_through_the_negative_the_loss_always_rises(distance: str) ->
     assert losses[0] == 0
     assert (losses.diff() > 0).all()
     assert losses.max() < 8
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_no_pred_farther_than_the_negative_is_driven_from_the_target(seed: int) -> None:
-    pred = TARGET + (image_batch(10 + seed) - 0.5)
-    negative = TARGET + 0.3 * (image_batch(20 + seed) - 0.5)
-    losses = torch.stack([pixels()(torch.lerp(pred, TARGET, 0.02 * i), TARGET, negative) for i in range(20)])
-    assert (losses.diff() < 0).all()
 
 
 def test_gradient_reaches_pred_alone() -> None:
@@ -264,20 +242,6 @@ def test_the_ratio_has_bounds_for_any_distances() -> None:
 def test_wrong_negatives_are_errors(negatives: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         ContrastiveFeatureLoss(two_taps())(PRED, TARGET, negatives)
-
-
-def test_8_bit_negatives_are_warned_about() -> None:
-    with pytest.warns(UserWarning, match="input_range"):
-        ContrastiveFeatureLoss(two_taps())(PRED, TARGET, NEGATIVE * 255)
-
-
-def test_the_bundled_backbone_tells_a_blur_from_a_sharper_one() -> None:
-    sharp = image_batch(0, 1, 64, 64)
-    blurry = F.avg_pool2d(sharp, 5, stride=1, padding=2)
-    loss_fn = ContrastiveFeatureLoss()
-    losses = [float(loss_fn(torch.lerp(blurry, sharp, share), sharp, blurry)) for share in (0.9, 0.6, 0.3, 0.0)]
-    assert losses == sorted(losses)
-    assert math.isclose(losses[-1], 4, rel_tol=1e-3)
 
 
 def test_a_negative_sharper_than_pred_does_not_make_it_blurrier_as_the_plain_ratio_does() -> None:

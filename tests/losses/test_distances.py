@@ -67,17 +67,6 @@ def test_closed_forms() -> None:
     assert cosine(a, -a).item() == pytest.approx(2.0)
 
 
-def test_cosine_is_one_minus_the_cosine_similarity() -> None:
-    a, b = random_features(0), random_features(1)
-    similarity = F.cosine_similarity(a.double(), b.double(), dim=1).unsqueeze(1)
-    torch.testing.assert_close(cosine(a, b).double(), 1 - similarity, rtol=1e-5, atol=1e-7)
-
-
-def test_normalized_distances_ignore_the_length() -> None:
-    a, b = random_features(0), random_features(1)
-    torch.testing.assert_close(normalized_l2(a, b), normalized_l2(50 * a, 0.1 * b), rtol=1e-5, atol=1e-6)
-
-
 def test_structure_counts_a_difference_by_how_little_else_there_is_in_the_window() -> None:
     a, b = torch.zeros(1, 1, 5, 5), torch.zeros(1, 1, 5, 5)
     a[..., 2, 2] = 3
@@ -88,14 +77,6 @@ def test_structure_counts_a_difference_by_how_little_else_there_is_in_the_window
     assert structure(a, b)[..., 2, 2].item() == pytest.approx(9 / 81, rel=1e-3)
 
 
-def test_structure_of_windows_at_the_border_is_that_of_what_is_there() -> None:
-    a, b = torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3)
-    a[..., 0, 0], b[..., 0, 1] = 1, 1
-    floor = 1e-3 * 2 / 9 + 1e-8
-    expected = [[1 / (1 + 4 / 2 * floor), 1 / (1 + 6 / 2 * floor), 1 / (1 + 4 * floor)]]
-    torch.testing.assert_close(structure(a, b)[0, 0, :1], torch.tensor(expected), rtol=1e-6, atol=0)
-
-
 def test_structure_of_opposites_is_nearly_two_and_never_more() -> None:
     ones = torch.ones(2, 5, 4, 3)
     torch.testing.assert_close(structure(ones, -ones), torch.full((2, 1, 4, 3), 2 / 1.001))
@@ -104,26 +85,6 @@ def test_structure_of_opposites_is_nearly_two_and_never_more() -> None:
         opposites = structure(a, -a)
         assert ((opposites > 1.9) & (opposites <= 2)).all()
         assert structure(a, random_features(seed + 10)).max() <= 2
-
-
-def test_structure_ignores_the_common_scale_of_each_image() -> None:
-    a, b = random_features(0), random_features(1)
-    scale = torch.tensor([50.0, 0.1])[:, None, None, None]
-    torch.testing.assert_close(structure(scale * a, scale * b), structure(a, b), rtol=1e-4, atol=0)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_image_has_the_same_distance_in_any_batch(name: str) -> None:
-    a, b = random_features(0), 100 * random_features(1)
-    alone = torch.cat([DISTANCES[name](a[i : i + 1], b[i : i + 1]) for i in range(len(a))])
-    torch.testing.assert_close(DISTANCES[name](a, b), alone)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_maps_of_one_location_are_embeddings(name: str) -> None:
-    a, b = random_features(0, 3, 8), random_features(1, 3, 8)
-    as_maps = DISTANCES[name](a[..., None, None], b[..., None, None])
-    torch.testing.assert_close(as_maps[..., 0, 0], DISTANCES[name](a, b))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -228,20 +189,13 @@ features_strategy = arrays(
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=40, deadline=None)
 @given(a=features_strategy, b=features_strategy)
-def test_is_symmetric_not_negative_and_zero_for_equals(name: str, a: Tensor, b: Tensor) -> None:
+def test_is_symmetric_not_negative_and_zero_for_equals_alone(name: str, a: Tensor, b: Tensor) -> None:
     distance = DISTANCES[name]
     there, back = distance(a, b), distance(b, a)
     assert (there >= 0).all()
     torch.testing.assert_close(there, back, rtol=1e-5, atol=1e-7)
     assert (distance(a, a.clone()) == 0).all()
-
-
-@pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=40, deadline=None)
-@given(a=features_strategy, b=features_strategy)
-def test_is_zero_for_equals_only(name: str, a: Tensor, b: Tensor) -> None:
     x, y = (features.double() for features in (a, b))
     if name in ("cosine", "normalized_l2"):
         x, y = (z / (z.square().sum(1, keepdim=True) + 1e-8).sqrt() for z in (x, y))
-    apart = (x - y).abs().amax(1, keepdim=True) > 1e-3
-    assert (DISTANCES[name](a, b)[apart] > 0).all()
+    assert (there[(x - y).abs().amax(1, keepdim=True) > 1e-3] > 0).all()

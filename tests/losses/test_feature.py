@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tafm_loss import FeatureMaps, TaskAdaptiveFeatureLoss, __version__, create_backbone
+from tafm_loss import TaskAdaptiveFeatureLoss, __version__, create_backbone
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.losses.distances import DISTANCES
 from tafm_loss.weights.folders import save_backbone
@@ -28,16 +28,12 @@ def tap_distances(backbone: Backbone, name: str, pred: Tensor = PRED, target: Te
 # ---- the sum ----
 
 
-def test_by_default_taps_are_averaged_in_their_units() -> None:
+def test_by_default_taps_are_averaged_in_their_units_where_there_are_any() -> None:
     backbone = two_taps()
     distances = tap_distances(backbone, "l2")
     expected = (distances["fine"] / 0.5 + distances["coarse"] / 0.25) / 2
     loss_fn = TaskAdaptiveFeatureLoss(backbone, distance="l2", reduction="none")
     torch.testing.assert_close(loss_fn(PRED, TARGET), expected)
-
-
-def test_a_distance_without_units_is_taken_as_it_is() -> None:
-    backbone = two_taps()
     distances = tap_distances(backbone, "l1")
     expected = (distances["fine"] + distances["coarse"]).mean() / 2
     torch.testing.assert_close(TaskAdaptiveFeatureLoss(backbone, distance="l1")(PRED, TARGET), expected)
@@ -192,21 +188,15 @@ def test_repr_says_what_a_paper_would_cite() -> None:
 # ---- cached targets ----
 
 
-def test_features_stand_for_their_images() -> None:
-    loss_fn = TaskAdaptiveFeatureLoss(two_taps())
-    features = loss_fn.features(TARGET)
-    assert torch.equal(loss_fn(PRED, features), loss_fn(PRED, TARGET))
-    assert torch.equal(loss_fn.distance_map(PRED, features), loss_fn.distance_map(PRED, TARGET))
-    assert features.image_shape == tuple(TARGET.shape)
-
-
-def test_cached_features_are_not_computed_again() -> None:
+def test_features_stand_for_their_images_and_are_not_computed_again() -> None:
     loss_fn = TaskAdaptiveFeatureLoss(two_taps())
     features = loss_fn.features(TARGET)
     network = loss_fn.backbone.network
     before = network.calls
-    loss_fn(PRED, features)
-    assert network.calls == before + 1
+    loss = loss_fn(PRED, features)
+    assert network.calls == before + 1 and torch.equal(loss, loss_fn(PRED, TARGET))
+    assert torch.equal(loss_fn.distance_map(PRED, features), loss_fn.distance_map(PRED, TARGET))
+    assert features.image_shape == tuple(TARGET.shape)
 
 
 def test_features_are_reusable_by_a_loss_of_fewer_taps_and_other_options() -> None:
@@ -215,7 +205,7 @@ def test_features_are_reusable_by_a_loss_of_fewer_taps_and_other_options() -> No
     assert torch.equal(other(PRED, features), other(PRED, TARGET))
 
 
-def test_gradient_does_not_reach_images_behind_cached_features() -> None:
+def test_gradient_does_not_reach_images_behind_cached_features_that_may_be_of_inference_mode() -> None:
     loss_fn = TaskAdaptiveFeatureLoss(two_taps())
     target, pred = TARGET.clone().requires_grad_(), PRED.clone().requires_grad_()
     features = loss_fn.features(target)
@@ -223,13 +213,9 @@ def test_gradient_does_not_reach_images_behind_cached_features() -> None:
     loss_fn(pred, features).backward()
     assert pred.grad is not None
     assert target.grad is None
-
-
-def test_features_made_in_inference_mode_serve_in_training() -> None:
-    loss_fn = TaskAdaptiveFeatureLoss(two_taps())
     with torch.inference_mode():
         features = loss_fn.features(TARGET)
-    pred = PRED.clone().requires_grad_()
+    pred.grad = None
     loss_fn(pred, features).backward()
     assert pred.grad is not None
 
@@ -345,15 +331,8 @@ def test_wrong_options_are_errors(options: dict[str, object], message: str) -> N
         TaskAdaptiveFeatureLoss(two_taps(), **options)
 
 
-def test_a_backbone_of_another_type_is_an_error() -> None:
+def test_a_backbone_of_another_type_or_name_is_an_error() -> None:
     with pytest.raises(TypeError, match="a Backbone, got TwoTaps"):
         TaskAdaptiveFeatureLoss(TwoTaps())
-
-
-def test_an_unknown_name_is_an_error_that_says_which_are_near() -> None:
     with pytest.raises(Exception, match="tafm-compact"):
         TaskAdaptiveFeatureLoss("tafm-compct")
-
-
-def test_feature_maps_are_public() -> None:
-    assert isinstance(TaskAdaptiveFeatureLoss(two_taps()).features(TARGET), FeatureMaps)

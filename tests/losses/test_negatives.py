@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tafm_loss.blur import BlurKernels, BlurSynthesizer, blur_extent
+from tafm_loss.blur import BlurKernels, BlurSynthesizer
 from tafm_loss.blur.light import from_linear, to_linear
 from tafm_loss.losses.negatives import ProgressiveNegatives
 from tafm_loss.scenes import generate_scenes
@@ -20,11 +20,7 @@ LEVELS = (0.0, 3.0, 6.0, 9.0, 12.0)
 LINE = ((0.0, 0.0), (1.0, 0.75))
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-SHARP = generate_scenes(2, 48, generator=seeded())
+SHARP = generate_scenes(2, 48, generator=torch.Generator().manual_seed(0))
 BLURRY = F.avg_pool2d(SHARP, 7, stride=1, padding=3)
 
 
@@ -32,10 +28,6 @@ def at(progress: float, schedule: object = LINE, **options: object) -> Progressi
     negatives = ProgressiveNegatives(schedule, **options)
     negatives.step(progress)
     return negatives
-
-
-def distance(images: Tensor) -> Tensor:
-    return (images - SHARP).abs().mean((-3, -2, -1))
 
 
 # ---- schedule ----
@@ -47,13 +39,8 @@ def test_lines_join_the_points_and_are_level_outside() -> None:
     expected = (0.1, 0.1, 0.3, 0.5, 0.4, 0.3, 0.3)
     assert [at(p, points).sharpness for p in progress] == pytest.approx(expected)
     assert at(1.0, ((0.5, 0.4),)).sharpness == 0.4
-
-
-def test_a_function_of_progress_is_a_schedule_too() -> None:
+    # A function of progress is a schedule, too; sharpness stays below one.
     assert at(0.5, lambda progress: progress**2).sharpness == 0.25
-
-
-def test_sharpness_stays_below_one() -> None:
     assert at(1.0, ((0.0, 0.0), (1.0, 0.99))).sharpness == 0.95
     assert at(1.0, lambda progress: progress).sharpness == 0.95
 
@@ -64,6 +51,8 @@ def test_progress_is_a_share_of_any_total() -> None:
     for done, total in ((0.3, 1.0), (3, 10), (30_000, 100_000)):
         negatives.step(done, total)
         assert negatives.progress == pytest.approx(0.3)
+    negatives.step(torch.tensor(3), torch.tensor(10))
+    assert type(negatives.state_dict()["progress"]) is float
 
 
 def test_state_is_restored_exactly() -> None:
@@ -106,7 +95,7 @@ def test_other_types_are_returned_in_kind(dtype: torch.dtype) -> None:
 
 def pairs(levels: tuple[float, ...] = LEVELS, **options: object) -> tuple[BlurSynthesizer, BlurKernels, Tensor]:
     blur = BlurSynthesizer(levels, **options)
-    drawn = blur.sample(len(SHARP), image_size=(48, 48), generator=seeded(3))
+    drawn = blur.sample(len(SHARP), image_size=(48, 48), generator=torch.Generator().manual_seed(3))
     return blur, drawn, blur(SHARP, kernels=drawn)
 
 
@@ -124,7 +113,7 @@ def test_an_exposure_is_the_synthesizers_own_level(options: dict[str, object]) -
 
 def test_without_sharpness_it_is_the_input_itself_with_its_noise() -> None:
     blur, drawn, levels = pairs()
-    noisy = (levels[-1] + 0.01 * torch.randn(SHARP.shape, generator=seeded())).clamp(0, 1)
+    noisy = (levels[-1] + 0.01 * torch.randn(SHARP.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
     made = ProgressiveNegatives(kind="exposure", synthesizer=blur)(noisy, SHARP, kernels=drawn)
     assert torch.equal(made[0], noisy)
 
@@ -149,30 +138,6 @@ def test_the_same_seed_gives_the_same_shake_at_any_levels(options: dict[str, obj
     _, many, _ = pairs(LEVELS, **options)
     torch.testing.assert_close(few.kernels[-1], many.kernels[-1], rtol=0, atol=1e-6)
     torch.testing.assert_close(few.extents[-1], many.extents[-1])
-
-
-@pytest.mark.parametrize("kind", ["blend", "exposure"])
-def test_negatives_get_sharper_and_stay_worse_than_sharp(kind: str) -> None:
-    blur, drawn, levels = pairs()
-    options = {"kernels": drawn} if kind == "exposure" else {}
-    made = [at(p / 8, kind=kind, synthesizer=blur)(levels[-1], SHARP, **options)[0] for p in range(9)]
-    far = torch.stack([distance(images) for images in made])
-    assert (far.diff(dim=0) <= 0).all()
-    assert (far[-1] < far[0]).all()
-    assert (far[-1] > 0.1 * far[0]).all()
-
-
-def test_the_extent_of_an_exposure_is_the_share_that_is_left() -> None:
-    # The image of a point of light is its kernel.
-    blur = BlurSynthesizer(LEVELS, transfer=None)
-    point = torch.zeros(1, 3, 49, 49)
-    point[..., 24, 24] = 1
-    drawn = blur.sample(1, generator=seeded())
-    blurry = blur(point, kernels=drawn)[-1]
-    for sharpness in (0.0, 0.25, 0.5, 0.75):
-        made = at(0.0, ((0.0, sharpness),), kind="exposure", synthesizer=blur)(blurry, point, kernels=drawn)
-        found = blur_extent(made[0, 0, 0].clamp(min=0))
-        torch.testing.assert_close(found, torch.tensor(12 * (1 - sharpness)), rtol=0.02, atol=0)
 
 
 # ---- exposures of frames ----
@@ -284,6 +249,7 @@ FRAMES = torch.stack([SHARP] * 5)
         ({}, (BLURRY[:1], SHARP), {}, ValueError, "blurry and sharp must have the same shape"),
         ({}, (BLURRY.byte(), SHARP), {}, TypeError, "blurry must be a floating-point"),
         ({}, (BLURRY, SHARP[0]), {}, ValueError, "sharp must have shape"),
+        ({}, (BLURRY.half(), SHARP), {}, ValueError, r"same shape, dtype and device.*float16.*float32"),
         ({}, (BLURRY, SHARP), {"frames": FRAMES}, ValueError, "takes no kernels or frames, got one"),
         ({"kind": "exposure"}, (BLURRY, SHARP), {}, ValueError, "takes kernels or frames, got neither"),
         ({"kind": "exposure"}, (BLURRY, SHARP), {"kernels": DRAWN, "frames": FRAMES}, ValueError, "got both"),
@@ -320,14 +286,3 @@ def test_wrong_kernels_are_errors(kernels, images, error: type[Exception], messa
 def test_a_state_of_something_else_is_refused(state: Any) -> None:
     with pytest.raises(ValueError, match="state must hold progress alone"):
         ProgressiveNegatives().load_state_dict(state)
-
-
-def test_progress_is_a_plain_number_whatever_it_is_set_by() -> None:
-    negatives = ProgressiveNegatives()
-    negatives.step(torch.tensor(3), torch.tensor(10))
-    assert type(negatives.state_dict()["progress"]) is float
-
-
-def test_images_of_two_types_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"same shape, dtype and device.*float16.*float32"):
-        ProgressiveNegatives()(torch.rand(1, 3, 8, 8).half(), torch.rand(1, 3, 8, 8))
