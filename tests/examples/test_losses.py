@@ -15,6 +15,7 @@ from tafm_loss import save_backbone
 from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
 from tafm_loss.images import read_image
 from tafm_loss.scenes import generate_scenes
+from tests.seeds import seeded
 
 
 @pytest.fixture
@@ -24,10 +25,6 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         monkeypatch.setattr(losses, name, value)
     monkeypatch.setattr(losses, "vgg19_loss", nn.MSELoss)
     return losses
-
-
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
 
 
 def run(example: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:

@@ -6,10 +6,7 @@ import pytest
 import torch
 
 from examples import task_adaptive as example
-
-
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+from tests.seeds import seeded
 
 
 @pytest.mark.parametrize("task", ["blur", "noise", "jpeg"])

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of evaluations: a tiny data set, a tiny network, and the command on both."""
+"""A tiny data set, a tiny network, and evaluations and trainings of both."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import pytest
 
 from examples.deblurring import evaluate
 from examples.deblurring.data.trees import make_tree
-from tests.examples.deblurring.evaluation_runs import FRAMES, SCENES, Evaluate, write_weights
+from tests.examples.deblurring.evaluation_runs import FRAMES, SCENES, Evaluate, Refused, write_weights
+from tests.examples.deblurring.training_runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +35,42 @@ def run_on(gopro_root: Path, tmp_path: Path) -> Evaluate:
         complete: str = "false",
         device: str = "cpu",
     ) -> int:
-        arguments = [
-            str(what),
-            *more,
-            "--dataset",
-            "gopro",
-            "--root",
-            str(root),
-            "--dataset-options",
-            f"complete={complete}",
-        ]
-        arguments += ["--metrics", metrics, "--out", str(tmp_path / out), "--device", device]
-        return evaluate.main(arguments)
+        options = {"--dataset": "gopro", "--root": root, "--dataset-options": f"complete={complete}"}
+        options |= {"--metrics": metrics, "--out": tmp_path / out, "--device": device}
+        return evaluate.main([str(what), *more, *(str(word) for option in options.items() for word in option)])
+
+    return call
+
+
+@pytest.fixture
+def refused(run_on: Evaluate, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Return a function that evaluates as `run_on` does, but in vain, and returns what is told of it."""
+
+    def call(*arguments: str | Path, **options: str | Path) -> str:
+        assert run_on(*arguments, **options) == 2
+        return capsys.readouterr().err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("datasets")
+    for split in ("train", "test"):
+        make_tree("flat", folder / "tree", split)
+    return folder
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest, datasets: Path, tmp_path: Path) -> Run:
+    """Return a function that trains by the CONFIG of the tests, with changes, and says whether it came to the end."""
+    from examples.deblurring.training.config import load_experiment
+    from examples.deblurring.training.run import train
+
+    (tmp_path / "experiment.yaml").write_text(request.module.CONFIG)
+
+    def call(name: str, *changes: str, resume: bool = False) -> bool:
+        plan = load_experiment(tmp_path / "experiment.yaml", changes)
+        return train(plan, datasets, tmp_path / name, resume=resume, progress=False)
 
     return call

@@ -9,6 +9,7 @@ from examples.deblurring.models.checkpoints import save_weights
 from examples.deblurring.models.networks import create_network
 
 Evaluate = Callable[..., int]
+Refused = Callable[..., str]
 SCENES, FRAMES = 2, 2
 NETWORK = ("--network", "residual-unet", "--network-options", "width=4")
 

@@ -1,4 +1,4 @@
-"""Archives of folders, and a disk of any size."""
+"""Archives of folders, files of nothing, and a disk of any size."""
 
 import io
 import tarfile
@@ -7,6 +7,13 @@ from collections import namedtuple
 from pathlib import Path
 
 Usage = namedtuple("Usage", "total used free")
+
+
+def touch(path: Path) -> Path:
+    """A file that is found and not read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
 
 
 def zipped(folder: Path, wrapper: str = "") -> bytes:

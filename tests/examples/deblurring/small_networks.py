@@ -20,12 +20,8 @@ SMALL = {
 KINDS = ["mimo-unet-plus", "hinet", "mprnet", "nafnet-32", "residual-unet", "bdirnet"]
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def images(height: int = 32, width: int = 48, n: int = 1) -> Tensor:
-    return torch.rand(n, 3, height, width, generator=seeded())
+    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
 def small(name: str, seed: int = 0) -> nn.Module:
@@ -33,5 +29,5 @@ def small(name: str, seed: int = 0) -> nn.Module:
     network = create_network(name, seed=seed, **SMALL[name])
     for parameter in network.parameters():
         if not parameter.any():
-            nn.init.normal_(parameter, std=0.1, generator=seeded(seed))
+            nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(seed))
     return network

@@ -24,17 +24,12 @@ def hostile_zip(path: Path, name: str, *, link: bool = False) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["../outside.txt", "a/../../outside.txt", "/outside.txt", "..\\outside.txt"])
+@pytest.mark.parametrize("name", ["../outside.txt", "a/../../outside.txt", "/outside.txt", "..\\outside.txt", "link"])
 def test_a_zip_file_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: str) -> None:
-    archive = hostile_zip(tmp_path / "a.zip", name)
+    archive = hostile_zip(tmp_path / "a.zip", name, link=name == "link")
     with pytest.raises(ValueError, match="may lead out of the folder"):
         unpack(archive, tmp_path / "sets" / "A", progress=False)
     assert {path.name for path in tmp_path.rglob("*")} == {"a.zip", "sets"}
-
-
-def test_a_link_in_a_zip_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="may lead out of the folder"):
-        unpack(hostile_zip(tmp_path / "a.zip", "link", link=True), tmp_path / "A", progress=False)
 
 
 @pytest.mark.parametrize(

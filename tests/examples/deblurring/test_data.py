@@ -14,12 +14,9 @@ from examples.deblurring.data.files import encode_png, images_below, natural_key
 from examples.deblurring.data.opening import key_values, list_datasets, open_pairs, options_of
 from examples.deblurring.data.pairs import Pair, PairedImages, PairSample
 from examples.deblurring.data.trees import make_tree
+from tests.seeds import seeded
 
 SPLITS = {"reds": ("train", "val"), **dict.fromkeys(("flat", "synthetic"), ("train", "anything"))}
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def noise(height: int = 12, width: int = 16, seed: int = 0) -> Tensor:
@@ -47,13 +44,10 @@ def test_an_image_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert torch.equal(sample.sharp, sharp)
 
 
-def test_a_pair_whose_sizes_differ_is_an_error_that_names_both_files(tmp_path: Path) -> None:
+def test_pairs_of_two_sizes_or_of_one_name_and_no_pairs_are_errors(tmp_path: Path) -> None:
     pair = pair_of(tmp_path, noise(12, 16), noise(12, 18))
     with pytest.raises(ValueError, match=r"input.scene-1\.png is 16 x 12 px and .*target.scene-1\.png 18 x 12 px"):
         PairedImages([pair])[0]
-
-
-def test_two_pairs_of_one_name_and_no_pairs_are_errors(tmp_path: Path) -> None:
     pair = pair_of(tmp_path, noise(), noise())
     with pytest.raises(ValueError, match="more than one pair: scene-1"):
         PairedImages([pair, pair])
@@ -154,14 +148,11 @@ def test_every_data_set_is_read_back_from_a_generated_tree(dataset: str, tmp_pat
     assert not first & second
 
 
-def test_an_unknown_data_set_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_data_set_or_option_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no data set 'goprp'; choose from flat, gopro, gopro_all, hide, realblur_j"):
         open_pairs("goprp", tmp_path, "train")
     with pytest.raises(ValueError, match="no data set"):
         make_tree("goprp", tmp_path, "train")
-
-
-def test_an_unknown_option_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="gopro has no option bulr; it has blur, complete"):
         open_pairs("gopro", tmp_path, "train", bulr="blur_gamma")
     with pytest.raises(ValueError, match="flat has no option complete; it has none"):

@@ -17,7 +17,7 @@ from examples.deblurring.evaluation.similarity import psnr, ssim
 from examples.deblurring.models.checkpoints import load_weights
 from examples.deblurring.models.networks import create_network
 from tafm_loss.images import read_pixels
-from tests.examples.deblurring.evaluation_runs import FRAMES, NETWORK, SCENES, Evaluate, write_weights
+from tests.examples.deblurring.evaluation_runs import FRAMES, NETWORK, SCENES, Evaluate, Refused, write_weights
 
 
 def lines(folder: Path) -> list[dict[str, str]]:
@@ -112,36 +112,24 @@ def test_an_interrupted_evaluation_ends_as_an_unbroken_one(
         assert mine.replace("out", "whole") == unbroken
 
 
-def test_other_settings_in_the_same_folder_are_refused_by_name(
-    run_on: Evaluate, network_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_on(network_file, *NETWORK) == 0
-    before = (tmp_path / "out" / "images.csv").read_bytes()
-    assert run_on(network_file, *NETWORK, "--ensemble", "4", "--limit", "3", "--save-images") == 2
-    error = capsys.readouterr().err
-    assert "network ensemble is 1 there and 4 now" in error and "limit is null there and 3 now" in error
-    assert run_on("input") == 2
-    assert 'network name is "residual-unet" there and null now' in capsys.readouterr().err
-    assert (tmp_path / "out" / "images.csv").read_bytes() == before
-
-
-def test_other_weights_of_the_same_name_are_other_settings(
-    run_on: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_other_settings_or_weights_in_the_same_folder_are_refused_by_name(
+    run_on: Evaluate, refused: Refused, tmp_path: Path
 ) -> None:
     file = write_weights(tmp_path / "w.safetensors")
     assert run_on(file, *NETWORK) == 0
+    before = (tmp_path / "out" / "images.csv").read_bytes()
+    error = refused(file, *NETWORK, "--ensemble", "4", "--limit", "3", "--save-images")
+    assert "network ensemble is 1 there and 4 now" in error and "limit is null there and 3 now" in error
+    assert 'network name is "residual-unet" there and null now' in refused("input")
     write_weights(file, shift=0.02)
-    assert run_on(file, *NETWORK) == 2
-    assert "network sha256 is" in capsys.readouterr().err
+    assert "network sha256 is" in refused(file, *NETWORK)
+    assert (tmp_path / "out" / "images.csv").read_bytes() == before
 
 
-def test_a_folder_of_something_else_is_left_alone(
-    run_on: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_of_something_else_is_left_alone(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("x")
-    assert run_on("input") == 2
-    assert "holds other files and no settings.json" in capsys.readouterr().err
+    assert "holds other files and no settings.json" in refused("input")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
@@ -154,7 +142,7 @@ def test_the_first_images_are_taken_and_the_result_says_so(run_on: Evaluate, tmp
 
 
 def test_a_metric_that_cannot_be_had_is_named_and_the_others_go_on(
-    run_on: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_on: Evaluate, refused: Refused, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_on("input", metrics="psnr,niqe") == 0
     assert "niqe is missing: its parameters are not shipped" in capsys.readouterr().out
@@ -162,8 +150,7 @@ def test_a_metric_that_cannot_be_had_is_named_and_the_others_go_on(
     assert list(lines(out)[0]) == ["name", "scene", "psnr", "psnr_gain", "psnr_input"]
     assert list(summary_of(out)["missing"]) == ["niqe"]
     assert "niqe is missing" in (out / "table.md").read_text() and "niqe is missing" in (out / "page.html").read_text()
-    assert run_on("input", metrics="niqe", out="none") == 2
-    assert "none of the metrics can be had: niqe: its parameters" in capsys.readouterr().err
+    assert "none of the metrics can be had: niqe: its parameters" in refused("input", metrics="niqe", out="none")
     assert not (tmp_path / "none").exists()
 
 
@@ -219,32 +206,21 @@ def test_the_files_of_a_training_run_have_the_names_that_training_gives_them() -
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line_before_anything_is_written(
-    arguments: list[str],
-    message: str,
-    run_on: Evaluate,
-    network_file: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], message: str, refused: Refused, network_file: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     named = {"FILE": str(network_file), "FOLDER": str(folder)}
-    assert run_on(*(named.get(argument, argument) for argument in arguments)) == 2
-    error = capsys.readouterr().err
+    error = refused(*(named.get(argument, argument) for argument in arguments))
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
 def test_an_output_that_is_not_finite_ends_the_evaluation_and_names_the_image(
-    run_on: Evaluate,
-    network_file: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Refused, network_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(methods, "restore", lambda network, images, **_: images * math.nan)
-    assert run_on(network_file, *NETWORK) == 2
-    assert "GOPR0384_11_00-000001 has values that are not finite" in capsys.readouterr().err
+    assert "GOPR0384_11_00-000001 has values that are not finite" in refused(network_file, *NETWORK)
     assert lines(tmp_path / "out") == []
 
 

@@ -114,7 +114,8 @@ def test_a_mistake_in_a_config_is_told_with_the_file(tmp_path: Path, change: str
 def test_a_config_can_change_some_keys_of_another(tmp_path: Path) -> None:
     written(tmp_path, SMALL)
     path = written(tmp_path, "extends: experiment.yaml\ntraining: {steps: 9}\n", "longer.yaml")
-    experiment = load_experiment(path, ["training.seed=3"])
+    experiment = load_experiment(path, ["training.seed=3", "training.mixed_precision=no"])
+    assert experiment.training.mixed_precision == "no"
     assert (experiment.training.steps, experiment.training.batch_size, experiment.training.seed) == (9, 2, 3)
 
 
@@ -126,18 +127,11 @@ def test_a_config_that_extends_itself_is_told(tmp_path: Path) -> None:
         load_experiment(written(tmp_path, "extends: 5\n"))
 
 
-def test_a_bare_no_is_no_mixed_precision(tmp_path: Path) -> None:
-    assert load_experiment(written(tmp_path, SMALL), ["training.mixed_precision=no"]).training.mixed_precision == "no"
-
-
-def test_the_rate_is_halved_every_so_often() -> None:
+def test_the_rate_is_halved_every_so_often_or_rises_first() -> None:
     rates = [
         learning_rate(step, 100, Optimizer(learning_rate=8.0), Schedule("halving", every=10)) for step in (9, 10, 35)
     ]
     assert rates == [8.0, 4.0, 1.0]
-
-
-def test_a_constant_rate_rises_first() -> None:
     schedule = Schedule("constant", warm_up=4)
     assert [learning_rate(step, 9, Optimizer(learning_rate=4.0), schedule) for step in (0, 3, 8)] == [1.0, 4.0, 4.0]
 
@@ -169,11 +163,15 @@ def batches(
     )
 
 
-def test_batches_follow_from_the_seed_and_the_step(tmp_path: Path) -> None:
+def test_batches_follow_from_the_seed_and_the_step_whatever_their_size_and_share(tmp_path: Path) -> None:
     first, again, other = batches(tmp_path), batches(tmp_path), batches(tmp_path, seed=1)
     assert torch.equal(first.draw(7).sharp, again.draw(7).sharp)
     assert not torch.equal(first.draw(7).sharp, first.draw(6).sharp)
     assert not torch.equal(first.draw(7).sharp, other.draw(7).sharp)
+    halves = [batches(tmp_path, share=slice(start, start + 2)).draw(3) for start in (0, 2)]
+    assert torch.equal(torch.cat([half.blurred for half in halves]), first.draw(3).blurred)
+    small = [batches(tmp_path, batch_size=2, share=slice(0, 2)).draw(step) for step in (0, 1)]
+    assert torch.equal(torch.cat([part.sharp for part in small]), first.draw(0).sharp)
 
 
 def test_every_pass_has_each_pair_once(tmp_path: Path) -> None:
@@ -183,17 +181,6 @@ def test_every_pass_has_each_pair_once(tmp_path: Path) -> None:
     ]
     assert all(sorted(order) == list(range(6)) for order in orders)
     assert orders[0] != orders[1] or orders[1] != orders[2]
-
-
-def test_the_shares_of_processes_make_up_the_batch_of_one(tmp_path: Path) -> None:
-    whole = batches(tmp_path).draw(3)
-    halves = [batches(tmp_path, share=slice(start, start + 2)).draw(3) for start in (0, 2)]
-    assert torch.equal(torch.cat([half.blurred for half in halves]), whole.blurred)
-
-
-def test_the_same_crops_come_in_batches_of_another_size(tmp_path: Path) -> None:
-    small = [batches(tmp_path, batch_size=2, share=slice(0, 2)).draw(step) for step in (0, 1)]
-    assert torch.equal(torch.cat([part.sharp for part in small]), batches(tmp_path).draw(0).sharp)
 
 
 def test_an_image_that_is_too_small_is_told_before_a_run(tmp_path: Path) -> None:

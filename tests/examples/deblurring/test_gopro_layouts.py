@@ -13,13 +13,7 @@ from examples.deblurring.data.gopro import gopro_pairs
 from examples.deblurring.data.gopro_all import AveragedFrames, official_length
 from examples.deblurring.data.pairs import PairedImages
 from examples.deblurring.data.trees import make_tree
-
-
-def touch(path: Path) -> Path:
-    """A file that is found and not read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    return path
+from tests.examples.deblurring.packed import touch
 
 
 def touch_gopro(root: Path, split: str, scenes: dict[str, int]) -> None:

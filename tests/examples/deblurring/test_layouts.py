@@ -16,15 +16,9 @@ from examples.deblurring.data.reds import reds_pairs
 from examples.deblurring.data.trees import make_tree
 from tafm_loss import BlurSynthesizer
 from tafm_loss.blur import write_pairs
+from tests.examples.deblurring.packed import touch
 
 J = realblur.FOLDERS["J"]
-
-
-def touch(path: Path) -> Path:
-    """A file that is found and not read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    return path
 
 
 # ---- RealBlur ----

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from examples.deblurring.models.local_statistics import GlobalPooling, InstanceNorm, box_mean, use_local_statistics
 from examples.deblurring.models.networks import create_network
-from tests.examples.deblurring.small_networks import seeded, small
+from tests.examples.deblurring.small_networks import small
+from tests.seeds import seeded
 
 WITH_STATISTICS = ["nafnet-32", "hinet", "mprnet"]
 
@@ -35,13 +36,8 @@ def around(x: Tensor, row: int, column: int, box: tuple[int, int]) -> Tensor:
 @pytest.mark.parametrize("box", [(1, 1), (3, 5), (4, 6), (5, 2), (10, 13), (11, 13)])
 def test_the_mean_of_a_box_is_that_of_average_pooling_with_its_edges_repeated(box: tuple[int, int]) -> None:
     x = features()
-    missing_rows, missing_columns = box[0] - 1, box[1] - 1
-    pad = (
-        missing_columns // 2,
-        missing_columns - missing_columns // 2,
-        missing_rows // 2,
-        missing_rows - missing_rows // 2,
-    )
+    rows, columns = box[0] - 1, box[1] - 1
+    pad = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
     expected = F.pad(F.avg_pool2d(x, box, stride=1), pad, mode="replicate")
     torch.testing.assert_close(box_mean(x, box).expand_as(x), expected)
 

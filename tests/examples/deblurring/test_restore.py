@@ -31,7 +31,7 @@ def photographs(tmp_path: Path) -> Path:
     return tmp_path / "photographs"
 
 
-def test_every_image_of_a_folder_is_restored_under_its_path(tmp_path: Path, weights: str, photographs: Path) -> None:
+def test_images_of_a_folder_or_one_are_restored_by_their_paths(tmp_path: Path, weights: str, photographs: Path) -> None:
     assert restore.main([weights, str(photographs), "--out", str(tmp_path / "out"), *NETWORK]) == 0
     assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")) == [
         "deeper/two.png",
@@ -39,11 +39,8 @@ def test_every_image_of_a_folder_is_restored_under_its_path(tmp_path: Path, weig
     ]
     # The network adds a tenth.
     assert bool((read_pixels(tmp_path / "out" / "one.png") == 100 + 26).all())
-
-
-def test_one_image_is_restored(tmp_path: Path, weights: str, photographs: Path) -> None:
-    assert restore.main([weights, str(photographs / "one.png"), "--out", str(tmp_path / "out"), *NETWORK]) == 0
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["one.png"]
+    assert restore.main([weights, str(photographs / "one.png"), "--out", str(tmp_path / "alone"), *NETWORK]) == 0
+    assert [path.name for path in (tmp_path / "alone").iterdir()] == ["one.png"]
 
 
 def test_no_image_is_overwritten(

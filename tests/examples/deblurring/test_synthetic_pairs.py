@@ -11,10 +11,7 @@ from examples.deblurring.data.opening import open_pairs
 from examples.deblurring.data.pairs import PairSample
 from examples.deblurring.data.synthetic import SyntheticPairs
 from examples.deblurring.data.trees import make_tree
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from tests.seeds import seeded
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,10 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
-from safetensors.torch import load_file
 
 from examples.deblurring import train as program
-from examples.deblurring.data.trees import make_tree
-from examples.deblurring.training.config import Experiment, load_experiment
 from examples.deblurring.training.loop import Loop
-from examples.deblurring.training.run import train
+from tests.examples.deblurring.training_runs import Run, Weights, rows, weights
 
 CONFIG = """
 network: {name: residual-unet, options: {width: 4}}
@@ -26,34 +23,12 @@ training: {steps: 6, batch_size: 2, checkpoint_every: 2, log_every: 2, samples_e
 """
 
 
-@pytest.fixture(scope="module")
-def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("datasets")
-    for split in ("train", "test"):
-        make_tree("flat", folder / "tree", split)
-    return folder
-
-
-def experiment(folder: Path, *changes: str) -> Experiment:
-    path = folder / "experiment.yaml"
-    path.write_text(CONFIG)
-    return load_experiment(path, changes)
-
-
-def rows(out: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-
-
-def weights(out: Path, name: str = "network") -> dict[str, torch.Tensor]:
-    return load_file(out / f"{name}.safetensors")
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+def same(a: Weights, b: Weights) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_run_leaves_what_it_says(tmp_path: Path, datasets: Path) -> None:
-    assert train(experiment(tmp_path), datasets, tmp_path / "run", progress=False)
+def test_a_run_leaves_what_it_says(tmp_path: Path, run: Run) -> None:
+    assert run("run")
     out = tmp_path / "run"
     logged = [row for row in rows(out) if "loss" in row]
     assert rows(out)[0]["l1_weight"] == 1 and rows(out)[0]["edge_weight"] > 0
@@ -69,10 +44,10 @@ def test_a_run_leaves_what_it_says(tmp_path: Path, datasets: Path) -> None:
 
 @pytest.mark.parametrize("changes", [(), ("network={name: mimo-unet-plus, options: {width: 4, blocks: 1}}",)])
 def test_a_run_that_was_cut_and_taken_up_is_that_of_an_unbroken_one(
-    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch, changes: Sequence[str]
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, changes: Sequence[str]
 ) -> None:
-    plan = experiment(tmp_path, "training.samples_every=2", *changes)
-    train(plan, datasets, tmp_path / "whole", progress=False)
+    changes = ("training.samples_every=2", *changes)
+    run("whole", *changes)
     step = Loop._step
 
     def breaking(self: Loop, drawn: object, number: int) -> None:
@@ -82,10 +57,10 @@ def test_a_run_that_was_cut_and_taken_up_is_that_of_an_unbroken_one(
 
     monkeypatch.setattr(Loop, "_step", breaking)
     with pytest.raises(RuntimeError, match="power cut"):
-        train(plan, datasets, tmp_path / "cut", progress=False)
+        run("cut", *changes)
     monkeypatch.undo()
     torch.manual_seed(99)
-    train(plan, datasets, tmp_path / "cut", resume=True, progress=False)
+    run("cut", *changes, resume=True)
     for name in ("network", "network_ema"):
         assert same(weights(tmp_path / "cut", name), weights(tmp_path / "whole", name))
     timeless = [
@@ -97,10 +72,9 @@ def test_a_run_that_was_cut_and_taken_up_is_that_of_an_unbroken_one(
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_or_the_end_of_a_time_limit_saves_what_there_is_and_resume_goes_on(
-    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
 ) -> None:
-    plan = experiment(tmp_path)
-    train(plan, datasets, tmp_path / "whole", progress=False)
+    run("whole")
     step = Loop._step
 
     def interrupted(self: Loop, drawn: object, number: int) -> None:
@@ -109,16 +83,16 @@ def test_ctrl_c_or_the_end_of_a_time_limit_saves_what_there_is_and_resume_goes_o
             signal.raise_signal(sent)
 
     monkeypatch.setattr(Loop, "_step", interrupted)
-    assert not train(plan, datasets, tmp_path / "run", progress=False)
+    assert not run("run")
     assert (tmp_path / "run" / "network.safetensors").exists()
-    assert train(plan, datasets, tmp_path / "run", resume=True, progress=False)
+    assert run("run", resume=True)
     assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
 
 
-def test_a_batch_in_parts_gives_what_the_whole_gives(tmp_path: Path, datasets: Path) -> None:
+def test_a_batch_in_parts_gives_what_the_whole_gives(tmp_path: Path, run: Run) -> None:
     changes = ("training.steps=2", "objective=[{loss: l1, weight: 1}]", "optimizer.learning_rate=1e-4")
-    train(experiment(tmp_path, *changes), datasets, tmp_path / "whole", progress=False)
-    train(experiment(tmp_path, *changes, "training.accumulation=2"), datasets, tmp_path / "parts", progress=False)
+    run("whole", *changes)
+    run("parts", *changes, "training.accumulation=2")
     first, second = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.allclose(first[name], second[name], atol=2e-5) for name in first)
     assert rows(tmp_path / "parts")[0]["loss"] == pytest.approx(rows(tmp_path / "whole")[0]["loss"], rel=1e-4)
@@ -133,21 +107,21 @@ def fresh_accelerate() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("fresh_accelerate")
-def test_training_in_bfloat16_computes_the_loss_in_float32(tmp_path: Path, datasets: Path) -> None:
+def test_training_in_bfloat16_computes_the_loss_in_float32(tmp_path: Path, run: Run) -> None:
     changes = ("training.mixed_precision=bf16", "training.steps=2", "network={name: nafnet-32, options: {width: 4}}")
-    train(experiment(tmp_path, *changes), datasets, tmp_path / "run", progress=False)
+    run("run", *changes)
     assert {tensor.dtype for tensor in weights(tmp_path / "run").values()} == {torch.float32}
 
 
-def test_a_fine_tune_starts_from_the_weights_it_names(tmp_path: Path, datasets: Path) -> None:
-    train(experiment(tmp_path), datasets, tmp_path / "start", progress=False)
+def test_a_fine_tune_starts_from_the_weights_it_names(tmp_path: Path, run: Run) -> None:
+    run("start")
     named = f"network.weights={tmp_path / 'start' / 'network.safetensors'}"
-    train(experiment(tmp_path, named, "optimizer.learning_rate=0"), datasets, tmp_path / "tuned", progress=False)
+    run("tuned", named, "optimizer.learning_rate=0")
     assert same(weights(tmp_path / "tuned"), weights(tmp_path / "start"))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
-    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = Loop._step
 
@@ -161,7 +135,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
     with pytest.raises(
         FloatingPointError, match=r"l1, edge, gradient_norm stopped being finite before step 4.*checkpoint\.pt"
     ):
-        train(experiment(tmp_path), datasets, tmp_path / "run", progress=False)
+        run("run")
     kept = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert kept["step"] == 2 and all(bool(tensor.isfinite().all()) for tensor in kept["network"].values())
 
@@ -180,26 +154,29 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
     ],
 )
 def test_what_an_experiment_names_and_does_not_exist_is_told(
-    tmp_path: Path, datasets: Path, changes: Sequence[str], told: str
+    tmp_path: Path, run: Run, changes: Sequence[str], told: str
 ) -> None:
     with pytest.raises(ValueError, match=told):
-        train(experiment(tmp_path, *changes), datasets, tmp_path / "run", progress=False)
+        run("run", *changes)
 
 
-def test_a_folder_with_a_run_is_never_overwritten(tmp_path: Path, datasets: Path) -> None:
-    train(experiment(tmp_path), datasets, tmp_path / "run", progress=False)
+def test_a_folder_with_a_run_is_never_overwritten(tmp_path: Path, run: Run) -> None:
+    with pytest.raises(ValueError, match=r"no run to go on with.*leave --resume out"):
+        run("run", resume=True)
+    run("run")
     before = (tmp_path / "run" / "history.jsonl").read_bytes()
     with pytest.raises(ValueError, match="holds files already"):
-        train(experiment(tmp_path), datasets, tmp_path / "run", progress=False)
+        run("run")
     with pytest.raises(ValueError, match=r"learning_rate is 0\.01 there and 1\.0 now"):
-        train(
-            experiment(tmp_path, "optimizer.learning_rate=1"), datasets, tmp_path / "run", resume=True, progress=False
-        )
+        run("run", "optimizer.learning_rate=1", resume=True)
+    (tmp_path / "run" / "checkpoint.pt").unlink()
+    with pytest.raises(ValueError, match="holds files already"):
+        run("run")
     assert (tmp_path / "run" / "history.jsonl").read_bytes() == before
 
 
 def test_the_program_tells_faults_in_a_line(tmp_path: Path, datasets: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    experiment(tmp_path)
+    (tmp_path / "experiment.yaml").write_text(CONFIG)
     config, place = str(tmp_path / "experiment.yaml"), ["--datasets", str(datasets), "--out", str(tmp_path / "run")]
     assert program.main([config, *place, "--set", "training.steps=1", "training.workers=2"]) == 0
     assert "trained:" in capsys.readouterr().out

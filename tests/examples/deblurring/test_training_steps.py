@@ -1,6 +1,5 @@
 """Single steps in closed form, and what a run is guarded against."""
 
-import json
 import os
 import subprocess
 import sys
@@ -15,11 +14,10 @@ from torch import Tensor, nn
 from examples.deblurring.data.opening import open_pairs
 from examples.deblurring.data.trees import make_tree
 from examples.deblurring.models.networks import create_network
-from examples.deblurring.training.config import load_experiment
 from examples.deblurring.training.loop import Loop
 from examples.deblurring.training.objective import Objective
-from examples.deblurring.training.run import train
 from examples.deblurring.training.samples import Samples
+from tests.examples.deblurring.training_runs import Run, Weights, rows, weights
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = """
@@ -31,23 +29,19 @@ schedule: {name: constant}
 training: {steps: 1, batch_size: 2, workers: 1}
 """
 
-Weights = dict[str, Tensor]
-Run = Callable[..., Weights]
+
+Trained = Callable[..., Weights]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Train in a folder of its own, and return the weights."""
-    for split in ("train", "test"):
-        make_tree("flat", tmp_path / "tree", split)
-    (tmp_path / "experiment.yaml").write_text(CONFIG)
+def trained(run: Run, tmp_path: Path) -> Trained:
+    """Return a function that trains as `run` does, and returns the weights."""
 
-    def trained(name: str, *changes: str, resume: bool = False) -> Weights:
-        plan = load_experiment(tmp_path / "experiment.yaml", changes)
-        train(plan, tmp_path, tmp_path / name, resume=resume, progress=False)
-        return load_file(tmp_path / name / "network.safetensors")
+    def call(name: str, *changes: str) -> Weights:
+        assert run(name, *changes)
+        return weights(tmp_path / name)
 
-    return trained
+    return call
 
 
 def start() -> Weights:
@@ -58,24 +52,20 @@ def largest_change(after: Weights, before: Weights) -> float:
     return max(float((after[name] - before[name]).abs().max()) for name in before)
 
 
-def rows(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-
-
-def test_adams_first_step_is_as_long_as_the_rate_of_that_step(run: Run) -> None:
-    assert largest_change(run("plain"), start()) == pytest.approx(4e-3, rel=1e-3)
-    rising = run("rising", "schedule.warm_up=4", "training.steps=4", "optimizer.betas=[0.0,0.0]")
+def test_adams_first_step_is_as_long_as_the_rate_of_that_step(trained: Trained) -> None:
+    assert largest_change(trained("plain"), start()) == pytest.approx(4e-3, rel=1e-3)
+    rising = trained("rising", "schedule.warm_up=4", "training.steps=4", "optimizer.betas=[0.0,0.0]")
     # With betas of 0 every step is as long as its rate: 1 + 2 + 3 + 4 thousandths at most.
     assert 6e-3 < largest_change(rising, start()) <= 10e-3 * 1.001
 
 
-def test_a_gradient_clipped_below_adams_eps_moves_nothing(run: Run) -> None:
-    assert largest_change(run("clipped", "training.clip=1e-13"), start()) < 4e-3 * 1e-4
+def test_a_gradient_clipped_below_adams_eps_moves_nothing(trained: Trained) -> None:
+    assert largest_change(trained("clipped", "training.clip=1e-13"), start()) < 4e-3 * 1e-4
 
 
-def test_the_moving_average_is_that_of_the_weights(run: Run, tmp_path: Path) -> None:
-    first = run("one", "training.ema=0.75")
-    second = run("two", "training.ema=0.75", "training.steps=2")
+def test_the_moving_average_is_that_of_the_weights(trained: Trained, tmp_path: Path) -> None:
+    first = trained("one", "training.ema=0.75")
+    second = trained("two", "training.ema=0.75", "training.steps=2")
     average = load_file(tmp_path / "two" / "network_ema.safetensors")
     for name, value in average.items():
         assert torch.allclose(value, 0.75 * first[name] + 0.25 * second[name], atol=1e-7)
@@ -158,31 +148,14 @@ def test_a_run_goes_on_with_what_decides_nothing_changed_and_nothing_else(
         run("run", change, resume=True)
 
 
-def test_resume_without_a_run_is_told(run: Run) -> None:
-    with pytest.raises(ValueError, match=r"no run to go on with.*leave --resume out"):
-        run("none", resume=True)
-
-
-def test_results_without_their_checkpoint_are_not_overwritten(run: Run, tmp_path: Path) -> None:
-    run("run")
-    (tmp_path / "run" / "checkpoint.pt").unlink()
-    with pytest.raises(ValueError, match="holds files already"):
-        run("run")
-
-
 @pytest.mark.slow
-def test_two_processes_give_what_one_gives(run: Run, tmp_path: Path) -> None:
-    whole = run("one", "training.steps=3")
+def test_two_processes_give_what_one_gives(trained: Trained, datasets: Path, tmp_path: Path) -> None:
+    whole = trained("one", "training.steps=3")
     command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "examples.deblurring.train",
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
+        *("-m", "examples.deblurring.train"),
     ]
-    place = ["--datasets", str(tmp_path), "--out", str(tmp_path / "two"), "--set", "training.steps=3"]
+    place = ["--datasets", str(datasets), "--out", str(tmp_path / "two"), "--set", "training.steps=3"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*command, str(tmp_path / "experiment.yaml"), *place],
