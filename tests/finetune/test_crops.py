@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from tafm_loss.finetune import crops as scene_crops
-from tafm_loss.finetune.crops import SceneCrops
+from tafm_loss.finetune.crops import SceneCrops, default_synthesizer, scene_generators
 from tafm_loss.finetune.sources import Graded, Source
 
 SIZE = 16
@@ -263,3 +263,19 @@ def test_centres_leave_out_what_cannot_be_used(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"0\.jpg"):
         centres = SceneCrops(tmp_path, SIZE).centres(5)
     assert [round(255 * float(image.mean())) for image in centres] == [0, 50, 100, 150]
+
+
+# ---- grading ----
+
+
+def test_no_two_scenes_of_neighbouring_seeds_share_their_random_numbers() -> None:
+    seeds = {g.initial_seed() for seed in range(3) for g in scene_generators(seed, range(500), torch.device("cpu"))}
+    assert len(seeds) == 1500
+    (late,) = scene_generators(2, range(7, 8), torch.device("cpu"))
+    assert late.initial_seed() == scene_generators(2, range(9), torch.device("cpu"))[7].initial_seed()
+
+
+def test_the_usual_blur_is_of_four_kinds_and_levels() -> None:
+    usual = default_synthesizer()
+    assert usual.extents == (0.0, 1.0, 3.0, 10.0, 25.0) and usual.extent_jitter == 0.4
+    assert usual.kinds == pytest.approx({"shake": 0.4, "linear": 0.3, "defocus": 0.2, "gaussian": 0.1})
