@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tafm_loss.blur import BlurSynthesizer, blur_extent
+from tafm_loss.blur.camera import camera_paths, nested_exposures
 from tafm_loss.blur.kernels import KINDS, kernel_size, largest_extent, point_spread_functions
 from tests.seeds import seeded
 
@@ -51,6 +52,20 @@ def test_levels_of_a_shake_are_nested_exposures() -> None:
             covered = (weak * reach.roll((dy, dx), (-2, -1))).sum(dim=(-2, -1))
             best = torch.maximum(best, covered)
     assert (best > 0.999).all()
+
+
+def test_exposures_of_paths_that_turn_back_are_nested_and_have_their_radius() -> None:
+    generator = seeded(3)
+    draws = torch.rand(500, 3, generator=generator)
+    paths = camera_paths(draws, torch.rand(500, 129, 3, generator=generator), jitter=6.0, impulse=0.05)
+    paths = paths - paths.mean(1, keepdim=True)
+    paths = paths / paths.square().sum(-1).mean(1).sqrt()[:, None, None]
+    radii = torch.tensor([0.3, 0.6, 1.0])[:, None].expand(3, 500)
+    weights = nested_exposures(paths, radii)
+    spread = paths - (weights[..., None] * paths).sum(-2, keepdim=True)
+    found = (weights * spread.square().sum(-1)).sum(-1).sqrt()
+    torch.testing.assert_close(found, radii, rtol=0.1, atol=0)
+    assert ((weights[:-1] > 0) <= (weights[1:] > 0)).all()
 
 
 def test_extent_jitter_is_one_factor_per_scene() -> None:

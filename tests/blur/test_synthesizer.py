@@ -112,6 +112,16 @@ def test_the_first_level_is_the_image_and_stronger_ones_are_farther_from_it(roll
     assert (error[1:] > error[:-1]).all()
 
 
+def test_each_image_is_blurred_by_its_own_kernel() -> None:
+    images = rand(3, 3, 48, 56)
+    blur = BlurSynthesizer((0.0, 4.0, 8.0))
+    drawn = blur.sample(3, generator=seeded(4))
+    together = blur(images, kernels=drawn)
+    for order in ([1], [2, 0, 1]):
+        alone = drawn._replace(kernels=drawn.kernels[:, order], extents=drawn.extents[:, order])
+        torch.testing.assert_close(blur(images[order], kernels=alone), together[:, order], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("roll_deg", [0.0, 2.0])
 @pytest.mark.parametrize("planes", [1, 2, 3, 7, 100])
 def test_what_is_worked_on_at_a_time_changes_neither_levels_nor_gradients(
