@@ -43,6 +43,28 @@ def test_ridge_predicts_little_more_than_the_mean_from_features_that_say_nothing
     assert -0.3 < explained(probes.ridge_prediction(features[:30], targets[:30], features[30:]), targets[30:]) < 0.15
 
 
+def test_the_error_of_a_strength_is_that_of_predicting_scenes_that_were_left_out(probes: ModuleType) -> None:
+    scenes, levels, count = 9, 3, 40
+    features = normal(scenes, levels, count) + 2 * normal(scenes, 1, count, seed=1)
+    targets = features[..., :3].sum(-1) + normal(scenes, levels, seed=2)
+    rows, _ = probes._standardised(features.double(), features.double())
+    residual = (targets - targets.mean()).flatten().double()
+    eigenvalues, basis = torch.linalg.eigh(rows @ rows.T)
+    for strength in (1.0, 30.0):
+        found = probes._held_out_error(basis, eigenvalues.clamp(min=0), residual, strength, levels)
+        errors = []
+        for scene in range(scenes):
+            own = torch.zeros(scenes * levels, dtype=torch.bool)
+            own[scene * levels : (scene + 1) * levels] = True
+            # Ridge regression with a mean that is not penalised, from its definition.
+            design = torch.cat([rows[~own], torch.ones(int((~own).sum()), 1)], dim=1)
+            penalty = strength * torch.eye(count + 1, dtype=torch.float64)
+            penalty[-1, -1] = 0
+            weights = torch.linalg.solve(design.T @ design + penalty, design.T @ residual[~own])
+            errors.append(residual[own] - (rows[own] @ weights[:-1] + weights[-1]))
+        assert found == pytest.approx(float(torch.cat(errors).square().mean()), rel=1e-6)
+
+
 class Detail(nn.Module):
     """Two maps that know how much fine detail there is, one that knows nothing."""
 
