@@ -28,30 +28,100 @@ HUB_MODEL = re.compile(rf"(?<!\S)\(?{HUB_PREFIX}(?P<repository>[^\s@,;()]+)")
 HUB_TAG = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 # As entities they are text wherever they stand: in a heading, a cell or a sentence, and whatever is beside them.
 ENTITIES = {ord(character): f"&#{ord(character)};" for character in "\\`*_[]<>&|~$#"}
-# An identifier and a name on the Hub, and a value.
-Measurement = tuple[str, str, float]
+# Their identifiers and names on the Hub.
+MEASUREMENTS = {
+    "selectivity_white_noise": f"selectivity, white noise, least from {LEAST_EXTENT:g} px",
+    "selectivity_scrambled_error": f"selectivity, scrambled error, least from {LEAST_EXTENT:g} px",
+    "recovery_before_db": "PSNR of a 6 px shake, dB",
+    "recovery_after_db": "PSNR after recovery from it, dB",
+    "gradient_peak": "Nyquist peak of the gradient",
+}
 
+CARD = """---
+{metadata}
+---
+
+# {name}
+
+A backbone for tafm-loss, of the architecture {architecture}: a frozen network whose features a loss compares, of a \
+restored image and of the sharp one, while a deblurring network is trained. It is neither a classifier nor a \
+deblurring network: it names nothing and restores nothing.
+
+## Use it
+
+```bash
+pip install tafm-loss
+```
+
+```python
+import torch
+from tafm_loss import {imports}
+
+loss_fn = {loss}
+
+restored = torch.rand(1, 3, {side}, {side}, requires_grad=True)  # what your network returned: RGB in [0, 1]
+sharp = torch.rand(1, 3, {side}, {side})
+loss = loss_fn(restored, sharp)
+loss.backward()
+```
+
+The loss is added to a pixel loss: `calibrate_weight` of tafm-loss finds the weight for your own images.{note}
+
+## Features
+
+{taps}
+
+## Weights
+
+- Size: {size:,} bytes, safetensors
+- SHA-256: `{sha256}`
+- Architecture: {architecture}
+- Smallest image: {minimum_size} x {minimum_size} px
+
+With `sha256="{sha256}"`, `load_backbone` takes these weights and no others.
+
+## How it was made
+
+- Base weights: {base_weights}
+- Training data: {training_data}
+- Recipe: {recipe}
+
+## Measurements
+
+{measured}
+
+## Limits
+
+In the package's own measurements, such losses paid in PSNR for what they gained in sharpness, as an unsharp mask on \
+the network's output does: compare with one before you keep the loss. The measurements say how the features judge \
+changes to the images they were measured on; they do not show that a network trained with them restores better.
+
+## Licence
+
+{licence} What they derive from: {base_weights}.
+
+## Citation
+
+The idea is that of {citation}. tafm-loss is an independent implementation and goes its own way in places. Please cite \
+the paper first.
+"""
+NOTE = """
+
+The architecture {architecture} is not part of tafm-loss: `MyNetwork()` stands for an instance of it, whose code you \
+must have. No code comes with the weights."""
 LEGEND = (
     "Selectivity: how many times the squared error of blur another change needs to be as far from sharp; the least "
     "median over kinds and extents of blur. Recovery: pixels optimised from a 6 px shake by the loss alone, PSNR "
     "before and after. Nyquist peak: of the gradient's power, over its mean; white noise has about 1."
 )
-LIMITS = (
-    "In the package's own measurements, such losses paid in PSNR for what they gained in sharpness, as an unsharp mask "
-    "on the network's output does: compare with one before you keep the loss. The measurements say how the features "
-    "judge changes to the images they were measured on; they do not show that a network trained with them restores "
-    "better."
-)
-INDEPENDENT = "tafm-loss is an independent implementation and goes its own way in places. Please cite the paper first."
 CITATION = (
-    "The idea is that of Chang, Yang, Liu, Chen, Jhuo and Lin, *Task-Adaptive Feature Matching Loss for Image "
-    "Deblurring*, ICIP 2023, pp. 3135-3139: synthesise blur of several extents, teach a backbone their order by a "
-    f"triplet loss, and match its features while a deblurring network is trained. {INDEPENDENT}"
+    "Chang, Yang, Liu, Chen, Jhuo and Lin, *Task-Adaptive Feature Matching Loss for Image Deblurring*, ICIP 2023, pp. "
+    "3135-3139: synthesise blur of several extents, teach a backbone their order by a triplet loss, and match its "
+    "features while a deblurring network is trained"
 )
 MDF_CITATION = (
-    "The idea is that of Mustafa, Mikhailiuk, Iliescu, Babbar and Mantiuk, *Training a Task-Specific Image "
-    "Reconstruction Loss*, WACV 2022: train discriminators on one image and its degradation, and match their "
-    f"features. {INDEPENDENT}"
+    "Mustafa, Mikhailiuk, Iliescu, Babbar and Mantiuk, *Training a Task-Specific Image Reconstruction Loss*, WACV "
+    "2022: train discriminators on one image and its degradation, and match their features"
 )
 
 
@@ -83,48 +153,63 @@ def model_card(
         ValueError: if measurements are not as a report has them.
     """
     measured = _measurements(config.measurements)
+    architecture, imports, note = _escaped(config.architecture), "TaskAdaptiveFeatureLoss", ""
+    citation = CITATION
+    if config.architecture == DISCRIMINATORS:
+        imports, citation = "DiscriminativeFeatureLoss", MDF_CITATION
+        loss = f'DiscriminativeFeatureLoss("{repo_id}")'
+    elif config.architecture in list_backbones():
+        loss = f'TaskAdaptiveFeatureLoss.from_pretrained("{repo_id}")'
+    else:
+        imports, note = f"{imports}, load_backbone", NOTE.format(architecture=architecture)
+        loss = f'TaskAdaptiveFeatureLoss(load_backbone("{repo_id}", module=MyNetwork()))'
+    taps = [("tap", "channels", "stride, px"), *((_escaped(name), *tap) for name, tap in config.taps.items())]
+    vectors = "One vector an image at every tap, no map.\n\n" + _table([row[:2] for row in taps])
     recipe = _recorded(config.recipe)
-    weights = (
-        f"- Size: {size:,} bytes, safetensors\n- SHA-256: `{sha256}`\n"
-        f"- Architecture: {_escaped(config.architecture)}\n"
-        f"- Smallest image: {config.minimum_size} x {config.minimum_size} px\n\n"
-        f'With `sha256="{sha256}"`, `load_backbone` takes these weights and no others.'
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", recipe)), default=0))
+    licence = f"The licence of these weights is {_escaped(_recorded(config.licence))}."
+    if _recorded(config.licence) == NOT_RECORDED:
+        licence = f"{licence[:-1]}: ask who published them before you use them."
+    if licence_file is not None:
+        licence += f" Its text: [{licence_file}]({licence_file})."
+    return CARD.format(
+        metadata=_metadata(config, measured, licence_file),
+        name=_escaped(_name(config)),
+        architecture=architecture,
+        imports=imports,
+        loss=loss,
+        note=note,
+        side=max(SNIPPET_SIZE, config.minimum_size),
+        taps=_table(taps) if config.spatial else vectors,
+        size=size,
+        sha256=sha256,
+        minimum_size=config.minimum_size,
+        base_weights=_escaped(_recorded(config.base_weights)),
+        training_data=_escaped(_recorded(config.training_data)),
+        recipe=recipe if recipe == NOT_RECORDED else f"\n\n{fence}\n{recipe}\n{fence}",
+        measured=_measured(config, measured, reports, figure),
+        licence=licence,
+        citation=citation,
     )
-    origin = (
-        f"- Base weights: {_escaped(_recorded(config.base_weights))}\n"
-        f"- Training data: {_escaped(_recorded(config.training_data))}\n"
-        f"- Recipe: {recipe if recipe == NOT_RECORDED else _code_block(recipe)}"
-    )
-    parts = (
-        f"# {_escaped(_name(config))}",
-        f"A backbone for tafm-loss, of the architecture {_escaped(config.architecture)}: a frozen network "
-        "whose features a loss compares, of a restored image and of the sharp one, while a deblurring network is "
-        "trained. It is neither a classifier nor a deblurring network: it names nothing and restores nothing.",
-        f"## Use it\n\n{_use(config, repo_id)}",
-        f"## Features\n\n{_taps(config)}",
-        f"## Weights\n\n{weights}",
-        f"## How it was made\n\n{origin}",
-        f"## Measurements\n\n{_measured(config, measured, reports, figure)}",
-        f"## Limits\n\n{LIMITS}",
-        f"## Licence\n\n{_licence(config, licence_file)}",
-        f"## Citation\n\n{MDF_CITATION if config.architecture == DISCRIMINATORS else CITATION}",
-    )
-    return f"---\n{_metadata(config, measured, licence_file)}\n---\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _metadata(config: BackboneConfig, measured: Sequence[Measurement], licence_file: str | None) -> str:
+def _metadata(config: BackboneConfig, measured: Mapping[str, float], licence_file: str | None) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    architecture = _one_line(config.architecture)
+    architecture, licence = _one_line(config.architecture), _one_line(config.licence).lower() or "unknown"
+    fields: dict[str, Any] = {"license": licence}
+    if not HUB_LICENCE.fullmatch(licence):
+        name = re.sub(r"[^a-z0-9.]+", "-", licence).strip("-.") or "unnamed"
+        fields = {"license": "other", "license_name": name, "license_link": licence_file}
     named = [match["repository"] for match in HUB_MODEL.finditer(_one_line(config.base_weights))]
     base = [repository for repository in dict.fromkeys(named) if REPOSITORY.fullmatch(repository)]
     about: dict[str, Any] = {"task_type": TASK, "dataset_type": "custom", "dataset_name": _measured_on(config)}
     results = [
-        EvalResult(**about, metric_type=identifier, metric_name=name, metric_value=value)
-        for identifier, name, value in measured
+        EvalResult(**about, metric_type=identifier, metric_name=MEASUREMENTS[identifier], metric_value=value)
+        for identifier, value in measured.items()
     ]
     return ModelCardData(
-        **_hub_licence(config.licence, licence_file),
+        **fields,
         base_model=(base if len(base) > 1 else base[0]) if base else None,
         base_model_relation="finetune" if base else None,
         library_name=LIBRARY,
@@ -135,125 +220,46 @@ def _metadata(config: BackboneConfig, measured: Sequence[Measurement], licence_f
     ).to_yaml()
 
 
-def _hub_licence(licence: str, licence_file: str | None) -> dict[str, Any]:
-    """Return the Hub's fields for an SPDX identifier; what the Hub has no identifier for is `other`, with a name."""
-    named = _one_line(licence).lower() or "unknown"
-    if HUB_LICENCE.fullmatch(named):
-        return {"license": named}
-    name = re.sub(r"[^a-z0-9.]+", "-", named).strip("-.") or "unnamed"
-    return {"license": "other", "license_name": name, "license_link": licence_file}
-
-
-def _use(config: BackboneConfig, source: str) -> str:
-    size = max(SNIPPET_SIZE, config.minimum_size)
-    imports, note = "TaskAdaptiveFeatureLoss", ""
-    if config.architecture == DISCRIMINATORS:
-        imports, loss = "DiscriminativeFeatureLoss", f'DiscriminativeFeatureLoss("{source}")'
-    elif config.architecture in list_backbones():
-        loss = f'TaskAdaptiveFeatureLoss.from_pretrained("{source}")'
-    else:
-        imports += ", load_backbone"
-        loss = f'TaskAdaptiveFeatureLoss(load_backbone("{source}", module=MyNetwork()))'
-        note = (
-            f"\n\nThe architecture {_escaped(config.architecture)} is not part of tafm-loss: `MyNetwork()` stands for "
-            "an instance of it, whose code you must have. No code comes with the weights."
-        )
-    return f"""```bash
-pip install {LIBRARY}
-```
-
-```python
-import torch
-from tafm_loss import {imports}
-
-loss_fn = {loss}
-
-restored = torch.rand(1, 3, {size}, {size}, requires_grad=True)  # what your network returned: RGB in [0, 1]
-sharp = torch.rand(1, 3, {size}, {size})
-loss = loss_fn(restored, sharp)
-loss.backward()
-```
-
-The loss is added to a pixel loss: `calibrate_weight` of tafm-loss finds the weight for your own images.{note}"""
-
-
-def _taps(config: BackboneConfig) -> str:
-    rows = [[_escaped(name), str(tap.channels), str(tap.stride)] for name, tap in config.taps.items()]
-    if config.spatial:
-        return _table(["tap", "channels", "stride, px"], rows)
-    return f"One vector an image at every tap, no map.\n\n{_table(['tap', 'channels'], [row[:2] for row in rows])}"
-
-
 def _measured(
-    config: BackboneConfig, measured: Sequence[Measurement], reports: Mapping[str, Any] | None, figure: str | None
+    config: BackboneConfig, measured: Mapping[str, float], reports: Mapping[str, Any] | None, figure: str | None
 ) -> str:
     parts = []
     if reports:
-        parts += [_report(reports), LEGEND]
+        with _as_reported("the reports", "make report.json again with `tafm-loss report`, or delete it"):
+            head, rows = report_table(reports)
+            parts.append(_table([[_escaped(cell) for cell in row] for row in (head, *rows)]))
+            subjects = [f"{title}: {each['backbone']}, {each['images']} images" for title, each in reports.items()]
+        note = "Measurements that are written into a backbone afterwards change its SHA-256."
+        parts += [f"Measured: {'; '.join(map(_escaped, subjects))}. {note}", LEGEND]
         if measured and config.measurements not in reports.values():
             parts.append("The numbers in this card's metadata are those in the weights' config, measured another time.")
     elif measured:
-        rows = [[name, str(value)] for _, name, value in measured]
-        recorded = f"As the weights' config records them, on {_measured_on(config)}."
-        parts += [_table(["measurement", "value"], rows), recorded, LEGEND]
+        parts.append(_table([("measurement", "value"), *((MEASUREMENTS[name], measured[name]) for name in measured)]))
+        parts += [f"As the weights' config records them, on {_measured_on(config)}.", LEGEND]
     else:
         parts.append("None are recorded.")
-    if figure is not None:
-        parts.append(f"![report]({figure})")
-    return "\n\n".join(parts)
+    return "\n\n".join(parts if figure is None else [*parts, f"![report]({figure})"])
 
 
-def _report(reports: Mapping[str, Any]) -> str:
-    with _as_reported("the reports", "make report.json again with `tafm-loss report`, or delete it"):
-        titles, lines = report_table(reports)
-        head, *rows = ([_escaped(cell) for cell in cells] for cells in (titles, *lines))
-        subjects = [
-            f"{_escaped(title)}: {_escaped(str(numbers['backbone']))}, {_escaped(str(numbers['images']))} images"
-            for title, numbers in reports.items()
-        ]
-    measured = "; ".join(subjects)
-    note = "Measurements that are written into a backbone afterwards change its SHA-256."
-    return f"{_table(head, rows)}\n\nMeasured: {measured}. {note}"
-
-
-def _licence(config: BackboneConfig, licence_file: str | None) -> str:
-    licence = _recorded(config.licence)
-    if licence == NOT_RECORDED:
-        terms = "The licence of these weights is not recorded: ask who published them before you use them."
-    else:
-        terms = f"The licence of these weights is {_escaped(licence)}."
-    if licence_file is not None:
-        terms += f" Its text: [{licence_file}]({licence_file})."
-    return f"{terms} What they derive from: {_escaped(_recorded(config.base_weights))}."
-
-
-def _measurements(numbers: Mapping[str, Any]) -> list[Measurement]:
-    """Return those of a report's main numbers that have a value."""
-    advice = "set them to {} with dataclasses.replace, or to a report"
-    with _as_reported("the measurements in the backbone's config", advice):
-        selectivity = numbers.get("selectivity") or {}
-        white, scrambled = (least_selectivity(selectivity.get(name, {})) for name in ("white noise", "scrambled error"))
-        least = f"least from {LEAST_EXTENT:g} px"
-        candidates = [
-            ("selectivity_white_noise", f"selectivity, white noise, {least}", white),
-            ("selectivity_scrambled_error", f"selectivity, scrambled error, {least}", scrambled),
-            ("recovery_before_db", "PSNR of a 6 px shake, dB", numbers.get("recovery_before_db")),
-            ("recovery_after_db", "PSNR after recovery from it, dB", numbers.get("recovery_after_db")),
-            ("gradient_peak", "Nyquist peak of the gradient", numbers.get("gradient_peak")),
-        ]
-        return [(identifier, name, _finite(value)) for identifier, name, value in candidates if value is not None]
+def _measurements(numbers: Mapping[str, Any]) -> dict[str, float]:
+    """Return those of a report's main numbers that have a value, by their identifiers."""
+    with _as_reported(
+        "the measurements in the backbone's config", "set them to {} with dataclasses.replace, or to a report"
+    ):
+        selectivity, found = numbers.get("selectivity") or {}, dict(numbers)
+        for distractor in ("white noise", "scrambled error"):
+            found[f"selectivity_{distractor.replace(' ', '_')}"] = least_selectivity(selectivity.get(distractor, {}))
+        measured = {name: found[name] for name in MEASUREMENTS if found.get(name) is not None}
+        for value in measured.values():
+            if type(value) not in (int, float) or not math.isfinite(value):
+                raise TypeError(f"expected a finite number, got {str(value)[:60]}")
+        return {name: float(value) for name, value in measured.items()}
 
 
 def _measured_on(config: BackboneConfig) -> str:
     images = config.measurements.get("images")
     number = str(images) if type(images) is int else f"a number {NOT_RECORDED} of"
     return f"{number} sharp images that tafm-loss blurred"
-
-
-def _finite(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise TypeError(f"expected a finite number, got {str(value)[:60]}")
-    return float(value)
 
 
 @contextlib.contextmanager
@@ -285,12 +291,7 @@ def _escaped(text: str) -> str:
     return _one_line(text).translate(ENTITIES)
 
 
-def _code_block(line: str) -> str:
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", line)), default=0))
-    return f"\n\n{fence}\n{line}\n{fence}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table, all columns but the first to the right."""
-    rule = ["---", *(["---:"] * (len(head) - 1))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+def _table(rows: Sequence[Sequence[Any]]) -> str:
+    """Return a Markdown table, the first row its head, all columns but the first to the right."""
+    rule = ["---", *(["---:"] * (len(rows[0]) - 1))]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in (rows[0], rule, *rows[1:]))

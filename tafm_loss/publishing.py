@@ -3,7 +3,6 @@
 import os
 import re
 import tempfile
-from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.backbones.registry import is_ours
 from tafm_loss.card import model_card
 from tafm_loss.weights.errors import WeightsError, WeightsFormatError
-from tafm_loss.weights.files import WeightFile
 from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE, read_folder, save_backbone
 from tafm_loss.weights.hub import REPOSITORY, checked_token
-from tafm_loss.weights.hub_errors import weights_error
+from tafm_loss.weights.hub_errors import in_our_words
 from tafm_loss.weights.loading import load_backbone
 
 __all__ = ["push_backbone"]
@@ -39,9 +37,9 @@ def push_backbone(
 ) -> str:
     """Publish a backbone on the Hugging Face Hub, in one commit, and return the source that names exactly it.
 
-    What goes: `config.json`, `model.safetensors`, `README.md`, and `LICENSE` and `report.png` if the folder has them;
-    nothing else that lies there. Without a `README.md` in the folder, a model card is made from the config and, if it
-    is there, `report.json`, and takes the place of a card in the repository; the folder is left as it is.
+    What goes: `config.json`, `model.safetensors`, `README.md`, and `LICENSE` and `report.png` if the folder has them.
+    Without a `README.md` in the folder, a model card is made from the config and, if it is there, `report.json`, and
+    takes the place of a card in the repository; the folder is left as it is.
 
     Args:
         backbone_or_directory: a backbone, or a folder that `save_backbone` or `finetune_backbone` wrote, which is
@@ -67,66 +65,47 @@ def push_backbone(
             raise ValueError(f"{argument} must be a name as git allows it, such as v1.0, got {name!r:.80}")
     checked_token(token)
     with tempfile.TemporaryDirectory() as directory:
-        if isinstance(backbone_or_directory, Backbone):
-            folder = save_backbone(backbone_or_directory, directory)
-        else:
-            folder = Path(backbone_or_directory)
+        given = backbone_or_directory
+        folder = save_backbone(given, directory) if isinstance(given, Backbone) else Path(given)
         contents = _contents(folder, repo_id)
-        try:
-            source = _publish(contents, repo_id, token, private, revision, tag)
-        except WeightsError:
-            raise
-        except Exception as error:
-            # Anything: the client's HTTP library, of which there are three by version, lets errors through.
-            if isinstance(error, ValueError) and "metadata" in str(error):
-                ours: WeightsError = WeightsFormatError(f"the Hub refuses the YAML at the beginning of {CARD_FILE}")
-            else:
-                ours = weights_error(error, f"cannot push to {repo_id} on the Hugging Face Hub", writes=True)
-        else:
-            return source
-    # Outside the handler, so that no request with the user's token hangs on the error that is logged or pickled.
-    raise ours
+        action = f"cannot push to {repo_id} on the Hugging Face Hub"
+        return in_our_words(lambda: _publish(contents, repo_id, token, private, revision, tag), action, writes=True)
 
 
 def _contents(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
     """Return what is published, by name: files of a verified folder, and the card that is made if there is none."""
     file = read_folder(folder)
-    if file.config is not None and is_ours(file.config.architecture):
+    assert file.config is not None  # read_folder has compared it
+    if is_ours(file.config.architecture):
         load_backbone(folder)  # whose network can be had, and must fit
     names = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, LICENCE_FILE, FIGURE_FILE)
     contents: dict[str, Path | bytes] = {name: folder / name for name in names if (folder / name).is_file()}
-    if CARD_FILE not in contents:
-        contents[CARD_FILE] = _card(folder, file, repo_id, contents.keys()).encode()
+    if CARD_FILE in contents:
+        try:
+            (folder / CARD_FILE).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise WeightsFormatError(f"{folder / CARD_FILE} is no text in UTF-8") from None
+        return contents
+    report, reports = folder / REPORT_FILE, None
     try:
-        (folder / CARD_FILE).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        pass
-    except UnicodeDecodeError:
-        raise WeightsFormatError(f"{folder / CARD_FILE} is no text in UTF-8") from None
-    return contents
-
-
-def _card(folder: Path, file: WeightFile, repo_id: str, beside: Container[str]) -> str:
-    assert file.config is not None  # read_folder has compared it
-    report = folder / REPORT_FILE
-    try:
-        reports = read_object(report.read_bytes()) if report.is_file() else None
+        if report.is_file():
+            reports = read_object(report.read_bytes())
     except ValueError as error:
-        raise WeightsFormatError(
-            f"{report} is no report ({error}); delete it, or run `tafm-loss report` again"
-        ) from None
+        advice = "delete it, or run `tafm-loss report` again"
+        raise WeightsFormatError(f"{report} is no report ({error}); {advice}") from None
     try:
-        return model_card(
+        card = model_card(
             file.config,
             repo_id=repo_id,
             sha256=file.sha256,
             size=(folder / WEIGHTS_FILE).stat().st_size,
             reports=reports,
-            figure=FIGURE_FILE if FIGURE_FILE in beside else None,
-            licence_file=LICENCE_FILE if LICENCE_FILE in beside else None,
+            figure=FIGURE_FILE if FIGURE_FILE in contents else None,
+            licence_file=LICENCE_FILE if LICENCE_FILE in contents else None,
         )
     except ValueError as error:
         raise WeightsFormatError(f"cannot make a model card for {folder}: {error}") from error
+    return {**contents, CARD_FILE: card.encode()}
 
 
 def _publish(
@@ -148,17 +127,10 @@ def _publish(
         raise WeightsError(f"{repo_id} has a tag {tag} already, which others may rely on; choose another name")
     if revision is not None:
         api.create_branch(repo_id, branch=revision, exist_ok=True)
-    operations = [
-        CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
-        for name, content in contents.items()
-    ]
+    operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
     commit = api.create_commit(repo_id, operations, commit_message="Publish a tafm-loss backbone", revision=revision)
     source = f"{repo_id}@{commit.oid}"
-    if tag is None:
-        return source
-    try:
-        api.create_tag(repo_id, tag=tag, revision=commit.oid)
-        return source
-    except Exception as error:  # as above
-        ours = weights_error(error, f"published as {source}, but not tagged {tag}", writes=True)
-    raise ours
+    if tag is not None:
+        action = f"published as {source}, but not tagged {tag}"
+        in_our_words(lambda: api.create_tag(repo_id, tag=tag, revision=commit.oid), action, writes=True)
+    return source

@@ -151,18 +151,14 @@ def test_what_has_no_value_is_left_out() -> None:
     assert metrics_of(card_of(plain_config(measurements=figures))) == {"recovery_after_db": 30.0}
 
 
-def test_without_figures_there_is_no_model_index() -> None:
+def test_what_the_config_does_not_say_is_not_recorded() -> None:
     text = card_of(plain_config())
     data = data_of(text)
     assert_by_the_rules_of_the_hub(data)
     assert "model-index" not in data and "None are recorded." in text and "![" not in text
-
-
-def test_what_the_config_does_not_say_is_not_recorded() -> None:
-    text = card_of(plain_config())
     for fact in ("Base weights", "Training data", "Recipe"):
         assert f"- {fact}: not recorded\n" in text
-    assert data_of(text)["license"] == "unknown" and "licence of these weights is not recorded" in text
+    assert data["license"] == "unknown" and "licence of these weights is not recorded" in text
 
 
 def test_the_table_of_reports_and_their_picture_are_shown(reports: dict[str, Any]) -> None:
@@ -206,17 +202,10 @@ def test_figures_of_another_form_are_refused(figures: dict[str, Any]) -> None:
         card_of(plain_config(measurements=figures))
 
 
-@pytest.mark.parametrize("broken", [{"after": {}}, {"after": []}, {"after": None}])
-def test_reports_of_another_form_are_refused(broken: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"the reports are not as .*delete it"):
-        card_of(plain_config(), reports=broken)
-
-
-def test_a_report_with_words_for_numbers_is_refused(reports: dict[str, Any]) -> None:
-    broken = copy.deepcopy(reports)
-    broken["after"]["gradient_peak"] = "low"
-    with pytest.raises(ValueError, match="the reports are not as"):
-        card_of(plain_config(), reports=broken)
+def test_reports_of_another_form_are_refused(reports: dict[str, Any]) -> None:
+    for broken in ({}, [], None, {**reports["after"], "gradient_peak": "low"}):
+        with pytest.raises(ValueError, match=r"the reports are not as .*delete it"):
+            card_of(plain_config(), reports={"after": broken})
 
 
 @pytest.mark.parametrize(
@@ -273,30 +262,20 @@ def test_the_base_model_is_named_where_it_is_on_the_hub(base_weights: str, base_
     assert_by_the_rules_of_the_hub(data)
 
 
-def test_the_code_of_the_card_runs(compact: Backbone, tmp_path: Path) -> None:
-    folder = save_backbone(compact, tmp_path / "backbone")
-    names: dict[str, Any] = {}
-    exec(python_block(card_of(compact.config)).replace("owner/name", str(folder)), names)
-    assert names["restored"].grad.abs().sum() > 0 and names["loss_fn"].backbone.config == compact.config
-
-
-def test_the_code_for_an_architecture_of_your_own_runs(tmp_path: Path) -> None:
-    config = plain_config(architecture="my|own", spatial=True)
-    folder = save_backbone(Backbone(Small(), config).eval(), tmp_path / "backbone")
-    text = card_of(config)
+@pytest.mark.parametrize("kind", ["listed", "own", "discriminators"])
+def test_the_code_of_the_card_runs(kind: str, compact: Backbone, tmp_path: Path) -> None:
+    backbone = {
+        "listed": compact,
+        "own": Backbone(Small(), plain_config(architecture="my|own")).eval(),
+        "discriminators": discriminator_backbone(PatchDiscriminators([4]), "mdf-small"),
+    }[kind]
+    folder, text = save_backbone(backbone, tmp_path / "backbone"), card_of(backbone.config)
     names: dict[str, Any] = {"MyNetwork": Small}
     exec(python_block(text).replace("owner/name", str(folder)), names)
-    assert names["restored"].grad.abs().sum() > 0
-    assert "MyNetwork()` stands for" in text and "MyNetwork" not in card_of(plain_config())
+    assert names["restored"].grad.abs().sum() > 0 and names["loss_fn"].sha256 == backbone.sha256
+    assert names["loss_fn"].distance == ("l2" if kind == "discriminators" else backbone.config.recommended_distance)
+    assert ("MyNetwork()` stands for" in text) == (kind == "own") == ("MyNetwork" in text)
     assert "my|own" not in data_of(text)["tags"]
-
-
-def test_the_code_for_discriminators_runs(tmp_path: Path) -> None:
-    backbone = discriminator_backbone(PatchDiscriminators([4]), "mdf-small")
-    folder = save_backbone(backbone, tmp_path / "backbone")
-    names: dict[str, Any] = {}
-    exec(python_block(card_of(backbone.config)).replace("owner/name", str(folder)), names)
-    assert names["restored"].grad.abs().sum() > 0 and names["loss_fn"].distance == "l2"
 
 
 def test_an_embedding_is_shown_and_compared_as_one() -> None:

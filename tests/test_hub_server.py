@@ -21,19 +21,6 @@ def fetch(name: str = "model.safetensors", **options: Any) -> bytes:
     return Path(hf_hub_download(REPO, name, **options)).read_bytes()
 
 
-@pytest.mark.parametrize("token", ["nobody", "other", "owner"])
-@pytest.mark.parametrize("kind", ["public", "private", "gated", "missing"])
-def test_reading_follows_the_rules(hub: HubServer, kind: str, token: str) -> None:
-    if kind != "missing":
-        hub.seed(REPO, {"a": b"1"}, private=kind == "private", gated=kind == "gated")
-    given = {"nobody": False, "other": hub.other_token, "owner": hub.token}[token]
-    if kind == "public" or (token == "owner" and kind != "missing"):
-        assert fetch("a", token=given) == b"1"
-        return
-    with pytest.raises(errors.GatedRepoError if kind == "gated" else errors.RepositoryNotFoundError):
-        fetch("a", token=given)
-
-
 def test_a_flipped_byte_passes_the_client_unseen(hub: HubServer) -> None:
     hub.seed(REPO, FILES)
     fault = hub.fail("safetensors", corrupt=1000, times=1)
@@ -41,33 +28,6 @@ def test_a_flipped_byte_passes_the_client_unseen(hub: HubServer) -> None:
     assert [at for at in range(len(WEIGHTS)) if got[at] != WEIGHTS[at]] == [1000]
     assert fetch(force_download=True) == WEIGHTS
     assert fault.count == 1
-
-
-@pytest.mark.parametrize(
-    ("what", "asked"),
-    [({"status": 403}, 1), ({"reset_after": 1000}, 1), ({"truncate": 1000, "times": 1}, 2), ({"extra_body": b"!"}, 1)],
-)
-def test_faults_fall_on_the_host_of_the_large_files(hub: HubServer, what: dict[str, Any], asked: int) -> None:
-    hub.seed(REPO, FILES)
-    fault = hub.fail("safetensors", cdn_only=True, **what)
-    if "times" in what:
-        assert fetch() == WEIGHTS
-    else:
-        with pytest.raises(Exception, match=r"403|reset|[Cc]onsistency|^$"):
-            fetch()
-    bodies = [request for request in hub.requests if request.method == "GET" and "/cdn/" in request.path]
-    assert (len(bodies), fault.count) == (asked, 1)
-
-
-def test_the_server_goes_away_in_a_download_and_comes_back_as_it_was(hub: HubServer) -> None:
-    hub.seed(REPO, FILES)
-    endpoint = hub.endpoint
-    hub.stop_after(100_000)
-    with pytest.raises(Exception, match=r"."):
-        fetch()
-    assert not hub.running
-    hub.start()
-    assert (hub.endpoint, fetch()) == (endpoint, WEIGHTS)
 
 
 def test_a_fresh_process_has_the_hub_and_no_token(

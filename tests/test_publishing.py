@@ -79,9 +79,14 @@ def test_what_is_pushed_comes_back_byte_for_byte(
         assert Path(hf_hub_download(REPO, name)).read_bytes() == (folder / name).read_bytes()
 
 
-def test_a_backbone_needs_no_folder(hub: HubServer, backbone: Backbone) -> None:
+def test_a_backbone_needs_no_folder_and_its_card_names_the_repository_and_the_digest(
+    hub: HubServer, backbone: Backbone
+) -> None:
     assert load_backbone(push_backbone(backbone, REPO, token=hub.token)).sha256 == backbone.sha256
     assert sorted(published(hub)) == ["README.md", "config.json", "model.safetensors"]
+    card = ModelCard(published(hub)["README.md"].decode())
+    assert card.data.library_name == "tafm-loss"
+    assert f'from_pretrained("{REPO}")' in card.text and backbone.sha256 in card.text
 
 
 def test_nothing_goes_but_what_belongs_to_a_backbone(hub: HubServer, folder: Path) -> None:
@@ -96,20 +101,6 @@ def test_nothing_goes_but_what_belongs_to_a_backbone(hub: HubServer, folder: Pat
     assert sorted(published(hub)) == ["LICENSE", "README.md", "config.json", "model.safetensors", "report.png"]
     assert sorted(folder.rglob("*")) == before
     assert "](report.png)" in published(hub)["README.md"].decode()
-
-
-def test_a_card_of_your_own_goes_as_it_is(hub: HubServer, folder: Path) -> None:
-    (folder / "README.md").write_text("---\nlicense: mit\n---\nMine.\n")
-    push_backbone(folder, REPO, token=hub.token)
-    assert published(hub)["README.md"] == b"---\nlicense: mit\n---\nMine.\n"
-
-
-def test_the_card_names_the_repository_and_the_digest(hub: HubServer, folder: Path, backbone: Backbone) -> None:
-    push_backbone(folder, REPO, token=hub.token)
-    card = ModelCard(published(hub)["README.md"].decode())
-    assert card.data.library_name == "tafm-loss"
-    assert f'from_pretrained("{REPO}")' in card.text
-    assert backbone.sha256 in card.text
 
 
 def test_what_was_tuned_from_a_repository_names_it(hub: HubServer, folder: Path) -> None:
@@ -128,29 +119,31 @@ def test_a_card_that_the_hub_refuses_is_a_format_error(hub: HubServer, folder: P
         push_backbone(folder, REPO, token=hub.token)
 
 
-def test_a_broken_report_is_told(hub: HubServer, folder: Path) -> None:
-    (folder / "report.json").write_text("{")
-    with pytest.raises(WeightsFormatError, match=r"report\.json is no report"):
+@pytest.mark.parametrize(
+    ("name", "damage", "kind", "message"),
+    [
+        ("report.json", lambda data: b"{", WeightsFormatError, r"report\.json is no report"),
+        ("README.md", lambda data: b"\xff\xfe", WeightsFormatError, "no text in UTF-8"),
+        ("model.safetensors", lambda data: data[:-1] + bytes([data[-1] ^ 1]), WeightsCorruptError, "sha256"),
+        ("config.json", None, WeightsNotFoundError, "no backbone in"),
+    ],
+)
+def test_damage_is_found_before_anything_is_sent(
+    hub: HubServer,
+    folder: Path,
+    name: str,
+    damage: Callable[[bytes], bytes] | None,
+    kind: type[WeightsError],
+    message: str,
+) -> None:
+    path = folder / name
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_bytes(damage(path.read_bytes() if path.exists() else b""))
+    with pytest.raises(kind, match=message):
         push_backbone(folder, REPO, token=hub.token)
     assert not hub.requests
-
-
-def test_damage_is_found_before_anything_is_sent(hub: HubServer, folder: Path) -> None:
-    data = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(WeightsCorruptError):
-        push_backbone(folder, REPO, token=hub.token)
-    with pytest.raises(WeightsNotFoundError, match="no backbone in"):
-        push_backbone(folder / "nowhere", REPO, token=hub.token)
-    assert not hub.requests
-
-
-def test_a_repository_is_made_private_if_asked(hub: HubServer, folder: Path) -> None:
-    push_backbone(folder, REPO, token=hub.token, private=True)
-    assert hub.repositories[REPO].private
-    with pytest.raises(WeightsNotFoundError):
-        load_backbone(REPO)
-    assert load_backbone(REPO, token=hub.token)
 
 
 def test_a_second_push_is_a_second_commit_and_a_tag_keeps_the_first(
@@ -168,12 +161,14 @@ def test_a_second_push_is_a_second_commit_and_a_tag_keeps_the_first(
     assert published(hub) == before
 
 
-def test_a_branch_is_made(hub: HubServer, folder: Path, backbone: Backbone) -> None:
+def test_a_branch_is_made_and_a_card_of_your_own_goes_as_it_is(
+    hub: HubServer, folder: Path, backbone: Backbone
+) -> None:
     push_backbone(folder, REPO, token=hub.token)
-    (folder / "README.md").write_text("Try.\n")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nMine.\n")
     push_backbone(folder, REPO, token=hub.token, revision="trial")
-    assert published(hub, "trial")["README.md"] == b"Try.\n"
-    assert published(hub)["README.md"] != b"Try.\n"
+    assert published(hub, "trial")["README.md"] == b"---\nlicense: mit\n---\nMine.\n"
+    assert b"Mine" not in published(hub)["README.md"]
     assert load_backbone(f"{REPO}@trial").sha256 == backbone.sha256
 
 
@@ -230,12 +225,11 @@ def test_a_push_that_fails_says_why_and_never_with_the_token(
     assert error.__context__ is None or not hasattr(error.__context__, "response")
 
 
-def test_without_a_token_one_is_asked_for(hub: HubServer, folder: Path) -> None:
+def test_without_a_token_or_offline_nothing_is_pushed(
+    hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(WeightsAccessError, match="log in with `hf auth login`, set HF_TOKEN, or pass token="):
         push_backbone(folder, REPO)
-
-
-def test_offline_nothing_is_pushed(hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go_offline(monkeypatch)
     with pytest.raises(WeightsUnavailableError, match="HF_HUB_OFFLINE forbids to ask the Hub: push without it"):
         push_backbone(folder, REPO, token=hub.token)
@@ -265,8 +259,11 @@ def test_a_repository_that_is_public_is_not_taken_for_a_private_one(hub: HubServ
     with pytest.raises(WeightsError, match="is there already, and public"):
         push_backbone(folder, REPO, token=hub.token, private=True)
     assert published(hub) == before
-    push_backbone(folder, "owner/hidden", token=hub.token, private=True)
-    push_backbone(folder, "owner/hidden", token=hub.token, private=True)
+    for _ in range(2):
+        push_backbone(folder, "owner/hidden", token=hub.token, private=True)
+    with pytest.raises(WeightsNotFoundError):
+        load_backbone("owner/hidden")
+    assert load_backbone("owner/hidden", token=hub.token)
 
 
 def test_a_tag_that_fails_says_that_the_commit_is_there(hub: HubServer, folder: Path, backbone: Backbone) -> None:
@@ -275,12 +272,6 @@ def test_a_tag_that_fails_says_that_the_commit_is_there(hub: HubServer, folder: 
         push_backbone(folder, REPO, token=hub.token, tag="v1")
     source = str(raised.value).split()[2].rstrip(",")
     assert load_backbone(source).sha256 == backbone.sha256
-
-
-def test_a_card_that_is_no_text_is_refused(hub: HubServer, folder: Path) -> None:
-    (folder / "README.md").write_bytes(b"\xff\xfe")
-    with pytest.raises(WeightsFormatError, match="no text in UTF-8"):
-        push_backbone(folder, REPO, token=hub.token)
 
 
 def test_weights_that_their_network_does_not_fit_are_not_published(

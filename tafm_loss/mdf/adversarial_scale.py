@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,18 +24,12 @@ CRITIC_DEVIATION = 0.02
 
 # Critics judge patches of 11 px, so that small crops show them as much, pixel for pixel, as the whole image.
 CROP = 64
-RESTORER_WIDTH = 32
+WIDTH = 32
 AVERAGED_STEPS = 20
 
 
 class Scale(NamedTuple):
-    """The image at one size of the pyramid, all in [0, 1].
-
-    Args:
-        sharp: (1, 3, H, W).
-        degraded: (V, 3, H, W), versions of it, degraded at this size.
-        below: (V, 3, H, W), what the scale below restored of them, brought to this size.
-    """
+    """The image at one size of the pyramid, (1, 3, H, W); V degraded versions of it; what the scale below restored."""
 
     sharp: Tensor
     degraded: Tensor
@@ -44,18 +37,13 @@ class Scale(NamedTuple):
 
 
 class Restorer(nn.Module):
-    """Five 3 x 3 convolutions, whose result is added to the degraded image.
-
-    It has no batch normalisation, so that it does the same to a crop and to the whole image.
-    """
+    """Five 3 x 3 convolutions, whose result is added to the degraded image; batch normalisation would feel a crop."""
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (6, *[RESTORER_WIDTH] * 4, 3)
-        *inner, last = (
-            nn.Conv2d(before, after, 3, padding=1, padding_mode="replicate") for before, after in pairwise(widths)
-        )
-        self.inner, self.last = nn.ModuleList(inner), last
+        kernel: dict[str, Any] = {"kernel_size": 3, "padding": 1, "padding_mode": "replicate"}
+        self.inner = nn.ModuleList(nn.Conv2d(width, WIDTH, **kernel) for width in (6, WIDTH, WIDTH, WIDTH))
+        self.last = nn.Conv2d(WIDTH, 3, **kernel)
 
     def forward(self, degraded: Tensor, below: Tensor) -> Tensor:
         """Return (N, 3, H, W) restored from images of that shape."""
@@ -97,12 +85,8 @@ def train_scale(
 ) -> dict[str, float]:
     """Train a critic against a restorer: WGAN-GP, in every step three updates of each, each on a crop of its own.
 
-    Returns:
-        means over the last steps: "critic_gap", by how much sharp images are rated above restored ones,
-        "gradient_penalty", and "reconstruction_mse".
-
-    Raises:
-        FloatingPointError: if an objective, or a weight in the end, is not finite.
+    Returns means over the last steps; "critic_gap" is by how much sharp images are rated above restored ones. Raises a
+    FloatingPointError if an objective, or a weight in the end, is not finite.
     """
     critic.train()
     restorer.train()

@@ -1,7 +1,6 @@
 """What images suffer, as callables `(sharp (N, 3, H, W), *, generator=None) -> degraded`: one version of each image.
 
-They are small frozen dataclasses, so that their repr says in a recipe what was done. Without a generator, what is
-random is drawn from torch's global one.
+Their repr says in a recipe what was done. Without a generator, torch's global one draws what is random.
 """
 
 import dataclasses
@@ -40,10 +39,10 @@ class BlurDegradation:
     kind: str | Mapping[str, float] = "shake"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.extents, tuple | list) or len(self.extents) != 2:
-            raise ValueError(f"extents must be (least, largest) in px, got {self.extents!r}")
-        if not LEAST_EXTENT <= self.extents[0] <= self.extents[1] < math.inf:
-            raise ValueError(f"extents must be finite, {LEAST_EXTENT} px or more, and in order, got {self.extents!r}")
+        pair = isinstance(self.extents, tuple | list) and len(self.extents) == 2
+        if not pair or not LEAST_EXTENT <= self.extents[0] <= self.extents[1] < math.inf:
+            numbers = f"finite, {LEAST_EXTENT} px or more, and in order"
+            raise ValueError(f"extents must be (least, largest), {numbers}, got {self.extents!r}")
         self._synthesizer()
 
     def __call__(self, sharp: Tensor, *, generator: Random = None) -> Tensor:
@@ -60,11 +59,7 @@ class BlurDegradation:
 
 @dataclasses.dataclass(frozen=True)
 class SuperResolutionDegradation:
-    """The loss of resolution that super-resolution has to undo: bicubic down, without aliasing, and up again.
-
-    Args:
-        factor: by how much smaller the height and the width become in between; finite and larger than 1.
-    """
+    """Bicubic down, without aliasing, by a finite factor larger than 1, and up again."""
 
     factor: float = 4.0
 
@@ -83,11 +78,7 @@ class SuperResolutionDegradation:
 
 @dataclasses.dataclass(frozen=True)
 class NoiseDegradation:
-    """Gaussian white noise, cut off at black and white.
-
-    Args:
-        sigma: its standard deviation, where white is 1; 25 levels of 8 bits are 25 / 255. More than 0, at most 1.
-    """
+    """Gaussian white noise of a standard deviation, where white is 1, of more than 0, at most 1; cut off at [0, 1]."""
 
     sigma: float = 25 / 255
 

@@ -5,9 +5,8 @@ These files are pickles, so only bytes that are known are unpickled.
 
 import hashlib
 import io
-import os
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -15,34 +14,30 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tafm_loss._files import open_regular
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.backbones.discriminators import ARCHITECTURE, discriminator_backbone
 from tafm_loss.losses.feature import TaskAdaptiveFeatureLoss
-from tafm_loss.weights.errors import WeightsError, WeightsFormatError, WeightsNotFoundError
-from tafm_loss.weights.files import WeightFile, discriminators_in
+from tafm_loss.weights.errors import WeightsFormatError
+from tafm_loss.weights.files import WeightFile, discriminators_in, read_bytes
 from tafm_loss.weights.loading import load_backbone
 
 __all__ = ["DiscriminativeFeatureLoss", "read_discriminators"]
 
-PICKLED = ".pth"
 # The files of gfxdisp/mdf by their SHA-256.
 OFFICIAL = {
     "69ff954e399176a4869cbc27019df02a32b6600f0f4458f5580c1a7cae8c50b1": "Ds_SISR.pth and Ds_Denoising.pth",
     "6eee1fbf452c7789db78cfd70de6ff375ed15efa9e48be34eb0bb88ed511ca46": "Ds_JPEG.pth",
 }
-# More than any of them has; of a larger file no more is read.
+# More than any of them has.
 MAXIMUM_FILE = 2**23
 
 
 class DiscriminativeFeatureLoss(TaskAdaptiveFeatureLoss):
     """Distance between restored and sharp images in the features of discriminators trained on one image and one task.
 
-    The sum, over all discriminators and the three taps of each, of the mean squared difference of the features. The
-    discriminators were trained on ever larger versions of the image; all of them look at both images in full size.
-
-    Mustafa et al., "Training a Task-Specific Image Reconstruction Loss" (WACV 2022). With the first eight
-    discriminators of an official file, as `read_discriminators` takes them, this is the published loss.
+    The sum, over all discriminators and the three taps of each, of the mean squared difference of the features of both
+    images in full size. With an official file, of which the first eight discriminators are taken, it is the loss of
+    Mustafa et al., "Training a Task-Specific Image Reconstruction Loss" (WACV 2022).
 
     Args:
         discriminators: an official file of MDF (a path that ends in ".pth"); or a folder, "owner/name[@revision]" on
@@ -56,12 +51,6 @@ class DiscriminativeFeatureLoss(TaskAdaptiveFeatureLoss):
             empty range.
         TypeError: if `discriminators` is neither a path nor a `Backbone`.
         WeightsError: if the weights cannot be had.
-
-    Example:
-        >>> from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
-        >>> loss_fn = DiscriminativeFeatureLoss(discriminator_backbone(PatchDiscriminators([4]), "random"))
-        >>> list(loss_fn.layers)
-        ['scale1.head', 'scale1.body', 'scale1.tail']
     """
 
     def __init__(
@@ -72,13 +61,13 @@ class DiscriminativeFeatureLoss(TaskAdaptiveFeatureLoss):
         weight: float = 1.0,
         input_range: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        if not isinstance(discriminators, str | Path | Backbone):
-            raise TypeError(f"discriminators must be a path, a name or a Backbone, got {type(discriminators).__name__}")
         if isinstance(discriminators, Backbone):
             backbone = discriminators
+        elif isinstance(discriminators, str | Path):
+            official = Path(discriminators).suffix == ".pth"
+            backbone = read_discriminators(discriminators) if official else load_backbone(discriminators)
         else:
-            pickled = Path(discriminators).suffix == PICKLED
-            backbone = read_discriminators(discriminators) if pickled else load_backbone(discriminators)
+            raise TypeError(f"discriminators must be a path, a name or a Backbone, got {type(discriminators).__name__}")
         if backbone.config.architecture != ARCHITECTURE:
             raise ValueError(
                 f"discriminators must be {ARCHITECTURE}, got the backbone {backbone.config.name!r}, which is "
@@ -94,12 +83,11 @@ class DiscriminativeFeatureLoss(TaskAdaptiveFeatureLoss):
         )
 
 
-def read_discriminators(path: str | os.PathLike[str], *, scales: int = 8) -> Backbone:
+def read_discriminators(path: str | Path, *, scales: int = 8) -> Backbone:
     """Return the first discriminators of an official file of MDF as a backbone.
 
     The files are those in the folder weights/ of github.com/gfxdisp/mdf: `Ds_SISR.pth`, `Ds_Denoising.pth` (the same
-    bytes as `Ds_SISR.pth`, so both are the same discriminators) and `Ds_JPEG.pth`. They are known by their SHA-256.
-    No other file is unpickled, since a pickle can run code. Images are RGB in [0, 1], as in that repository's examples.
+    bytes) and `Ds_JPEG.pth`, known by their SHA-256. No other is unpickled, since a pickle can run code.
 
     Args:
         path: the file.
@@ -110,12 +98,7 @@ def read_discriminators(path: str | os.PathLike[str], *, scales: int = 8) -> Bac
         WeightsError: of the kind that says what is wrong: there is no such file, or it is none of the official ones.
     """
     path = Path(path)
-    try:
-        with open_regular(path) as file:
-            data = file.read(MAXIMUM_FILE)
-    except OSError as error:
-        kind = WeightsNotFoundError if isinstance(error, FileNotFoundError) else WeightsError
-        raise kind(f"cannot read the discriminators {path}: {error.strerror}") from None
+    data = read_bytes(path, "the discriminators", most=MAXIMUM_FILE)
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 not in OFFICIAL:
         known = "; ".join(f"{names}, sha256 {digest}" for digest, names in OFFICIAL.items())
@@ -142,30 +125,23 @@ def read_discriminators(path: str | os.PathLike[str], *, scales: int = 8) -> Bac
     )
 
 
-class _Module(SimpleNamespace):
-    """Stands for a module: its attributes, without its code."""
-
-
-def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    return storage.as_strided(size, stride, offset)
-
-
-STAND_INS: Mapping[str, Any] = {
-    "SinGAN.models.WDiscriminator": _Module,
-    "SinGAN.models.ConvBlock": _Module,
-    "torch.nn.modules.container.Sequential": _Module,
-    "torch.nn.modules.conv.Conv2d": _Module,
-    "torch.nn.modules.batchnorm.BatchNorm2d": _Module,
-    "torch.nn.modules.activation.LeakyReLU": _Module,
+MODULES = ("container.Sequential", "conv.Conv2d", "batchnorm.BatchNorm2d", "activation.LeakyReLU")
+# In the place of a module, its attributes without its code.
+STAND_INS: dict[str, Any] = {
+    "SinGAN.models.WDiscriminator": SimpleNamespace,
+    "SinGAN.models.ConvBlock": SimpleNamespace,
+    **dict.fromkeys((f"torch.nn.modules.{name}" for name in MODULES), SimpleNamespace),
     "collections.OrderedDict": dict,
     "torch.FloatStorage": torch.float32,
     "torch.LongStorage": torch.int64,
-    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v2": lambda storage, offset, size, stride, *_: storage.as_strided(
+        size, stride, offset
+    ),
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
 }
 
 
-def _unpickle(data: bytes) -> list[_Module]:
+def _unpickle(data: bytes) -> list[Any]:
     """Return the modules in a file of the form that torch.save wrote before PyTorch 1.6: five pickles and numbers."""
     stream, storages = io.BytesIO(data), dict[str, Tensor]()
 
@@ -185,15 +161,13 @@ def _unpickle(data: bytes) -> list[_Module]:
 
     _magic, _version, _system, modules, keys = (Unpickler(stream).load() for _ in range(5))
     for key in keys:
-        stream.seek(8, os.SEEK_CUR)  # how many numbers, which is known
+        stream.read(8)  # how many numbers, which is known
         stream.readinto(storages[key].numpy().data.cast("B"))
-    result: list[_Module] = modules
-    return result
+    return list(modules)
 
 
-def _named_tensors(module: _Module, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _named_tensors(module: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Yield parameters and buffers by name, as `torch.nn.Module.state_dict` does."""
-    for name, tensor in {**module._parameters, **module._buffers}.items():
-        yield prefix + name, tensor
+    yield from ((prefix + name, tensor) for name, tensor in {**module._parameters, **module._buffers}.items())
     for name, child in module._modules.items():
         yield from _named_tensors(child, f"{prefix}{name}.")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tafm_loss._text import stable_name
-from tafm_loss.backbones.discriminators import PatchDiscriminator, PatchDiscriminators, discriminator_backbone
+from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
 from tafm_loss.finetune.arguments import check_folder
 from tafm_loss.finetune.checkpoint import Checkpoint, Progress
 from tafm_loss.finetune.crops import scene_generators
@@ -49,11 +49,10 @@ def train_discriminators(
     """Train a loss for one task on one image: discriminators that tell what was restored from what is sharp.
 
     After Mustafa et al., "Training a Task-Specific Image Reconstruction Loss" (WACV 2022): a pyramid of versions of one
-    image, from the coarsest to the finest; at each, a restorer against a discriminator, which is kept. Their training
-    code is not public. The network and what takes over from the scale below are as in their files; the objective and
-    its numbers are SinGAN's (Shaham et al., ICCV 2019). Designed here: the restorer adds to the degraded image and has
-    no batch normalisation; every scale degrades its image anew, since all discriminators will look at full size; eight
-    degraded versions; crops of 64 px; fewer steps; batch statistics that are measured in full size at the end.
+    image, from the coarsest to the finest; at each, a restorer against a discriminator, which is kept. The network and
+    what takes over from the scale below are as in their files, the objective and its numbers SinGAN's (Shaham et al.,
+    ICCV 2019). Their training code is not public: the restorer, the degradation anew at every scale, the crops, the
+    number of steps and the batch statistics, measured in full size at the end, were designed here.
 
     About 6 minutes on one processor core for a photograph of 300 x 450 px; larger ones take little longer.
 
@@ -61,8 +60,7 @@ def train_discriminators(
         image: (3, H, W) or (1, 3, H, W) in [0, 1], H and W 32 px or more, or the path of an image file. The
             training runs on the device of a tensor.
         degradation: a callable `(sharp (N, 3, H, W), *, generator) -> degraded`, of that shape, in [0, 1], and a
-            function of these alone; such as `BlurDegradation`, `SuperResolutionDegradation`, `NoiseDegradation` and
-            `JpegDegradation`. It is called on the image in every size of the pyramid, on the CPU.
+            function of these alone, such as those of `tafm_loss.mdf`. It is called on the CPU, for every scale.
         scales: how many discriminators; their image sizes rise evenly from 25 px, the shorter side, to that of `image`.
         steps: at each scale.
         widths: the number of features of each discriminator; by default 32 for the first four, 64 above.
@@ -79,29 +77,23 @@ def train_discriminators(
         ValueError: for an image, number or degradation without use; a checkpoint that is damaged or of another run.
         FloatingPointError: if the objective stops being finite.
         OSError: if the image cannot be read, or `out_dir` not be written to.
-
-    Example:
-        >>> from tafm_loss.mdf import BlurDegradation
-        >>> sharp = torch.rand(3, 32, 40, generator=torch.Generator().manual_seed(0))
-        >>> options = {"scales": 2, "steps": 1, "widths": (4, 4), "progress": False}
-        >>> train_discriminators(sharp, BlurDegradation((2, 4)), **options).backbone.config.name
-        'mdf-blur'
     """
     sharp = _checked_image(image)
-    chosen = _checked_widths(widths, _checked_count(scales, "scales"))
-    _checked_count(steps, "steps")
+    for argument, value in (("scales", scales), ("steps", steps)):
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{argument} must be an integer of 1 or more, got {value!r}")
     if type(seed) is not int:
         raise ValueError(f"seed must be an integer, got {seed!r}")
-    if isinstance(degradation, type):
-        raise TypeError(f"degradation must be an instance, got the class; write {degradation.__name__}()")
-    if not callable(degradation):
-        raise TypeError(f"degradation must be a callable, such as BlurDegradation(), got {type(degradation).__name__}")
+    if widths is None:
+        widths = [NARROW] * min(scales, NARROW_SCALES) + [WIDE] * (scales - NARROW_SCALES)
+    if len(widths) != scales or not all(type(width) is int and width > 0 for width in widths):
+        raise ValueError(f"widths must be {scales} positive integers, one for each scale, got {list(widths)}")
+    if isinstance(degradation, type) or not callable(degradation):
+        raise TypeError(f"degradation must be an instance, such as BlurDegradation(), got {degradation!r:.80}")
     check_folder(out_dir, sharp, resume=resume)
-    name = stable_name(degradation)
-    data = (
-        f"one image of {sharp.shape[2]} x {sharp.shape[3]} px (sha256 {_digest(sharp)}) and its degraded form, {name}"
-    )
-    numbers = f"scales={scales}, steps={steps}, widths={chosen}, seed={seed}"
+    name, (height, width) = stable_name(degradation), sharp.shape[2:]
+    data = f"one image of {height} x {width} px (sha256 {_digest(sharp)}) and its degraded form, {name}"
+    numbers = f"scales={scales}, steps={steps}, widths={tuple(widths)}, seed={seed}"
     recipe = f"train_discriminators(degradation={name}, {numbers})"
     pyramid = _Pyramid(sharp, degradation, scales, seed)
     checkpoint = None
@@ -110,7 +102,7 @@ def train_discriminators(
         settings = f"{recipe} on {data} (sha256 {_digest(pyramid.scale(0, None).degraded)})"
         checkpoint = Checkpoint(Path(out_dir), settings, resume=resume)
     with torch.enable_grad(), torch.autocast(sharp.device.type, enabled=False):
-        network = _train(pyramid, chosen, steps, seed, checkpoint, progress=progress)
+        network = _train(pyramid, widths, steps, seed, checkpoint, progress=progress)
     label = name.split("(")[0].rpartition(".")[2].removesuffix("Degradation").lower()
     network.cpu().requires_grad_(False)
     backbone = discriminator_backbone(network, f"mdf-{label}", training_data=data, recipe=recipe)
@@ -120,20 +112,15 @@ def train_discriminators(
 
 
 class _Pyramid:
-    """Sizes of one image, from the coarsest to its own."""
-
     def __init__(self, sharp: Tensor, degradation: Degradation, scales: int, seed: int) -> None:
-        self.sharp = sharp
-        self.degradation = degradation
-        self.seed = seed
+        self.sharp, self.degradation, self.seed = sharp, degradation, seed
         full = sharp.shape[-2:]
         ratio = (COARSEST_SIDE / min(full)) ** (1 / max(1, scales - 1))
         self.sizes = [[round(side * ratio**above) for side in full] for above in reversed(range(scales))]
 
     def scale(self, index: int, restored: Tensor | None) -> Scale:
         """Return a scale, given what the one below restored; the coarsest one takes the degraded image instead."""
-        size = self.sizes[index]
-        sharp = self.sharp
+        size, sharp = self.sizes[index], self.sharp
         if size != list(sharp.shape[-2:]):
             sharp = F.interpolate(sharp, size, mode="bicubic", antialias=True).clamp(0, 1)
         # Equal seeds: as far as a draw does not depend on the size, a version is degraded alike at all scales.
@@ -147,14 +134,13 @@ class _Pyramid:
 def _train(
     pyramid: _Pyramid, widths: Sequence[int], steps: int, seed: int, checkpoint: Checkpoint | None, *, progress: bool
 ) -> PatchDiscriminators:
-    """Train all scales, or those that the checkpoint lacks."""
     from tqdm.auto import tqdm
 
     device = pyramid.sharp.device
     weights, _, *generators = scene_generators(seed, range(len(widths) + 2), torch.device("cpu"))
     network, restorers = new_networks(widths, weights)
     parts = {"discriminators": network.to(device), "restorers": nn.ModuleList(restorers).to(device)}
-    critics = [critic for critic in network.children() if isinstance(critic, PatchDiscriminator)]
+    critics: list[Any] = list(network.children())
     state = Progress()
     if checkpoint is not None:
         if checkpoint.resumes:
@@ -194,8 +180,8 @@ def _take_over(below: nn.Module, above: nn.Module) -> None:
 def _measure_statistics(critics: Sequence[nn.Module], scale: Scale, restored: Tensor) -> None:
     """Set the statistics of batch normalisation to those of what the loss will see: images in full size.
 
-    In training, all discriminators but the last saw smaller versions, in which neighbours differ more: with their
-    statistics, the features of full-size images would leave the range for which the nonlinearities were trained.
+    Neighbours differ more in the smaller versions that most discriminators are trained on: with their statistics, the
+    features of full-size images would leave the range for which the nonlinearities were trained.
     """
     norms = [module for critic in critics for module in critic.modules() if isinstance(module, nn.BatchNorm2d)]
     momentum = norms[0].momentum
@@ -205,8 +191,7 @@ def _measure_statistics(critics: Sequence[nn.Module], scale: Scale, restored: Te
     top, left = (max(0, side - STATISTICS_SIDE) // 2 for side in scale.sharp.shape[-2:])
     window = (..., slice(top, top + STATISTICS_SIDE), slice(left, left + STATISTICS_SIDE))
     for version in range(STATISTICS_VERSIONS):
-        own = slice(version, version + 1)
-        images = torch.cat([scale.sharp, scale.degraded[own], restored[own]])[window]
+        images = torch.stack([scale.sharp[0], scale.degraded[version], restored[version]])[window]
         for critic in critics:
             critic.train()(images)
     for norm in norms:
@@ -229,29 +214,15 @@ def _checked_image(image: Tensor | str | os.PathLike[str]) -> Tensor:
 
 
 def _checked_degraded(degraded: Tensor, sharp: Tensor) -> Tensor:
-    expected = f"degradation must return images of the shape that it is given, {tuple(sharp.shape)}, in [0, 1]"
     try:
         check_images(degraded, "what it returns")
         check_unit_range(degraded, "what it returns")
+        if degraded.shape != sharp.shape:
+            raise ValueError(f"got {tuple(degraded.shape)}")
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{expected}: {error}") from None
-    if degraded.shape != sharp.shape:
-        raise ValueError(f"{expected}, got {tuple(degraded.shape)}")
+        expected = f"images of the shape that it is given, {tuple(sharp.shape)}, in [0, 1]"
+        raise ValueError(f"degradation must return {expected}: {error}") from None
     return degraded.detach()
-
-
-def _checked_count(value: Any, name: str) -> int:
-    if type(value) is not int or value < 1:
-        raise ValueError(f"{name} must be an integer of 1 or more, got {value!r}")
-    return value
-
-
-def _checked_widths(widths: Sequence[int] | None, scales: int) -> tuple[int, ...]:
-    if widths is None:
-        return tuple(NARROW if index < NARROW_SCALES else WIDE for index in range(scales))
-    if len(widths) != scales:
-        raise ValueError(f"widths must be {scales} numbers, one for each scale, got {list(widths)}")
-    return tuple(_checked_count(width, "a width") for width in widths)
 
 
 def _digest(images: Tensor) -> str:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tafm_loss.weights.errors import WeightsCorruptError, WeightsError, WeightsFormatError, WeightsUnavailableError
 from tafm_loss.weights.files import WeightFile
 from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE, read_config, read_folder
-from tafm_loss.weights.hub_errors import UNREACHABLE, weights_error
+from tafm_loss.weights.hub_errors import UNREACHABLE, in_our_words
 
 __all__ = [
     "HUB_PREFIX",
@@ -54,26 +54,13 @@ class HubRepository:
     local_files_only: bool = False
 
     def fetch(self, name: str, revision: str | None, *, size: int | None = None, again: bool = False) -> Path:
-        """Return a file's path in the cache, fetching it if it is not there.
+        """Return a file's path in the cache, fetching it if it is not there, or `again`, in its place.
 
-        Args:
-            name: the file.
-            revision: branch, tag or commit; None for the default branch.
-            size: how many bytes it must have, if known: another file is not downloaded.
-            again: fetch it although it is in the cache, in its place.
-
-        Raises:
-            WeightsError: of the kind that says why not.
+        A file that has not `size` bytes, if that is known, is not downloaded. Without a revision, the default branch
+        is read. What goes wrong is a WeightsError of the kind that says why.
         """
         action = f"cannot load {self.repo_id}/{name}{'@' + revision if revision else ''} from the Hugging Face Hub"
-        try:
-            return self._fetch(name, revision, size, again, action)
-        except WeightsError:
-            raise
-        except Exception as error:
-            # Anything: the client's HTTP library, of which there are three by version, lets errors through.
-            ours = weights_error(error, action)
-        raise ours
+        return in_our_words(lambda: self._fetch(name, revision, size, again, action), action)
 
     def may_ask(self) -> bool:
         """Whether the Hub may be asked at all."""
@@ -94,27 +81,17 @@ class HubRepository:
                 url = client.hf_hub_url(self.repo_id, name, revision=revision)
                 found = client.get_hf_file_metadata(url, token=self.token).size
                 if found not in (None, size):
-                    told = f"{found} bytes there, expected {size}: the repository is damaged"
-                    raise WeightsCorruptError(f"{action}: {told}")
+                    raise WeightsCorruptError(f"{action}: {found} bytes there, expected {size}: it is damaged there")
         with _out_of_the_way(kept) if again and kept is not None else contextlib.nullcontext():
-            path = client.hf_hub_download(
-                self.repo_id,
-                name,
-                revision=revision,
-                token=self.token,
-                cache_dir=self.cache_dir,
-                local_files_only=self.local_files_only,
-                force_download=again,
-            )
-        return Path(path)
+            given = {field: value for field, value in vars(self).items() if field != "repo_id"}
+            return Path(client.hf_hub_download(self.repo_id, name, revision=revision, force_download=again, **given))
 
 
 @contextlib.contextmanager
 def _out_of_the_way(path: Path) -> Iterator[None]:
     """Let the client replace a file of its cache; if it fails, the file is back.
 
-    Where there are no symbolic links, the client would keep the old file whatever it fetches. A link it replaces, and
-    others may be reading through it.
+    Without symbolic links, the client would keep the old file. A link it replaces; others may be reading through it.
     """
     if path.is_symlink():
         yield
@@ -131,59 +108,50 @@ def _out_of_the_way(path: Path) -> Iterator[None]:
 
 
 def read_repository(repository: HubRepository, revision: str | None) -> tuple[WeightFile, str]:
-    """Return the weights that a repository holds at a branch, tag or commit, and the commit.
+    """Return the weights that a repository holds at a branch, tag or commit, and the commit, or raise a WeightsError.
 
     The client verifies the length of what it downloads, not its content, and believes its cache. What turns out to be
     damaged is therefore fetched once more, the config before the weights, before it is given up.
-
-    Raises:
-        WeightsError: of the kind that says what is wrong.
     """
     commit = _commit(repository, revision)
     logger.info("%s%s is commit %s", repository.repo_id, f"@{revision}" if revision else "", commit)
     try:
-        return read_folder(_fetch_weights(repository, commit).parent), commit
+        return read_folder(_fetch(repository, commit)), commit
     except (WeightsCorruptError, WeightsFormatError) as error:
         if not repository.may_ask():
             raise type(error)(f"{error}. Delete it from the cache, and load it again with a connection") from None
         damage = error
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         try:
-            if name == CONFIG_FILE:
-                repository.fetch(name, commit, again=True)
-            else:
-                _fetch_weights(repository, commit, again=True)
-        except WeightsError as error:
-            raise type(damage)(f"{damage}. It could not be fetched anew: {error}") from None
-        try:
-            return read_folder(_fetch_weights(repository, commit).parent), commit
+            return read_folder(_fetch(repository, commit, anew=name)), commit
         except WeightsFormatError as error:
             # The bytes are those that were published.
             raise type(error)(f"{repository.repo_id}@{commit}: {error}") from None
         except WeightsCorruptError as error:
             damage = error
+        except WeightsError as error:
+            raise type(damage)(f"{damage}. It could not be fetched anew: {error}") from None
     raise type(damage)(f"{repository.repo_id}@{commit}: {damage}. It was fetched anew, without avail")
 
 
 def _commit(repository: HubRepository, revision: str | None) -> str:
     """Return the commit that a revision is, which is the folder where the client puts what it has fetched of it."""
     config = repository.fetch(CONFIG_FILE, revision)
-    commit = config.parent.name
+    commit, where = config.parent.name, repository.repo_id
     if not COMMIT.fullmatch(commit):
-        raise WeightsError(
-            f"{repository.repo_id}: cannot tell the commit of {config}; load that folder with a Path instead"
-        )
+        raise WeightsError(f"{where}: cannot tell the commit of {config}; load that folder with a Path instead")
     if revision is not None and COMMIT.fullmatch(revision) and commit != revision:
-        raise WeightsCorruptError(
-            f"{repository.repo_id}: asked for the commit {revision}, the Hub answers with {commit}: do not trust it"
-        )
+        answer = f"asked for the commit {revision}, the Hub answers with {commit}: do not trust it"
+        raise WeightsCorruptError(f"{where}: {answer}")
     return commit
 
 
-def _fetch_weights(repository: HubRepository, commit: str, *, again: bool = False) -> Path:
+def _fetch(repository: HubRepository, commit: str, *, anew: str | None = None) -> Path:
+    """Return the folder in the cache with both files of a commit, of which one is fetched although it is there."""
     # The config first: what it does not describe is not downloaded. By commit: a branch may move in between.
-    described = read_config(repository.fetch(CONFIG_FILE, commit))
-    return repository.fetch(WEIGHTS_FILE, commit, size=described["weights"]["size"], again=again)
+    described = read_config(repository.fetch(CONFIG_FILE, commit, again=anew == CONFIG_FILE))
+    size = described["weights"]["size"]
+    return repository.fetch(WEIGHTS_FILE, commit, size=size, again=anew == WEIGHTS_FILE).parent
 
 
 def checked_token(token: str | bool | None) -> str | bool | None:
@@ -196,10 +164,9 @@ def checked_token(token: str | bool | None) -> str | bool | None:
 
 
 def reachable(url: str) -> bool:
-    """Whether a connection to the host of `url` can be opened within seconds.
+    """Whether the host of `url` can be connected to within seconds; loaders would retry for much longer.
 
-    Loaders wait or retry for much longer before they admit that there is no network. Behind a proxy the answer is
-    always True: it is the proxy that knows.
+    Behind a proxy the answer is always True: it is the proxy that knows.
     """
     parts = urllib.parse.urlsplit(url)
     host = parts.hostname or ""
@@ -207,8 +174,7 @@ def reachable(url: str) -> bool:
     if (parts.scheme in proxies or "all" in proxies) and not urllib.request.proxy_bypass(host):
         return True
     port = parts.port or (80 if parts.scheme == "http" else 443)
-    try:
+    with contextlib.suppress(OSError):
         socket.create_connection((host, port), timeout=CONNECTION_TIMEOUT).close()
-    except OSError:
-        return False
-    return True
+        return True
+    return False

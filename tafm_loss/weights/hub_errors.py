@@ -1,24 +1,26 @@
 """What the errors of the Hub's client mean, in words that help."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from tafm_loss.weights.errors import (
     WeightsAccessError,
     WeightsCorruptError,
     WeightsError,
+    WeightsFormatError,
     WeightsNotFoundError,
     WeightsUnavailableError,
 )
 
-__all__ = ["UNREACHABLE", "weights_error"]
+__all__ = ["UNREACHABLE", "in_our_words"]
 
+Result = TypeVar("Result")
 Reading = tuple[type[WeightsError], str]
 
 NOT_CACHED = "it is not in the cache"
 UNREACHABLE = f"{NOT_CACHED}, and the Hub cannot be reached: check the connection, or HF_ENDPOINT if it is a mirror"
-OFFLINE = f"{NOT_CACHED}, and HF_HUB_OFFLINE forbids to ask the Hub: load it once without"
-NO_TOKEN = "token=True needs a token: log in with `hf auth login`, or set HF_TOKEN"
-TOKEN_TO_WRITE = "a token that may write there is needed: log in with `hf auth login`, set HF_TOKEN, or pass token="
-# By the names of the client's errors; the first that fits counts.
-REFUSALS: dict[str, Reading] = {
+# By the names of the client's errors and of what they are derived from.
+NAMED: dict[str, Reading] = {
     "GatedRepoError": (WeightsAccessError, "access must be asked for on the repository's page; then pass token="),
     "RepositoryNotFoundError": (
         WeightsNotFoundError,
@@ -31,6 +33,23 @@ REFUSALS: dict[str, Reading] = {
         "read",
     ),
     "DisabledRepoError": (WeightsAccessError, "the Hub has disabled the repository"),
+    "OfflineModeIsEnabled": (
+        WeightsUnavailableError,
+        f"{NOT_CACHED}, and HF_HUB_OFFLINE forbids to ask the Hub: load it once without",
+    ),
+    "LocalTokenNotFoundError": (
+        WeightsAccessError,
+        "token=True needs a token: log in with `hf auth login`, or set HF_TOKEN",
+    ),
+    "HFValidationError": (WeightsNotFoundError, "no repository can have this name; expected owner/name"),
+}
+LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
+TO_WRITE = (WeightsAccessError, f"a token that may write there is needed: {LOG_IN}")
+# Where these are not what they are to who reads.
+NAMED_IN_PUSH: dict[str, Reading] = {
+    "OfflineModeIsEnabled": (WeightsUnavailableError, "HF_HUB_OFFLINE forbids to ask the Hub: push without it"),
+    "LocalTokenNotFoundError": TO_WRITE,
+    "RepositoryNotFoundError": TO_WRITE,
 }
 STATUSES: dict[int | None, Reading] = {
     401: (WeightsAccessError, "the token is refused: renew it, or read public repositories with token=False"),
@@ -43,68 +62,49 @@ STATUSES: dict[int | None, Reading] = {
 NETWORK_PACKAGES = ("httpcore", "httpx", "hf_xet", "requests", "urllib3")
 
 
-def weights_error(error: Exception, action: str, *, writes: bool = False) -> WeightsError:
-    """Return the error of ours for one of the client's.
+def in_our_words(ask: Callable[[], Result], action: str, *, writes: bool = False) -> Result:
+    """Return what `ask` returns; what the client raises becomes a WeightsError that says "cannot load ...", and why.
 
-    It is made of text alone. The client's errors hold the request, and with it the token, so ours must be raised
-    outside the handler that caught `error`: nothing may hang on it when it is logged or pickled.
-
-    Args:
-        error: what the client raised.
-        action: what failed, as in "cannot load ...".
-        writes: whether something was to be published.
+    It is made of text alone. The client's errors hold the request, and with it the token, so ours is raised outside the
+    handler: nothing may hang on it when it is logged or pickled. `writes` says that something is published.
     """
-    kind, text = (_reading_of_push if writes else _reading)(error)
-    return kind(f"{action}: {text}")
+    try:
+        return ask()
+    except WeightsError:
+        raise
+    except Exception as error:  # anything: the client's HTTP library, of which there are three by version, lets it out
+        kind, text = (_reading_of_push if writes else _reading)(error)
+    raise kind(f"{action}: {text}")
+
+
+def _reading_of_push(error: Exception) -> Reading:
+    if isinstance(error, ValueError) and "metadata" in str(error):
+        return WeightsFormatError, "the Hub refuses the YAML at the beginning of README.md"
+    otherwise = TO_WRITE if _status(error) == 401 else _reading(error)
+    return _named(error, NAMED_IN_PUSH) or otherwise
 
 
 def _reading(error: Exception) -> Reading:
     from huggingface_hub import errors
 
-    cause = error.__cause__
+    cause, status = error.__cause__, _status(error)
     if isinstance(error, errors.LocalEntryNotFoundError):
-        # In 0.x it is an HfHubHTTPError too, without a response. It says "check your connection" whatever happened;
-        # the truth is in its cause.
-        if isinstance(cause, errors.OfflineModeIsEnabled):
-            return WeightsUnavailableError, OFFLINE
-        if isinstance(cause, Exception) and _status(cause) is not None:
-            return _refused(cause)
+        # It says "check your connection" whatever happened; the truth is in its cause.
+        if isinstance(cause, errors.OfflineModeIsEnabled) or (isinstance(cause, Exception) and _status(cause)):
+            return _reading(cause)
         forbidden = f"{NOT_CACHED}, and local_files_only forbids to ask the Hub"
         return WeightsUnavailableError, forbidden if cause is None else UNREACHABLE
-    if isinstance(error, (errors.HfHubHTTPError, errors.EntryNotFoundError)) or _status(error) is not None:
-        return _refused(error)
+    if (named := _named(error, NAMED)) is not None:
+        return named
+    if isinstance(error, errors.HfHubHTTPError) or status is not None:
+        otherwise = WeightsUnavailableError, f"the Hub answers with error {status}: try again later"
+        return STATUSES.get(status, otherwise)
     if type(error) is ValueError and isinstance(cause, Exception):  # what was to be fetched again was not
         return _reading(cause)
-    known: dict[type[Exception], Reading] = {
-        errors.OfflineModeIsEnabled: (WeightsUnavailableError, OFFLINE),
-        errors.LocalTokenNotFoundError: (WeightsAccessError, NO_TOKEN),
-        errors.HFValidationError: (WeightsNotFoundError, "no repository can have this name; expected owner/name"),
-    }
-    return known.get(type(error)) or _broken(error)
-
-
-def _reading_of_push(error: Exception) -> Reading:
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return WeightsUnavailableError, "HF_HUB_OFFLINE forbids to ask the Hub: push without it"
-    no_token = (errors.LocalTokenNotFoundError, errors.RepositoryNotFoundError)
-    if isinstance(error, no_token) or _status(error) == 401:
-        return WeightsAccessError, TOKEN_TO_WRITE
-    return _reading(error)
-
-
-def _refused(error: Exception) -> Reading:
-    """Read what the Hub answered."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    named = next((reading for name, reading in REFUSALS.items() if name in kinds), None)
-    status = _status(error)
-    otherwise = WeightsUnavailableError, f"the Hub answers with error {status}: try again later"
-    return named or STATUSES.get(status, otherwise)
+    return _broken(error)
 
 
 def _broken(error: Exception) -> Reading:
-    """Read what went wrong on the way or on the disk."""
     name = type(error).__name__
     if "onsistency check failed" in str(error):
         return WeightsCorruptError, "it arrived incomplete: try again"
@@ -113,6 +113,10 @@ def _broken(error: Exception) -> Reading:
     if isinstance(error, OSError) and error.strerror:
         return WeightsError, f"the cache cannot be written ({error.strerror}): make room, or pass another cache_dir="
     return WeightsError, f"the client of the Hub failed in a way that is not foreseen ({name})"
+
+
+def _named(error: Exception, names: dict[str, Reading]) -> Reading | None:
+    return next((names[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in names), None)
 
 
 def _status(error: BaseException | None) -> int | None:

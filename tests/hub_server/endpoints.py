@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
@@ -91,20 +92,14 @@ def route(methods: str, template: str) -> Callable[[Handler], Handler]:
 # Repositories
 
 
-def own_repository(hub: Hub, request: Request) -> str:
-    """Return the id that the body names, if it lies in the user's own namespace."""
-    user = hub.user(request)
-    if user is None:
-        raise Refusal(401, "Invalid username or password.")
-    owner = request.json.get("organization") or user
-    if owner != user:
-        raise Refusal(403, "You don't have the rights to use this namespace")
-    return f"{owner}/{request.json['name']}"
-
-
 @route("POST", "/api/repos/create")
 def create_repository(hub: Hub, request: Request) -> Answer:
-    repo, wanted = own_repository(hub, request), request.json
+    user, wanted = hub.user(request), request.json
+    if user is None:
+        raise Refusal(401, "Invalid username or password.")
+    if wanted.get("organization") not in {None, user}:
+        raise Refusal(403, "You don't have the rights to use this namespace")
+    repo = f"{user}/{wanted['name']}"
     url = f"{hub.endpoint}/{repo}"
     if repo in hub.repositories:
         return json_answer({"error": "You already created this model repo", "url": url}, 409)
@@ -238,9 +233,7 @@ def plan_large_files(hub: Hub, request: Request, repo: str) -> Answer:
         plan = {"oid": oid, "size": size}
         if oid in hub.large_files:
             return plan
-        upload = {"href": f"{hub.cdn}/upload/{repo}/{oid}?size={size}"}
-        verify = {"href": f"{hub.endpoint}/{repo}.git/info/lfs/objects/verify"}
-        return {**plan, "actions": {"upload": upload, "verify": verify}}
+        return {**plan, "actions": {"upload": {"href": f"{hub.cdn}/upload/{repo}/{oid}?size={size}"}}}
 
     objects = [planned(wanted["oid"], wanted["size"]) for wanted in request.json["objects"]]
     # Only old clients (0.36 to 1.16) learn here whether to use Xet.
@@ -256,15 +249,6 @@ def take_large_file(hub: Hub, request: Request, repo: str, oid: str) -> Answer:
     return Answer()
 
 
-@route("POST", "/{repo}.git/info/lfs/objects/verify")
-def verify_large_file(hub: Hub, request: Request, repo: str) -> Answer:
-    hub.writable(request, repo)
-    stored = hub.large_files.get(request.json["oid"])
-    if stored is None or len(stored) != request.json["size"]:
-        raise Refusal(404, "No such object")
-    return json_answer({})
-
-
 @route("POST", "/api/models/{repo}/commit/{revision}")
 def create_commit(hub: Hub, request: Request, repo: str, revision: str) -> Answer:
     repository = hub.writable(request, repo)
@@ -272,21 +256,15 @@ def create_commit(hub: Hub, request: Request, repo: str, revision: str) -> Answe
         raise Refusal(404, "Invalid revision", "RevisionNotFound")
     files = dict(find_commit(repository, revision).files)
     for line in request.body.splitlines():
-        operation = json.loads(line)
-        if operation["key"] != "header":
-            apply_operation(hub, files, operation["key"], operation["value"])
+        key, value = itemgetter("key", "value")(json.loads(line))
+        if key == "file":
+            files[value["path"]] = File(base64.b64decode(value["content"]), lfs=False)
+        elif key == "lfsFile":
+            files[value["path"]] = File(find_large_file(hub, value["oid"]), lfs=True)
+        elif key != "header":
+            raise Refusal(400, "Cannot carry out the operation")
     commit = repository.add(revision, files)
     return json_answer({"commitOid": commit.oid, "commitUrl": f"{hub.endpoint}/{repo}/commit/{commit.oid}"})
-
-
-def apply_operation(hub: Hub, files: dict[str, File], key: str, value: dict[str, Any]) -> None:
-    path = value["path"]
-    if key == "file":
-        files[path] = File(base64.b64decode(value["content"]), lfs=False)
-    elif key == "lfsFile":
-        files[path] = File(find_large_file(hub, value["oid"]), lfs=True)
-    else:
-        raise Refusal(400, "Cannot carry out the operation")
 
 
 def find_large_file(hub: Hub, oid: str) -> bytes:

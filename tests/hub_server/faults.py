@@ -2,9 +2,8 @@
 
 import re
 from dataclasses import dataclass, field, replace
-from http import HTTPStatus
 
-from tests.hub_server.messages import Answer, Request, json_answer
+from tests.hub_server.messages import Answer, Request
 
 CDN_HOST = "localhost"
 
@@ -22,7 +21,6 @@ class Fault:
         corrupt: Position in the file of the byte whose bits are inverted.
         replace: Send this body instead.
         extra_body: Send this after the body, counted in its length.
-        ignore_range: Send the whole file where a part was asked for.
         drop_header: Leave this header out.
         set_header: Send these headers as well or instead.
         method: Only requests by this method. Faults of the body never fall on HEAD.
@@ -37,7 +35,6 @@ class Fault:
     corrupt: int | None = None
     replace: bytes | None = None
     extra_body: bytes = b""
-    ignore_range: bool = False
     drop_header: str | None = None
     set_header: dict[str, str] = field(default_factory=dict)
     times: int | None = None
@@ -52,8 +49,7 @@ class Fault:
 
     @property
     def of_body(self) -> bool:
-        changes = (self.cut, self.corrupt, self.replace, self.extra_body or None, self.ignore_range or None)
-        return any(change is not None for change in changes)
+        return any(change is not None for change in (self.cut, self.corrupt, self.replace, self.extra_body or None))
 
     def matches(self, request: Request) -> bool:
         return (
@@ -63,12 +59,6 @@ class Fault:
             and not (self.cdn_only and not request.host.startswith(CDN_HOST))
             and re.search(self.path_pattern, request.path) is not None
         )
-
-    def refuse(self) -> Answer | None:
-        """Return what takes the place of the answer, if anything does."""
-        if self.status is None:
-            return None
-        return json_answer({"error": HTTPStatus(self.status).phrase}, self.status)
 
     def change_body(self, answer: Answer) -> Answer:
         body = bytearray(answer.body if self.replace is None else self.replace)

@@ -18,7 +18,6 @@ class Request:
     target: str
     authorization: str | None = None
     range: str | None = None
-    query: str = ""
     body: bytes = field(default=b"", repr=False)
 
     @property

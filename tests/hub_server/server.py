@@ -65,10 +65,6 @@ class HubServer:
     def repositories(self) -> dict[str, Repository]:
         return self._hub.repositories
 
-    @property
-    def running(self) -> bool:
-        return self._listener is not None
-
     def __enter__(self) -> "HubServer":
         self.start()
         return self
@@ -153,8 +149,9 @@ class HubServer:
             with self._lock:
                 fault = next((fault for fault in self.faults if fault.matches(request)), Fault(""))
                 fault.count += 1
-                answer = fault.change_body(fault.refuse() or self._hub.answer(request))
-            return answer.part(None if fault.ignore_range else request.range), fault
+                refused = None if fault.status is None else json_answer({"error": "told to"}, fault.status)
+                answer = fault.change_body(refused or self._hub.answer(request))
+            return answer.part(request.range), fault
         except Exception as error:
             # Raised again at the end of the test: a bug of this server must not pass for a fault.
             self._errors.append(error)
@@ -168,13 +165,6 @@ class HubServer:
             allowed = min(n_bytes, self._bytes_left)
             self._bytes_left -= allowed
             return allowed
-
-    def _stop_if_due(self) -> None:
-        if self._bytes_left == 0:
-            self.stop()
-
-    def _wait(self, seconds: float) -> None:
-        self._stopping.wait(seconds)
 
 
 class _Listener(ThreadingHTTPServer):
@@ -214,13 +204,11 @@ class _Connection(BaseHTTPRequestHandler):
     def serve(self) -> None:
         url = urlsplit(self.path)
         head = self.headers
-        body = self._read_body()
-        request = Request(
-            self.command, head.get("Host", ""), url.path, head.get("Authorization"), head.get("Range"), url.query, body
-        )
+        host, token, part = head.get("Host", ""), head.get("Authorization"), head.get("Range")
+        request = Request(self.command, host, url.path, token, part, self._read_body())
         answer, fault = self.server.hub_server._respond(request)
         if fault.stall is not None and fault.cut is None:
-            self.server.hub_server._wait(fault.stall)
+            self.server.hub_server._stopping.wait(fault.stall)
         self._send_head(answer, fault)
         if self.command != "HEAD":
             self._send_body(answer.body, fault)
@@ -253,18 +241,19 @@ class _Connection(BaseHTTPRequestHandler):
         for start in range(0, end, BLOCK_BYTES):
             block = body[start : min(start + BLOCK_BYTES, end)]
             self.wfile.write(block[: hub_server._allow(len(block))])
-            hub_server._stop_if_due()
+            if hub_server._bytes_left == 0:
+                hub_server.stop()
         if fault.cut is None:
             return
         self.close_connection = True
         if fault.stall is not None:
-            hub_server._wait(fault.stall)
+            hub_server._stopping.wait(fault.stall)
         if fault.reset_after is not None:
             self._reset()
 
     def _reset(self) -> None:
         # A reset throws away what the kernel still has to deliver.
-        self.server.hub_server._wait(0.05)
+        self.server.hub_server._stopping.wait(0.05)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         # The orderly end that follows would come first otherwise.
         socket.close(self.connection.detach())
