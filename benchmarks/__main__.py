@@ -1,4 +1,4 @@
-"""Run benchmarks by name, and make the tables and plots of the README files from their results.
+"""Run benchmarks by name, and make the tables and plots of the documentation from their results.
 
     python -m benchmarks --list
     python -m benchmarks NAME [NAME ...]    # these, then the tables
@@ -24,8 +24,8 @@ BY_NAME = {program.name: program for program in PROGRAMS}
 SETS = {
     "cpu": "all that is published from a processor",
     "quick": "all that can be tried in minutes; the figures mean nothing",
-    "tables": "the tables of the README files, from the result files",
-    "plots": "the plots of the README files, from the result files",
+    "tables": "the tables of the documentation, from the result files",
+    "plots": "the plots of the documentation, from the result files",
 }
 NEEDED = {
     "datasets": "bsds500/{train,val,test}",

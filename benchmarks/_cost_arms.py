@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -16,6 +16,8 @@ from tafm_loss.mdf import PatchDiscriminators, discriminator_backbone
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 DEFAULT, CACHED = "default", "default, cached targets"
+# What the default was in results that do not name their "form".
+FORMER_FORM = "tafm-compact, all stages, normalized_l2"
 SQUEEZENET, DISCRIMINATIVE = "squeezenet1_0, our loss", "MDF, 8 discriminators"
 ALEX, VGG19 = "lpips-alex", "VGG19 conv5_4, as BasicSR"
 OUR_VGG19, OUR_VGG19_CACHED = "VGG19 conv5_4, our loss", "VGG19 conv5_4, our loss, cached targets"
@@ -51,6 +53,17 @@ def build(name: str, target: Tensor) -> Loss:
         warnings.simplefilter("ignore", UserWarning)
         torch.default_generator.manual_seed(0)
         return ARMS[name](target)
+
+
+def default_form() -> str:
+    """Return the backbone, taps and distance that the loss has without arguments."""
+    loss = TaskAdaptiveFeatureLoss()
+    return f"{loss.backbone.config.name}, {' + '.join(loss.layers)}, {loss.distance}"
+
+
+def title(name: str, result: Mapping[str, Any]) -> str:
+    """Return what an arm is called for readers: the default by the form that was measured."""
+    return name.replace(DEFAULT, result.get("form", FORMER_FORM))
 
 
 def _default(target: Tensor) -> Loss:

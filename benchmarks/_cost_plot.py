@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _common import write_figure
-from _cost_arms import VARIED, VGG19
+from _cost_arms import VARIED, VGG19, title
 from _cost_timing import Case, median_seconds
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _draw_growth(axis: "Axes", result: Figures) -> None:
             for case in cases
             if name in (seconds := median_seconds(result["cases"], case))
         ]
-        axis.plot(*zip(*points, strict=True), marker="o", color=colour, label=name)
+        axis.plot(*zip(*points, strict=True), marker="o", color=colour, label=title(name, result))
     axis.set(xscale="log", yscale="log", ylabel="ms a step")
     axis.set_title("Forward and backward to the prediction, float32", fontsize=10)
     _label_pixels(axis, cases)
@@ -99,7 +99,8 @@ def _draw_ways(axis: "Axes", result: Figures) -> None:
         bars = axis.barh(places, ratios, 0.36, color=("#777777", "#bbbbbb")[index], label=way)
         axis.bar_label(bars, fmt="%.2f", fontsize=8, padding=2)
     axis.axvline(1, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(COLOURS)), list(COLOURS), fontsize=8)
+    names = [title(name, result).replace(", ", ",\n") for name in COLOURS]
+    axis.set_yticks(range(len(COLOURS)), names, fontsize=7.5)
     axis.invert_yaxis()
     axis.margins(x=0.12)
     axis.set_xlabel("time / time in float32, eager")
@@ -115,5 +116,6 @@ def _draw_shares(axis: "Axes", trainings: list[Figures]) -> None:
     axis.tick_params(axis="y", labelsize=8)
     axis.invert_yaxis()
     axis.margins(x=0.12)
-    axis.set_xlabel("% of a step with L1 and the loss (dashed: the goal)\nbelow 0: less than the clock can tell")
-    axis.set_title("The default loss's share of a step", fontsize=10)
+    label = "% of a step with L1 and the loss; dashed: the goal\nbelow 0: less than the clock can tell"
+    axis.set_xlabel(label, fontsize=9)
+    axis.set_title("The share of a step, loss of the blue line", fontsize=10)

@@ -31,7 +31,19 @@ from typing import Any
 
 import torch
 from _common import RESULTS, ROOT, command_line, markdown, metadata, refuse_quick_results, write_result
-from _cost_arms import ALEX, ARMS, CACHED, DEFAULT, DISCRIMINATIVE, OUR_VGG19, OUR_VGG19_CACHED, VARIED, VGG19
+from _cost_arms import (
+    ALEX,
+    ARMS,
+    CACHED,
+    DEFAULT,
+    DISCRIMINATIVE,
+    OUR_VGG19,
+    OUR_VGG19_CACHED,
+    VARIED,
+    VGG19,
+    default_form,
+    title,
+)
 from _cost_fidelity import PSNR_DB, measure_fidelity
 from _cost_plot import draw, plain_cases
 from _cost_roofline import measure_roofline
@@ -107,6 +119,7 @@ def measure(plan: Plan, arguments: argparse.Namespace) -> Figures:
     squeezenet = arguments.weights / "squeezenet1_0-imagenet.safetensors"
     return {
         "base": dataclasses.asdict(plan.base),
+        "form": default_form(),
         "measurements": {name: {"seconds": seconds[name], "mebibytes": peaks[name]} for name in plan.arms},
         "cases": cases,
         "growth": {name: growth(cases, name) for name in VARIED},
@@ -165,7 +178,7 @@ def as_table(result: Figures) -> Figures:
         low, middle, high = (1e3 * seconds for seconds in statistics.quantiles(figures["seconds"], method="inclusive"))
         rows.append(
             [
-                name,
+                title(name, result),
                 f"{middle:.0f}",
                 f"{low:.0f} - {high:.0f}",
                 f"{middle / 1e3 / vgg19:.3f}",
@@ -186,7 +199,7 @@ def caption(result: Figures) -> str:
     return (
         f"Forward and backward to the prediction, {base['batch']} x 3 x {base['size']} x {base['size']}, random "
         "weights throughout; memory beyond weights and images. Time grows with the pixels to the power "
-        f"{result['growth'][DEFAULT]:.2f} (default) and {result['growth'][VGG19]:.2f} (VGG19). The default loss's part "
+        f"{result['growth'][DEFAULT]:.2f} (first row) and {result['growth'][VGG19]:.2f} (VGG19). The first row's part "
         f"of a training step beside L1: {shares}. Least cosine of its gradient in bfloat16 with that in float32, "
         f"images at {PSNR_DB:g} dB: {cosines}."
     )

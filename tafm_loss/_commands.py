@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -102,6 +103,7 @@ def _blur(options: argparse.Namespace) -> Said:
         seed=options.seed,
         shot_noise=options.shot_noise,
         read_noise=options.read_noise,
+        progress=not options.quiet,
     )
     for path, reason in found.skipped:
         print(f"tafm-loss: skipped {path}: {reason}", file=sys.stderr)
@@ -248,7 +250,7 @@ def _push(options: argparse.Namespace) -> Said:
 def _info(options: argparse.Namespace) -> Said:
     if options.source is not None:
         facts = _facts(options.source)
-        return Said(json.dumps(facts, indent=1), facts)
+        return Said(_compact(json.dumps(facts, indent=1)), facts)
     backbones = describe_backbones()
     head = ["name", "weights", "file", "read at", "taps", "licence", "where from"]
     rows = [
@@ -270,6 +272,11 @@ def _info(options: argparse.Namespace) -> Said:
     return Said(
         f"{align(head, rows, right=(1, 2, 4))}\n\n{legend}", [dataclasses.asdict(backbone) for backbone in backbones]
     )
+
+
+def _compact(text: str) -> str:
+    """Return JSON with its innermost lists and objects on one line each."""
+    return re.sub(r"[\[{][^\[\]{}\"]*(?:\"[^\"]*\"[^\[\]{}\"]*)*[\]}]", lambda found: " ".join(found[0].split()), text)
 
 
 def _facts(name: str) -> dict[str, Any]:

@@ -5,8 +5,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from tafm_loss._text import did_you_mean
 from tafm_loss._version import __version__
 
 __all__ = ["build_parser", "main", "run_program"]
@@ -14,7 +15,7 @@ __all__ = ["build_parser", "main", "run_program"]
 USER_ERROR = 2
 INTERRUPTED = 130
 KINDS = "shake, linear, defocus, gaussian, or shares: shake=0.7 defocus=0.3"
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 BACKBONE = "a name that `tafm-loss info` lists, a folder or a Hub id"
 
@@ -58,6 +59,17 @@ def run_program(name: str, work: Callable[[], int | None]) -> int:
         return INTERRUPTED
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tell a mistyped option with the usage of its own command, and the option that is near."""
+
+    def parse_known_args(self, *args: Any, **keywords: Any) -> Any:
+        options, unknown = super().parse_known_args(*args, **keywords)
+        if unknown:
+            near = did_you_mean(unknown[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{near and f'; {near}'}")
+        return options, unknown
+
+
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
     """Say the default of an option that has one worth saying, once."""
 
@@ -68,7 +80,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(prog="tafm-loss", description="A loss that has learned what blur is.")
+    parser = _Parser(prog="tafm-loss", description="A loss that has learned what blur is.")
     parser.add_argument("--version", action="version", version=f"tafm-loss {__version__}")
     _add_completion(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
@@ -112,7 +124,8 @@ def _command(
     shared = parser.add_argument_group("as for other commands")
     shared.add_argument("--quiet", action="store_true", help="no progress bar and no summary; warnings and errors only")
     if json is not None:
-        shared.add_argument("--json", action="store_true", help=f"print {json} as JSON, and nothing else")
+        told = f"print {json} as JSON, and nothing else on standard output"
+        shared.add_argument("--json", action="store_true", help=told)
     if device:
         shared.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: what is there)")
     return parser
@@ -186,16 +199,17 @@ def _add_finetune(commands: Commands) -> None:
         device=True,
     )
     parser.add_argument("backbone", metavar="BACKBONE", help=BACKBONE)
-    images = "folder of sharp images; generated or generated:COUNT for scenes that are made up (400)"
+    images = "folder of sharp images; generated or generated:COUNT for scenes that are made up (default: 400)"
     parser.add_argument("images", metavar="IMAGES", help=images)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the tuned backbone")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     add = parser.add_argument_group("where it starts").add_argument
-    add("--weights", metavar="FILE", help="weights for a listed name; none starts from random ones")
+    add("--weights", metavar="FILE", help="weights for a listed name; the word none: random weights")
     add("--layers", nargs="+", metavar="TAP", help="the taps to read of a listed name")
     add("--trainable", nargs="+", metavar="PREFIX", help="tune only parameters whose names begin so (default: all)")
     add = parser.add_argument_group("what it sees").add_argument
-    add("--extents", type=float, nargs="+", metavar="PX", help="how far the levels of blur reach, two or more")
+    extents = "how far the levels of blur reach, two or more (default: 1 3 10 25)"
+    add("--extents", type=float, nargs="+", metavar="PX", help=extents)
     add("--kind", nargs="+", metavar="KIND", help=KINDS)
     frames = "IMAGES holds a folder of video frames a scene, as GOPRO_Large_all does; their averages are the blur"
     add("--frames", action="store_true", help=frames)
@@ -215,7 +229,7 @@ def _add_finetune(commands: Commands) -> None:
     add("--steps", type=int, default=2000, help="of the optimiser")
     add("--batch-size", type=int, default=6, help="scenes in a step")
     add("--accumulation", type=int, default=1, metavar="K", help="cut each batch into K parts")
-    add("--learning-rate", type=float, metavar="LR", help="the peak of the schedule")
+    add("--learning-rate", type=float, metavar="LR", help="the highest rate (default: 1e-3; 2e-3 from random weights)")
     add("--patience", type=int, metavar="N", help="stop after N validations without improvement")
     add("--mixed-precision", choices=["no", "fp16", "bf16"], default="no", help="as accelerate knows it")
     add("--seed", type=int, default=0, help="of crops, blur and distractors")
@@ -266,9 +280,9 @@ def _add_info(commands: Commands) -> None:
         "info",
         "list the backbones, or show one in full",
         "Lists the backbones with size, taps, licence and where their weights come from; with a name, folder or Hub "
-        "id, shows everything that is known about that one: where it was found and its SHA-256, its config, and what "
-        "was measured when it was made.",
-        json="the list",
+        "id, shows everything that is known about that one: where it was found and its SHA-256, its config with the "
+        "channels and the stride of each tap, and what was measured when it was made.",
+        json="the same",
     )
     add = parser.add_argument
     add("source", metavar="SOURCE", nargs="?", help="a name, a folder or a Hub id; without it, all that can be named")

@@ -269,6 +269,13 @@ class TaskAdaptiveFeatureLoss(nn.Module):
                 "8-bit values pass input_range=(0, 255)",
                 stacklevel=2,
             )
+        bottom = max(float(images.detach().amin()) for images in batches)
+        if bottom < black - (white - black) / 2:
+            warnings.warn(
+                f"the images reach down to {bottom:g}, far outside the input_range {self.input_range}; for images in "
+                "[-1, 1] pass input_range=(-1, 1)",
+                stacklevel=2,
+            )
 
 
 def load_source(source: str | Path, layers: Layers | None = None, *, recommended: bool = False) -> Backbone:

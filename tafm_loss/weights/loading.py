@@ -202,9 +202,9 @@ def _place(source: str | os.PathLike[str]) -> Architecture | Path | HubSource:
 
 def _unknown(text: str) -> WeightsNotFoundError:
     near = did_you_mean(text.removeprefix(HUB_PREFIX), ARCHITECTURES)
-    names = near or f"the names are {', '.join(ARCHITECTURES)}"
+    names = near or f"the names are {', '.join(ARCHITECTURES)}."
     return WeightsNotFoundError(
-        f"no backbone is called {_echo(text)}; {names}. load_backbone also takes a folder that is there, or an "
+        f"no backbone is called {_echo(text)}; {names} load_backbone also takes a folder that is there, or an "
         "owner/name[@revision] that the Hub could have"
     )
 

@@ -154,11 +154,14 @@ def test_goals_take_the_worst_case_and_table_and_picture_say_so(script: Scripts,
     assert goals[f"{benchmark.CACHED} / {benchmark.DEFAULT}, seconds"] == (0.71, False)
     assert [goals[goal] for goal in goals if "share" in goal] == [(0.11, False)]
     assert [goals[goal] for goal in goals if "cosine" in goal] == [(0.999, True), (0.98, False)]
-    table = benchmark.as_table(result)
-    assert [row[0] for row in table["rows"]] == list(benchmark.ARMS)
-    assert table["rows"][0] == ["default", "1000", "1000 - 1000", "0.050", "8"]
+    table = benchmark.as_table(result | {"form": "tafm-compact, stage1, structure"})
+    assert table["rows"][0] == ["tafm-compact, stage1, structure", "1000", "1000 - 1000", "0.050", "8"]
     assert all(len(row) == len(table["columns"]) for row in table["rows"])
     assert "11.0 %" in table["caption"] and "0.9800 (noise)" in table["caption"]
+    # A result that does not name its form is of the former default.
+    former, ours = "tafm-compact, all stages, normalized_l2", list(benchmark.ARMS)
+    names = [row[0] for row in benchmark.as_table(result)["rows"]]
+    assert names == [former, f"{former}, cached targets", *ours[2:]]
     pytest.importorskip("matplotlib", reason="matplotlib draws the picture and is not installed")
     benchmark.draw(result, tmp_path / "new" / "picture.png")
     assert (tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG")

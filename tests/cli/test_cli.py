@@ -77,7 +77,8 @@ def test_quiet_says_nothing_and_json_is_all_that_is_said(
 ) -> None:
     command = ["blur", str(photos), str(tmp_path / "out"), "--extents", "4"]
     assert main([*command, "--quiet"]) == 0
-    assert capsys.readouterr().out == ""
+    quiet = capsys.readouterr()
+    assert quiet.out == "" and "image/s" not in quiet.err
     assert main([*command, "--json", "--quiet"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["written"], said["kept"], list(said["skipped"])) == (0, 2, [str(photos / "c.jpg")])
@@ -92,6 +93,15 @@ def test_a_mistyped_command_is_a_usage_error(arguments: list[str], capsys: pytes
         main(arguments)
     assert stop.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_a_mistyped_option_is_told_by_its_command_with_the_option_that_is_near(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["blur", "photos", "out", "--extents", "3", "--quite"])
+    said = capsys.readouterr().err
+    assert "usage: tafm-loss blur DIR OUT" in said and "--quite; did you mean '--quiet'?" in said
 
 
 def test_info_lists_every_backbone_with_size_taps_and_licence(capsys: pytest.CaptureFixture[str]) -> None:

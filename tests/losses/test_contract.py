@@ -421,6 +421,11 @@ def test_8_bit_values_are_warned_about_once(loss_fn: nn.Module) -> None:
         loss_fn(GOOD * 255, image_batch(1) * 255)
 
 
+def test_images_from_minus_one_to_one_are_warned_about(loss_fn: nn.Module) -> None:
+    with pytest.warns(UserWarning, match=r"input_range=\(-1, 1\)"):
+        loss_fn(GOOD * 2 - 1, image_batch(1) * 2 - 1)
+
+
 def test_8_bit_values_are_never_looked_for_while_compiling(loss_fn: nn.Module) -> None:
     torch.compiler.reset()
     with warnings.catch_warnings():
