@@ -205,7 +205,7 @@ def _add_finetune(commands: Commands) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     add = parser.add_argument_group("where it starts").add_argument
     add("--weights", metavar="FILE", help="weights for a listed name; the word none: random weights")
-    add("--layers", nargs="+", metavar="TAP", help="the taps to read of a listed name")
+    add("--layers", nargs="+", metavar="TAP", help="the taps to read")
     add("--trainable", nargs="+", metavar="PREFIX", help="tune only parameters whose names begin so (default: all)")
     add = parser.add_argument_group("what it sees").add_argument
     extents = "how far the levels of blur reach, two or more (default: 1 3 10 25)"

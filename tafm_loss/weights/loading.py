@@ -66,7 +66,9 @@ def create_backbone(
     """
     architecture = locate(name)
     if not isinstance(architecture, Architecture):
-        raise _unknown(name)
+        raise WeightsNotFoundError(
+            f"{_echo(name)} is no name in list_backbones(): load_backbone reads folders and the Hub"
+        )
     if layers not in (None, RECOMMENDED):
         layers = architecture.choose(layers)  # before weights are fetched
     if weights is None:

@@ -165,14 +165,16 @@ def test_frames_are_read_as_exposures_for_training_and_validation(trainer: Train
     assert trainer.images.counts == (1, 3, 5) and trainer.options["validation"] == 0.1
 
 
-def test_layers_and_a_file_of_weights_apply_to_a_name(
+def test_layers_apply_to_any_source_and_a_file_of_weights_to_a_name(
     trainer: Trainer, photos: Path, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tafm_loss.save_backbone(tafm_loss.create_backbone(COMPACT), tmp_path / "mine")
     tap = next(iter(tafm_loss.create_backbone(COMPACT).config.taps))
     assert run(out, COMPACT, str(photos), "--weights", str(folder / "model.safetensors"), "--layers", tap) == 0
     assert list(trainer.backbone.config.taps) == [tap]
-    assert "not to" in fails(capsys, out, str(folder), str(photos), "--layers", tap)
+    assert run(out, str(folder), str(photos), "--layers", tap) == 0
+    assert list(trainer.backbone.config.taps) == [tap]
+    assert "is no name in list_backbones" in fails(capsys, out, str(folder), str(photos), "--weights", "none")
     assert run(out, str(folder), str(photos)) == 0
     assert trainer.backbone.sha256 == tafm_loss.create_backbone(COMPACT).sha256
 

@@ -66,7 +66,7 @@ def test_before_and_after(photos: Path, tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tafm-compakt"], "'tafm-compakt' is no name in list_backbones"),
+        (["tafm-compakt"], "no backbone is called 'tafm-compakt'; did you mean 'tafm-compact'"),
         (["tafm-compact", "--before", "nowhere/"], "nowhere/"),
         (["tafm-compact", "--before-weights", "x.pth"], "--before, which is not given"),
         (["tafm-compact", "--weights", "x.pth"], "x.pth"),
