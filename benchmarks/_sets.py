@@ -56,7 +56,6 @@ PROGRAMS = [
         "half an hour",
         "--datasets {datasets}",
         "--quick --datasets {datasets} --out {out}/balance.json --picture {out}/balance.png",
-        results=("balance", "balance_weights"),
         plots=True,
     ),
     Program(

@@ -3,6 +3,7 @@
 import math
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.blur import BlurSynthesizer
 from tafm_loss.finetune import GradedObjective, Measured, TripletObjective, finetune_backbone
+from tafm_loss.finetune.loop import Loop
 from tafm_loss.finetune.tuning import StepOutput, Tuning, Validation
 from tests.finetune.conftest import SMALL, weights
 
@@ -218,6 +220,14 @@ def test_few_batches_are_read_ahead_and_none_after_the_end(
     assert all(now <= 2 * (step + 5) for step, now in enumerate(reads[1:], start=1)), reads
     # What training reads, and the centres that units are measured on.
     assert disk.reads == 2 * 9 + 6
+
+
+def test_no_step_of_a_long_run_draws_as_another_does() -> None:
+    plans = [SimpleNamespace(plan=SimpleNamespace(seed=seed)) for seed in (0, 1, -1, 2**62)]
+    seeds = {Loop._seed(plan, step) for plan in plans for step in range(2000)}  # type: ignore[arg-type]
+    assert len(seeds) == 8000
+    for seed in (min(seeds), max(seeds)):
+        torch.Generator().manual_seed(seed)
 
 
 def test_what_reading_raises_ends_the_run_at_its_step_and_its_threads_with_it(
