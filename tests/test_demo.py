@@ -1,6 +1,8 @@
 """The demo, shortened to a few steps: what it compares must be comparable, what it reports must be true."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +11,23 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from tafm_loss.demo import LARGEST_GAIN, MASK_SIGMAS, Mask, matching_mask, measure, psnr, run_demo, sharpness, training
+from tafm_loss.demo import (
+    LARGEST_GAIN,
+    MASK_SIGMAS,
+    RESPONSE_EXTENTS,
+    Mask,
+    _draw_response,
+    matching_mask,
+    measure,
+    psnr,
+    run_demo,
+    sharpness,
+    training,
+)
 from tafm_loss.demo.pictures import plot_response, plot_restorations
 from tafm_loss.demo.training import Pairs, ResidualUNet, photograph_pairs
 from tafm_loss.losses import RECOMMENDED_RATIO, TaskAdaptiveFeatureLoss, gradient_ratio
+from tafm_loss.scenes import generate_scenes
 
 
 @pytest.fixture
@@ -122,6 +137,21 @@ def test_the_learning_rate_rises_shortly_and_falls_to_nothing() -> None:
     assert rates == pytest.approx([2e-5, 1e-3 * 0.9941, 5e-4, 0], abs=1e-6)
 
 
+def test_crops_fill_images_of_their_own_size(pairs: Pairs) -> None:
+    whole = Pairs(pairs.blurred[..., :64, :64], pairs.sharp[..., :64, :64])
+    assert {batch.sharp.shape[2:] for batch in training.batches_of(whole, 12, 0)} == {(64, 64)}
+
+
+def test_at_most_sixty_photographs_are_read_from_a_folder_that_is_one(tmp_path: Path) -> None:
+    write_photographs(tmp_path, 12, 192, 192)
+    for copy in range(5):
+        for path in sorted(tmp_path.glob("??.png")):
+            path.with_name(f"{path.stem}-{copy}.png").write_bytes(path.read_bytes())
+    assert len(training._read_photographs(tmp_path)) == 60 < len(list(tmp_path.iterdir()))
+    with pytest.raises(NotADirectoryError, match=r"there is no folder .*nowhere"):
+        photograph_pairs(tmp_path / "nowhere", torch.Generator())
+
+
 def test_augmentation_keeps_blurred_and_sharp_aligned(pairs: Pairs) -> None:
     for batch in training.batches_of(Pairs(pairs.sharp, pairs.sharp), 12, 0):
         assert torch.equal(batch.blurred, batch.sharp)
@@ -211,6 +241,24 @@ def test_the_frame_is_around_the_busiest_patch(turn: bool) -> None:
     assert (left, top) == ((8, 60) if turn else (60, 8))
 
 
+def test_both_curves_of_the_response_are_1_at_10_px(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    drawn: dict[str, Tensor] = {}
+
+    def keep(extents: Sequence[float], curves: dict[str, Tensor], caption: str) -> Any:
+        drawn.update(curves)
+        return plot_response(extents, curves, caption)
+
+    monkeypatch.setattr("tafm_loss.demo.plot_response", keep)
+    scenes = generate_scenes(7, 64, generator=torch.Generator().manual_seed(0))
+    _draw_response(Pairs(scenes, scenes), "scenes", 0, tmp_path / "response.png")
+    assert list(drawn) == ["TAFM (tafm-compact)", "mean squared error"] and (tmp_path / "response.png").exists()
+    for values in drawn.values():
+        assert values.shape == (len(RESPONSE_EXTENTS), 6)
+        assert float(values[RESPONSE_EXTENTS.index(10.0)].mean()) == pytest.approx(1.0)
+        assert float(values[0].mean()) < 0.1
+
+
 def test_the_response_is_drawn_as_it_was_measured() -> None:
     pytest.importorskip("matplotlib")
     values = torch.tensor([[1.0, 3.0], [2.0, 6.0]])
@@ -241,6 +289,8 @@ def test_a_demo_is_repeatable_and_leaves_the_random_state_alone(
     assert torch.equal(state, torch.get_rng_state())
     assert capsys.readouterr() == ("", "")
     assert first.rows == second.rows and first.notes == second.notes
+    for row in first.rows:
+        assert [len(cell.partition(".")[2]) for cell in row[1:]] == [2, 4, 2]
     assert [row[0] for row in first.rows] == ["blurred", "L1", "L1 + mask", "L1 + TAFM"]
     assert sorted(path.name for path in out.iterdir()) == ["demo.png", "response.png"]
     for file in first.files:
