@@ -69,7 +69,7 @@ def ours(path: Path) -> None:
 
 
 ARMS: dict[str, Callable[[Path], None]] = {
-    "tafm-loss: read, verified, in the network": ours,
+    "load_backbone: read, verified, in the network, tried on an image": ours,
     "reading and hashing alone": read_and_hash,
     "safetensors.torch.load, not verified, in the network": library,
 }
