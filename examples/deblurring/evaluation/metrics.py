@@ -16,6 +16,7 @@ from torch import Tensor
 
 from examples.deblurring.evaluation.alignment import align, aligned_psnr, aligned_ssim, import_opencv
 from examples.deblurring.evaluation.niqe import NIQE, read_pristine_model
+from examples.deblurring.evaluation.perceptual import MetricUnavailableError, load_perceptual
 from examples.deblurring.evaluation.similarity import (
     SSIM_WINDOW,
     gmsd,
@@ -53,15 +54,12 @@ UNSHOWN = (ECC_FAILED, INPUT_PSNR)
 Compute = Callable[[Tensor, Tensor], Sequence[float]]
 
 
-class MetricUnavailableError(OSError):
-    """A metric needs a package, weights or a file that is not here; the message says which."""
-
-
 class Resources(NamedTuple):
     """What a metric may be loaded with."""
 
     device: torch.device
     niqe_parameters: Path | None
+    trunks: Path | None
 
 
 class Metric(NamedTuple):
@@ -103,6 +101,7 @@ class Measurement:
         names: of METRICS, or of GROUPS, which stand for several.
         device: where images are measured; NIQE and the alignment of RealBlur work on the CPU.
         niqe_parameters: the file niqe_pris_params.npz of BasicSR; without it NIQE is missing.
+        trunks: the folder of the networks of LPIPS and DISTS, see `load_perceptual`.
 
     Raises:
         ValueError: if a name is unknown, or `niqe_parameters` is no such file.
@@ -115,8 +114,10 @@ class Measurement:
         *,
         device: str | torch.device = "cpu",
         niqe_parameters: str | Path | None = None,
+        trunks: str | Path | None = None,
     ) -> None:
-        resources = Resources(torch.device(device), None if niqe_parameters is None else Path(niqe_parameters))
+        files = (None if path is None else Path(path) for path in (niqe_parameters, trunks))
+        resources = Resources(torch.device(device), *files)
         self.columns: list[str] = []
         self.missing: dict[str, str] = {}
         self._device = resources.device
@@ -197,30 +198,12 @@ def _piq(name: str) -> Callable[[Resources], Compute]:
     return _batched(function, "piq")
 
 
-def _load_lpips(resources: Resources) -> Compute:
-    metric = _with_weights(
-        "torchmetrics.image.lpip", "LearnedPerceptualImagePatchSimilarity", net_type="alex", normalize=True
-    ).to(resources.device)
-    return lambda restored, sharp: [float(metric(restored.float(), sharp.float()))]
+def _perceptual(name: str) -> Callable[[Resources], Compute]:
+    def load(resources: Resources) -> Compute:
+        metric = load_perceptual(name, trunks=resources.trunks, device=resources.device)
+        return lambda restored, sharp: [float(metric(restored, sharp))]
 
-
-def _load_dists(resources: Resources) -> Compute:
-    # torchmetrics' metric and function load the network anew for every pair.
-    network = _with_weights("torchmetrics.functional.image.dists", "DISTSNetwork").to(resources.device)
-    return lambda restored, sharp: [float(network(restored.float(), sharp.float()))]
-
-
-def _with_weights(module: str, name: str, **options: Any) -> Any:
-    """Return an object of torchmetrics for which torchvision fetches weights."""
-    build = getattr(_package(module), name)
-    try:
-        return build(**options)
-    # torchvision raises RuntimeError for a file that is not what it should be.
-    except (OSError, RuntimeError, ImportError) as error:
-        raise MetricUnavailableError(
-            f"its weights cannot be had ({error}); they are fetched once, with a network connection, "
-            f"into {torch.hub.get_dir()}"
-        ) from error
+    return load
 
 
 def _load_niqe(resources: Resources) -> Compute:
@@ -294,8 +277,9 @@ METRICS: dict[str, Metric] = {
     "mdsi": Metric("MDSI", 4, -1, "MDSI, by piq", _piq("mdsi")),
     "haarpsi": Metric("HaarPSI", 4, 1, "HaarPSI, by piq", _piq("haarpsi")),
     "fsim": Metric("FSIM", 4, 1, "FSIM with colour (FSIMc), by piq", _piq("fsim")),
-    "lpips": Metric("LPIPS", 4, -1, "LPIPS 0.1 with AlexNet, full image, by torchmetrics", _load_lpips),
-    "dists": Metric("DISTS", 4, -1, "DISTS, full image, by torchmetrics", _load_dists),
+    "lpips": Metric("LPIPS", 4, -1, "LPIPS 0.1 with AlexNet, full image", _perceptual("lpips")),
+    "dists": Metric("DISTS", 4, -1, "DISTS with VGG16, full image", _perceptual("dists")),
+    "stlpips": Metric("ST-LPIPS", 4, -1, "ST-LPIPS 0.0 with AlexNet, full image", _perceptual("stlpips")),
     "niqe": Metric("NIQE", 3, -1, "NIQE of the restored image, its luma rounded to 8 bits", _load_niqe),
     "sharpness_kept": Metric(
         "sharpness",

@@ -2,8 +2,7 @@
 
 import math
 import sys
-import urllib.error
-from typing import NoReturn
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,10 +30,6 @@ def to_array(image: Tensor) -> np.ndarray:
 
 def to_bytes(image: Tensor) -> np.ndarray:
     return np.round(to_array(image) * 255).astype(np.uint8)
-
-
-def unreachable(*arguments: object, **options: object) -> NoReturn:
-    raise urllib.error.URLError("no route to host")
 
 
 def test_psnr_matches_scikit_image() -> None:
@@ -75,30 +70,13 @@ def test_ssim_in_three_dimensions_matches_a_filtered_volume() -> None:
     assert measured("ssim_3d", restored, sharp) == pytest.approx(similarity.mean(), abs=1e-9)
 
 
-def test_lpips_matches_the_lpips_package_on_one_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    lpips = pytest.importorskip("lpips")
-    pytest.importorskip("torchmetrics")
-    import torchvision
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        trunk = torchvision.models.alexnet(weights=None)
-    monkeypatch.setattr(torchvision.models, "alexnet", lambda **options: trunk)
-    theirs = lpips.LPIPS(net="alex", verbose=False).eval()
-    restored, sharp = draw_pair(height=80, width=96)
-    expected = float(theirs(restored[None], sharp[None], normalize=True).detach())
-    assert expected > 1e-3
-    measure = Measurement(["lpips"])
-    assert [measure(restored, sharp)["lpips"] for _ in range(2)] == pytest.approx([expected] * 2, abs=1e-6)
-
-
 def test_gmsd_leaves_an_odd_last_row_and_column_out() -> None:
     restored, sharp = draw_pair(height=55, width=63)
     whole = measured("gmsd", restored, sharp)
     assert whole == measured("gmsd", restored[:, :54, :62], sharp[:, :54, :62])
 
 
-OFFLINE = [name for name in METRICS if name not in ("lpips", "dists", "niqe")]
+OFFLINE = [name for name in METRICS if name not in ("lpips", "dists", "stlpips", "niqe")]
 
 
 def test_every_metric_is_better_for_less_noise_if_either_is() -> None:
@@ -122,21 +100,18 @@ def test_the_alignment_says_whether_it_failed() -> None:
     assert measure(sharp, sharp)["ecc_failed"] == 0
 
 
-def test_metrics_without_their_weights_are_named_and_the_others_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torchmetrics")
-    import torchvision
-
-    monkeypatch.setattr(torchvision.models, "alexnet", unreachable)
-    measure = Measurement(["psnr", "lpips", "niqe"])
-    assert measure.columns == ["psnr"] and list(measure(*draw_pair())) == ["psnr"]
+def test_metrics_without_their_weights_are_named_and_the_others_taken(tmp_path: Path) -> None:
+    pytest.importorskip("stlpips_pytorch")
+    measure = Measurement(["psnr", "lpips", "stlpips", "niqe"], trunks=tmp_path)
+    assert measure.columns == ["psnr", "stlpips"] and list(measure(*draw_pair())) == ["psnr", "stlpips"]
     assert list(measure.missing) == ["lpips", "niqe"]
-    assert "no route to host" in measure.missing["lpips"] and "fetched once" in measure.missing["lpips"]
+    assert f"there is no {tmp_path}/alexnet-features.safetensors" in measure.missing["lpips"]
     assert "niqe_pris_params.npz" in measure.missing["niqe"]
 
 
 @pytest.mark.parametrize(
     ("package", "called", "names"),
-    [("piq", "piq", ["mdsi"]), ("torchmetrics", "torchmetrics", ["lpips"]), ("cv2", "OpenCV", GROUPS["realblur_ecc"])],
+    [("piq", "piq", ["mdsi"]), ("cv2", "OpenCV", GROUPS["realblur_ecc"])],
 )
 def test_a_metric_whose_package_is_absent_is_missing(
     package: str, called: str, names: list[str], monkeypatch: pytest.MonkeyPatch
