@@ -97,12 +97,12 @@ PROGRAMS = [
     ),
     Program(
         "deblurring_quality",
-        "Does a feature loss deblur better than pixels alone, untuned features, and an unsharp mask?",
+        "Does a feature loss deblur better than pixels alone, what others use, and an unsharp mask?",
         "a night",
         "--datasets {datasets} --weights {weights} --runs {runs}",
         "--quick --datasets {datasets} --weights {weights} --runs {out} --out {out} "
         "--picture {out}/deblurring_quality.png",
-        results=("deblurring_screening", "deblurring_quality", "deblurring_contrasts"),
+        results=("deblurring_trials", "deblurring_quality", "deblurring_contrasts"),
         plots=True,
     ),
     Program("demo", "What does the demo of the README give?", "5 minutes"),

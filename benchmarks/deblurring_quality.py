@@ -1,24 +1,24 @@
-"""Does a feature loss deblur better than pixels alone, untuned features, and what anyone gets from an unsharp mask?
+"""Does a feature loss deblur better than pixels alone, what others use, and what anyone gets from an unsharp mask?
 
-One small network is trained with L1 and each loss on the same batches. Every arm is judged as it is, and after the
-unsharp mask that brings it to the same PSNR, chosen on validation photographs. benchmarks/README.md states the method.
+One small network is trained with L1 and each loss on the same batches. Every arm is judged at two prices in PSNR,
+after the unsharp mask that brings it there, chosen on validation photographs. benchmarks/README.md states the method.
 
     python benchmarks/deblurring_quality.py --datasets DATASETS --weights WEIGHTS --runs RUNS
 
-DATASETS holds bsds500/train, val and test; WEIGHTS squeezenet1_0-imagenet.safetensors, mdf/Ds_SISR.pth and
-niqe_pris_params.npz; RUNS the network of `deblurring_example.py` in unet_synthetic, trained first if it is not there.
-Every run is a file in RUNS/deblurring_quality, and runs that are there are skipped: an interrupted benchmark is taken
-up by the same command, and several processes may share it by --stages, --seeds and --arms. Writes
-results/deblurring_quality.json of all that is there. --quick does little of everything, from
-random weights in RUNS/quick, which means nothing. --plot draws docs/deblurring_quality.png again from the result file.
+DATASETS holds bsds500/train, val and test, gopro-scene and reds-320x180; WEIGHTS squeezenet1_0-imagenet.safetensors and
+metrics/*-features.safetensors. Every run is a file in RUNS/deblurring_quality, and runs that are there are skipped: an
+interrupted benchmark is taken up by the same command, and several processes may share it by --seeds and --arms. Writes
+results/deblurring_trials.json, deblurring_quality.json and deblurring_contrasts.json of all that is there. --quick does
+little of everything in RUNS/quick, which means nothing. --plot draws docs/deblurring_quality*.png from result files.
 """
 
 import argparse
+import hashlib
+import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from _common import RESULTS, ROOT, command_line, metadata, refuse_quick_results, write_result
@@ -27,29 +27,27 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(ROOT))
 
-import deblurring_example
-from quality.arms import PIXEL, VARIANTS, Places, arms
-from quality.data import Pairs, held_out_pairs, training_pairs
+from quality.arms import PIXEL, Places, arms
+from quality.data import Pairs, gopro_pairs, held_out_pairs, reds_pairs, training_pairs
 from quality.figure import draw
-from quality.judging import Judge, Level
-from quality.plan import MATTER, PRIMARY, STAGES, Stage
+from quality.judging import Judge, Judged
+from quality.measuring import METRICS, Measures
+from quality.plan import FINE_TUNE, INDEPENDENT, NETWORK, PRIMARY, RATIOS, SEEN, STAGES, START, UNSEEN, Stage
 from quality.runs import Run
-from quality.summary import best_ratio, results
-from quality.training import BATCH_SIZE, Schedule, Term, calibrated, trained
+from quality.summary import chosen_ratios, results
+from quality.training import BATCH_SIZE, Schedule, Term, Trainer, faster_precision
 
-from examples.deblurring.evaluation.niqe import NIQE, read_pristine_model
-from examples.deblurring.models.checkpoints import load_weights
+from examples.deblurring.models.checkpoints import load_weights, save_weights
 from examples.deblurring.models.networks import create_network
 
-NETWORK = {"name": "residual-unet", "width": 48}
-# Of the 100 photographs of val, those that choose masks and those that choose ratios have none in common. Of the 200 of
-# test, every third was looked at while the method was made, and every tenth by blur_awareness.py.
-CHOOSING, JUDGING = range(0, 100, 2), range(1, 100, 2)
-TESTED = [index for index in range(200) if index % 2 and index % 3]
-UNSEEN = TESTED[::2]
+# The photographs of val that choose masks, and those that choose ratios: none in common.
+CHOOSING, TRIED = range(0, 100, 4), range(1, 100, 2)
+# The photographs of test that no benchmark has judged anything on before.
+TESTED = [index for index in range(0, 200, 2) if index % 3 and index % 10]
+OTHER_BLUR = TESTED[::3]
+BLUR_SEEDS = {"val": 1, "test": 2}
+START_SEED = 10_000
 FEW = 4
-VAL_SEED, TEST_SEED = 1, 2
-TRIAL_BATCHES, TEST_BATCHES = 1000, 2000
 PICTURE = ROOT / "docs" / "deblurring_quality.png"
 
 
@@ -58,19 +56,33 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.device = torch.device(options.device)
-        self.photographs = options.datasets / "bsds500"
         self.runs = options.runs / ("quick" if options.quick else "deblurring_quality")
+        self.most = FEW if options.quick else None
+        self.schedule = Schedule(FEW, FINE_TUNE.rate) if options.quick else FINE_TUNE
         self.runs.mkdir(parents=True, exist_ok=True)
-        self.places = Places(
-            self.photographs / "train",
-            options.weights / "squeezenet1_0-imagenet.safetensors",
-            options.weights / "mdf" / "Ds_SISR.pth",
-            options.runs / "backbones",
-        )
-        self.arms = arms(self.places, self.device)
+        self.datasets, self.photographs = options.datasets, options.datasets / "bsds500"
+        places = Places(self.photographs / "train", options.weights, options.runs / "backbones")
+        self.device = torch.device(options.device)
+        self.trainer = Trainer(self.device, self._dtype())
+        self.arms = arms(places, self.device, self.start)
         self.terms: dict[str, Term | None] = {}
-        self.niqe = NIQE(read_pristine_model(options.weights / "niqe_pris_params.npz"))
+        self.measures = Measures(METRICS, places.trunks, self.device)
+
+    def start(self) -> nn.Module:
+        """Return the network that all arms start from, trained with L1 now if it is not there."""
+        path, network = self.runs / "start.safetensors", create_network(**NETWORK).to(self.device)
+        network = network.to(memory_format=torch.channels_last)
+        if not path.exists():
+            print(f"training {path} with L1 alone", file=sys.stderr)
+            schedule = self.schedule if self.options.quick else START
+            pairs = training_pairs(self.photographs / "train", BATCH_SIZE * schedule.steps, seed=START_SEED)
+            save_weights(self.trainer.trained(network, None, 0.0, pairs, schedule), path)
+        load_weights(network, path)
+        return network.eval()
+
+    def start_digest(self) -> str:
+        """Return the SHA-256 of the file of the start."""
+        return hashlib.sha256((self.runs / "start.safetensors").read_bytes()).hexdigest()
 
     def term(self, arm: str) -> Term | None:
         """Return an arm's term, made once."""
@@ -78,91 +90,71 @@ class Bench:
             self.terms[arm] = self.arms[arm]()
         return self.terms[arm]
 
-    def network(self, stage: Stage, seed: int) -> nn.Module:
-        """Return what the arms of a stage and seed start from."""
-        network = create_network(**NETWORK, seed=seed)
-        if stage.from_start and not self.options.quick:
-            load_weights(network, start_weights(self.options))
-        return network.to(self.device).to(memory_format=torch.channels_last)
-
     def training(self, stage: Stage, seed: int) -> Pairs:
         """Return the pairs of a stage and seed, the same for all arms."""
-        count = BATCH_SIZE * stage.schedule.steps
-        first = TEST_BATCHES if stage.tested else TRIAL_BATCHES
-        return training_pairs(self.places.train, count, seed=first + seed, shift=stage.shift).to(self.device)
+        count = BATCH_SIZE * self.schedule.steps
+        return training_pairs(self.photographs / "train", count, seed=seed, shift=stage.shift).to(self.device)
 
-    def judge(self, stage: Stage, seed: int) -> Judge:
-        """Return what measures the arms of a stage; slow metrics at the first seed alone."""
-        most = FEW if self.options.quick else None
-        validation, test = self.photographs / "val", self.photographs / "test"
+    def judge(self, stage: Stage) -> Judge:
+        """Return what measures the arms of a stage."""
+        every = dict.fromkeys(METRICS, 1) | {"dists": 2}
+        if stage.tested:
+            judged = {SEEN: self._held_out("test", SEEN, TESTED)}
+            judged |= {kind: self._held_out("test", kind, OTHER_BLUR) for kind in UNSEEN}
+            judged["GoPro"] = gopro_pairs(self.datasets / "gopro-scene", slice(0, self.most, 2))
+            judged["REDS"] = reds_pairs(self.datasets / "reds-320x180", slice(0, self.most, 4))
+        else:
+            every |= {INDEPENDENT: 2, "dists": 4}
+            judged = {SEEN: self._held_out("val", SEEN, TRIED)}
+        cases = {case: Judged(pairs, every) for case, pairs in judged.items()}
+        restore = self.trainer.restore
+        choosing = self._held_out("val", SEEN, CHOOSING)
+        return Judge(choosing, cases, PRIMARY, self.measures, stage.prices, restore, self.device)
 
-        def pairs(kind: str, indices: Sequence[int]) -> Pairs:
-            folder, blurs = (test, TEST_SEED) if stage.tested else (validation, VAL_SEED)
-            return held_out_pairs(folder, kind, indices[:most], seed=blurs).to(self.device)
+    def _held_out(self, split: str, kind: str, indices: Sequence[int]) -> Pairs:
+        return held_out_pairs(self.photographs / split, kind, indices[: self.most], seed=BLUR_SEEDS[split])
 
-        first, *others = stage.kinds
-        judging = {first: pairs(first, TESTED if stage.tested else JUDGING)}
-        judging |= {kind: pairs(kind, UNSEEN) for kind in others}
-        choosing = held_out_pairs(validation, first, CHOOSING[:most], seed=VAL_SEED).to(self.device)
-        slowly = stage.slow_metrics and seed == 0
-        metrics = (*stage.metrics, *stage.slow_metrics) if slowly else stage.metrics
-        return Judge(choosing, judging, PRIMARY, metrics, self.device, stage.price, self.niqe if slowly else None)
-
-
-def settings(stage: Stage) -> dict[str, Any]:
-    """Return what a run of a stage depends on, besides the arm, the seed and the start."""
-    return {"schedule": list(stage.schedule), "price": stage.price, "shift": stage.shift, "kinds": list(stage.kinds)}
-
-
-def runs_of(bench: Bench, name: str, stage: Stage, seed: int) -> list[Run]:
-    """Return the runs of a stage and seed, L1 first."""
-    names = stage.arms or tuple(arm for arm in bench.arms if arm not in (PIXEL, *VARIANTS))
-    if bench.options.arms:
-        names = tuple(arm for arm in names if arm in bench.options.arms)
-    runs = [Run(bench.runs, name, seed, PIXEL, 0.0)]
-    for arm in names:
-        ratios = stage.ratios or (best_ratio(bench.runs, arm),)
-        runs += [Run(bench.runs, name, seed, arm, ratio) for ratio in ratios]
-    return runs
+    def _dtype(self) -> torch.dtype:
+        """Return the precision in which all networks of these runs compute, chosen once by what is faster here."""
+        path = self.runs / "precision.json"
+        if not path.exists():
+            network = create_network(**NETWORK).to(self.device).to(memory_format=torch.channels_last)
+            path.write_text(json.dumps(str(faster_precision(network, self.device)).removeprefix("torch.")))
+        dtype: torch.dtype = getattr(torch, json.loads(path.read_text()))
+        return dtype
 
 
-def carry_out(bench: Bench, name: str, stage: Stage, seed: int, bar: "tqdm[None]") -> None:
-    """Train and judge the arms of a stage and seed that are not there yet."""
-    runs = runs_of(bench, name, stage, seed)
-    if all(run.path.exists() for run in runs):
-        bar.update(len(runs))
+def carry_out(bench: Bench, runs: Sequence[Run], stage: Stage) -> None:
+    """Train and judge the arms of one stage and seed that are not there yet, L1 first: it sets the levels."""
+    todo = [run for run in runs if not run.path.exists()]
+    if not todo:
         return
-    pairs, start, judge = bench.training(stage, seed), bench.network(stage, seed), bench.judge(stage, seed)
-    facts = {"batches": pairs.digest(), "settings": settings(stage), "metadata": metadata(command_line())}
-    level = None
-    for run in runs:
-        bar.set_description(f"{name}, seed {seed}, {run.arm}")
-        figures = run.figures(facts)
-        if figures is None:
-            term = bench.term(run.arm)
-            weight = 0.0 if term is None else calibrated(start, term, pairs, run.ratio, bench.device)
-            began = time.perf_counter()
-            network = trained(start, term, weight, pairs, stage.schedule, bench.device)
-            seconds = time.perf_counter() - began
-            judged, set_level = judge(network, level)
-            figures = {"weight": weight, "seconds": seconds, "level": set_level._asdict(), **judged, **facts}
-            run.keep(figures)
-        level = level or Level(**figures["level"])
-        bar.update()
+    pairs, judge, start = bench.training(stage, todo[0].seed), bench.judge(stage), bench.start()
+    facts = {"batches": pairs.digest(), "start": bench.start_digest(), "metadata": metadata(command_line())}
+    pixel = runs[0]
+    bar = tqdm(todo, unit="run")
+    levels = None if pixel in todo else pixel.figures()["levels"]
+    for run in bar:
+        bar.set_description(f"{run.stage}, seed {run.seed}, {run.arm}, {run.ratio:g}")
+        term = bench.term(run.arm)
+        weight = 0.0 if term is None else bench.trainer.calibrated(start, term, pairs, run.ratio)
+        began = time.perf_counter()
+        network = bench.trainer.trained(start, term, weight, pairs, bench.schedule)
+        seconds = time.perf_counter() - began
+        if levels is None:
+            levels = judge.levels(network)
+        save_weights(network, run.path.with_suffix(".safetensors"))
+        run.keep({"weight": weight, "seconds": seconds, "levels": levels, **judge(network, levels), **facts})
 
 
-def start_weights(options: argparse.Namespace) -> Path:
-    """Return the weights of the network that has been trained with L1 alone, trained now (an hour) if not there."""
-    weights: Path = options.runs / deblurring_example.START / "network.safetensors"
-    if not weights.exists():
-        deblurring_example.train(deblurring_example.START, options.datasets, options.runs, "bf16")
-    return weights
-
-
-def shortened(stage: Stage) -> Stage:
-    """Return a stage of which a few steps of a few arms are done, to see that all works."""
-    few = tuple(list(stage.arms or MATTER)[:3])
-    return stage._replace(arms=few, schedule=Schedule(3, stage.schedule.rate), seeds=min(2, stage.seeds))
+def runs_of(bench: Bench, name: str, seed: int) -> list[Run]:
+    """Return the runs of a stage and seed, L1 first: on test photographs, with the ratios that the trials chose."""
+    stage, options = STAGES[name], bench.options
+    runs = [Run(bench.runs, name, seed, PIXEL, 0.0)]
+    for arm in options.arms or stage.arms[: 2 if options.quick else None]:
+        ratios = {*chosen_ratios(bench.runs, arm).values()} if stage.tested else RATIOS[arm]
+        runs += [Run(bench.runs, name, seed, arm, ratio) for ratio in options.ratios or sorted(ratios)]
+    return runs
 
 
 def main() -> None:
@@ -173,6 +165,7 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--seeds", nargs="+", type=int, help="of these alone (default: all of a stage)")
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="of these and L1 alone (default: all of a stage)")
+    parser.add_argument("--ratios", nargs="+", type=float, help="of these alone (default: those of each arm)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--quick", action="store_true", help="a few steps of a few arms; the figures mean nothing")
@@ -186,16 +179,12 @@ def main() -> None:
         bench = Bench(options)
         if unknown := set(options.arms or ()) - set(bench.arms):
             parser.error(f"no arm is called {', '.join(sorted(unknown))}; there are {', '.join(bench.arms)}")
-        stages = {name: shortened(STAGES[name]) if options.quick else STAGES[name] for name in options.stages}
-        with tqdm(unit="run") as bar:
-            for name, stage in stages.items():
-                for seed in options.seeds or range(stage.seeds):
-                    if seed < stage.seeds:
-                        carry_out(bench, name, stage, seed, bar)
+        for name in options.stages:
+            for seed in options.seeds or STAGES[name].seeds[: 2 if options.quick else None]:
+                carry_out(bench, runs_of(bench, name, seed), STAGES[name])
         for name, result in results(bench.runs).items():
             write_result(options.out / f"{name}.json", result)
-    if (options.out / "deblurring_contrasts.json").exists():
-        draw(options.out, options.picture)
+    draw(options.out, options.picture)
 
 
 if __name__ == "__main__":

@@ -1,90 +1,82 @@
-"""What is added to L1: every loss of this package, its backbones untuned and tuned, and controls without features."""
+"""What is added to L1: losses of this package with backbones untuned and tuned, what others use, and controls."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from _backbones import COMPACT, GEOMETRY, RANDOM, TUNED, UNTUNED, backbones, loss_on_all_taps
-from sister_losses import trained as trained_discriminators
-from torch import Tensor
+from _backbones import random_compact
+from torch import Tensor, nn
 
-from examples.deblurring.training.losses import Fourier
+from examples.deblurring.evaluation.perceptual import load_perceptual
 from quality.training import Term
-from tafm_loss import (
-    ContrastiveFeatureLoss,
-    DiscriminativeFeatureLoss,
-)
+from quality.tuned import TUNINGS, tuned
+from tafm_loss import Backbone, TaskAdaptiveFeatureLoss, create_backbone
 
 PIXEL = "L1"
-STRUCTURE = "tafm-compact, structure"
-RANDOM_STRUCTURE = "random features, structure"
-SSIM_LOSS = "SSIM"
-PATCHES, PATCH_SIZE = 2, 64
-STRUCTURE_OPTIONS = {"layers": ["stage1"], "distance": "structure"}
-# Attempts at a better loss that validation photographs were asked about.
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "tafm-compact, stage1": (COMPACT, {"layers": ["stage1"]}),
-    "tafm-compact, stage4": (COMPACT, {"layers": ["stage4"]}),
-    "tafm-compact, structure of all stages": (COMPACT, {"distance": "structure"}),
-    "SqueezeNet, untuned, structure": (UNTUNED, {"distance": "structure"}),
-    f"{GEOMETRY}, structure": (GEOMETRY, {"distance": "structure"}),
-}
+STRUCTURE = {"layers": ["stage1"], "distance": "structure"}
+LPIPS_FORM = {"distance": "normalized_l2"}
 
 
 class Places(NamedTuple):
-    """Where things are: photographs to train on, given weights, and a folder for what is made once."""
+    """Where things are: photographs to train on, given weights, and a folder for backbones that are made once."""
 
     train: Path
-    squeezenet: Path
-    mdf: Path
+    weights: Path
     made: Path
 
+    @property
+    def trunks(self) -> Path:
+        """The folder of ImageNet trunks that LPIPS and DISTS use."""
+        return self.weights / "metrics"
 
-def arms(places: Places, device: torch.device) -> dict[str, Callable[[], Term | None]]:
-    """Return {name: what makes its term}; None for L1 alone."""
-    sources = backbones(places.made, places.train, places.squeezenet)
+    @property
+    def squeezenet(self) -> Path:
+        """ImageNet weights for torchvision's squeezenet1_0."""
+        return self.weights / "squeezenet1_0-imagenet.safetensors"
 
-    def feature(source: str, **options: Any) -> Callable[[], Term]:
-        return lambda: _on_pairs(loss_on_all_taps(sources[source](), **options).to(device))
 
-    def contrast(source: str) -> Callable[[], Term]:
-        return lambda: _on_negatives(ContrastiveFeatureLoss(sources[source]()).to(device))
+def arms(places: Places, device: torch.device, start: Callable[[], nn.Module]) -> dict[str, Callable[[], Term | None]]:
+    """Return {name: what makes its term}; None for L1 alone.
+
+    Args:
+        places: where things are.
+        device: where losses compute.
+        start: returns the network that all arms start from.
+    """
+
+    def feature(backbone: Callable[[], Backbone], **options: Any) -> Callable[[], Term]:
+        return lambda: _on_pairs(TaskAdaptiveFeatureLoss(backbone(), **options).to(device))
+
+    def trunk(name: str, **options: Any) -> Callable[[], Backbone]:
+        return lambda: create_backbone(name, weights=places.trunks / f"{name}-features.safetensors", **options)
+
+    def squeezenet() -> Backbone:
+        return create_backbone("squeezenet1_0", weights=places.squeezenet)
 
     return {
         PIXEL: lambda: None,
-        SSIM_LOSS: lambda: _ssim,
-        UNTUNED: feature(UNTUNED),
-        COMPACT: feature(COMPACT),
-        STRUCTURE: feature(COMPACT, **STRUCTURE_OPTIONS),
-        RANDOM_STRUCTURE: feature(RANDOM, **STRUCTURE_OPTIONS),
-        "FFT": lambda: _on_pairs(Fourier()),
-        **{name: feature(name) for name in (RANDOM, *TUNED)},
-        "contrastive, SqueezeNet untuned": contrast(UNTUNED),
-        "contrastive, tafm-compact": contrast(COMPACT),
-        "MDF, official": lambda: _on_patches(DiscriminativeFeatureLoss(places.mdf).to(device)),
-        "MDF, trained on blur": lambda: _on_patches(trained_discriminators(places.made / "mdf-blur").to(device)),
-        **{name: feature(source, **options) for name, (source, options) in VARIANTS.items()},
+        "SSIM": lambda: _ssim,
+        "tafm-compact, structure": feature(lambda: create_backbone("tafm-compact"), **STRUCTURE),
+        "random features, structure": feature(lambda: random_compact(0), **STRUCTURE),
+        "VGG16 relu3_3": feature(trunk("vgg16"), distance="l1"),
+        "VGG16 relu2_2": feature(trunk("vgg16", layers=["relu2_2"]), distance="l1"),
+        "VGG16 conv5_3": feature(trunk("vgg16", layers=["relu5_3"]), distance="l1"),
+        "LPIPS squeeze": lambda: _on_pairs(load_perceptual("lpips_squeeze", trunks=places.trunks, device=device)),
+        "AlexNet": feature(trunk("alexnet"), **LPIPS_FORM),
+        "SqueezeNet 1.1": feature(trunk("squeezenet1_1"), **LPIPS_FORM),
+        "SqueezeNet 1.0": feature(squeezenet, **LPIPS_FORM),
+        **{
+            f"SqueezeNet 1.0, {name}": feature(
+                lambda name=name: tuned(squeezenet, name, places.made, places.train, start), **LPIPS_FORM
+            )
+            for name in TUNINGS
+        },
     }
 
 
 def _on_pairs(loss: Callable[[Tensor, Tensor], Tensor]) -> Term:
-    return lambda restored, sharp, blurred: loss(restored, sharp)
-
-
-def _on_patches(loss: Callable[[Tensor, Tensor], Tensor]) -> Term:
-    """Return a loss of the centres of the first images alone: the discriminators take seconds for a whole batch."""
-
-    def term(restored: Tensor, sharp: Tensor, blurred: Tensor) -> Tensor:
-        cut = (restored.shape[-1] - PATCH_SIZE) // 2
-        patches = (images[:PATCHES, :, cut : cut + PATCH_SIZE, cut : cut + PATCH_SIZE] for images in (restored, sharp))
-        return loss(*patches)
-
-    return term
-
-
-def _on_negatives(loss: ContrastiveFeatureLoss) -> Term:
-    return lambda restored, sharp, blurred: loss(restored, sharp, negatives=blurred)
+    return lambda restored, sharp, blurred: loss(restored, sharp).mean()
 
 
 def _ssim(restored: Tensor, sharp: Tensor, blurred: Tensor) -> Tensor:

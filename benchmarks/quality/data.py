@@ -1,4 +1,4 @@
-"""What the networks train on and are judged on: photographs and their blur, drawn once and held in memory."""
+"""What the networks train on and are judged on: photographs and their blur, drawn once; and pairs of real cameras."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from _photographs import central_square
 from torch import Tensor
 
 from examples.deblurring.data.synthetic import SyntheticPairs
 from tafm_loss.images import find_images, read_pixels
 
-CROP_SIZE = 96
-HELD_OUT_SIZE = 192
-EXTENTS = (3.0, 13.0)
+CROP_SIZE = 64
+HELD_OUT_SIZE = 160
+EXTENTS = (3.0, 9.0)
+# A camera's, see `add_sensor_noise`.
+NOISE = {"shot_noise": 8.9e-5, "read_noise": 2.9e-5}
 SEEN = "shake"
 
 
@@ -44,7 +47,7 @@ class Pairs(NamedTuple):
 
 
 def training_pairs(photographs: Path, count: int, *, seed: int, shift: int = 0) -> Pairs:
-    """Return pairs of random crops under shakes of 3 to 13 px, turned and mirrored.
+    """Return pairs of random crops under shakes of 3 to 9 px, turned and mirrored.
 
     Args:
         photographs: a folder.
@@ -52,7 +55,7 @@ def training_pairs(photographs: Path, count: int, *, seed: int, shift: int = 0) 
         seed: determines all; the first pairs do not depend on the count.
         shift: px; each sharp crop is moved by so much or less along both axes, as where two cameras are not aligned.
     """
-    dataset = SyntheticPairs(photographs, extents=EXTENTS, kind=SEEN)
+    dataset = SyntheticPairs(photographs, extents=EXTENTS, kind=SEEN, **NOISE)
     images = [dataset.sharp(index) for index in range(len(dataset))]
     generator = torch.Generator().manual_seed(seed)
     side = CROP_SIZE + 2 * shift + dataset.margin
@@ -65,7 +68,7 @@ def training_pairs(photographs: Path, count: int, *, seed: int, shift: int = 0) 
 
 
 def held_out_pairs(photographs: Path, kind: str, indices: Sequence[int], *, seed: int = 1) -> Pairs:
-    """Return the central square of photographs, each under a blur of its own of 3 to 13 px.
+    """Return the central square of photographs, each under a blur of its own of 3 to 9 px.
 
     Args:
         photographs: a folder.
@@ -73,7 +76,7 @@ def held_out_pairs(photographs: Path, kind: str, indices: Sequence[int], *, seed
         indices: of the photographs that are taken, in the order of their names.
         seed: determines the blur.
     """
-    dataset = SyntheticPairs(photographs, extents=EXTENTS, kind=kind)
+    dataset = SyntheticPairs(photographs, extents=EXTENTS, kind=kind, **NOISE)
     generator = torch.Generator().manual_seed(seed)
     parts = []
     paths = find_images(photographs)
@@ -81,6 +84,28 @@ def held_out_pairs(photographs: Path, kind: str, indices: Sequence[int], *, seed
         crop = central_square(read_pixels(paths[index]), HELD_OUT_SIZE + dataset.margin)
         parts.append([_eight_bits(images) for images in dataset.blur(crop[None].float().div(255), generator)])
     return Pairs(*(torch.cat(halves) for halves in zip(*parts, strict=True)))
+
+
+def gopro_pairs(folder: Path, indices: slice) -> Pairs:
+    """Return real pairs of one scene, reduced twice: its blur is longer than what the networks are trained on."""
+    return _real_pairs(folder / "blur", folder / "sharp", indices, reduced=2)
+
+
+def reds_pairs(folder: Path, indices: slice) -> Pairs:
+    """Return real pairs of several scenes, which come reduced four times."""
+    return _real_pairs(folder / "train_blur", folder / "train_sharp", indices, reduced=1)
+
+
+def _real_pairs(blurred: Path, sharp: Path, indices: slice, reduced: int) -> Pairs:
+    def read(folder: Path) -> Tensor:
+        images = (read_pixels(path) for path in find_images(folder)[indices])
+        return torch.stack([central_square(_reduced(image, reduced), HELD_OUT_SIZE) for image in images])
+
+    return Pairs(read(blurred), read(sharp))
+
+
+def _reduced(image: Tensor, times: int) -> Tensor:
+    return F.avg_pool2d(image.float(), times).round().to(torch.uint8)
 
 
 def _random_crop(images: list[Tensor], side: int, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""The picture of the benchmark, drawn from the result files alone."""
+"""The pictures of the benchmark, drawn from the result files alone."""
 
 import json
 import statistics
@@ -9,109 +9,85 @@ from typing import Any
 import torch
 from _common import write_figure
 
-from quality.arms import COMPACT, PIXEL, RANDOM_STRUCTURE, UNTUNED
-from quality.data import SEEN
+from quality.arms import PIXEL
 from quality.measuring import METRICS
-from quality.plan import OURS, PRIMARY
+from quality.plan import INDEPENDENT, OURS, PRICES, PRIMARY, SEEN, STAGES, TUNED
 from quality.summary import students_interval
 
-INCHES = (9.0, 12.0)
-FRONT_INCHES = (8.0, 2.6)
-FRONT_NAMES = {
-    OURS: "this loss",
-    COMPACT: "this loss over all taps",
-    RANDOM_STRUCTURE: "this loss, random weights",
-    UNTUNED: "untuned SqueezeNet",
-}
-OURS_COLOUR, OTHER_COLOUR = "#c0392b", "#666666"
-OTHERS = ("tab:blue", "tab:green", "tab:orange", "tab:purple", "tab:brown")
+INCHES, CURVE_INCHES, FRONT_INCHES = (11.0, 7.0), (8.0, 5.0), (10.0, 2.9)
+COLOURS = {OURS: "#c0392b", TUNED: "#2c6fbb"}
+OTHER_COLOUR = "#bbbbbb"
+SHADES = {PRICES[0]: 1.0, PRICES[1]: 0.55}
+JUDGES = (PRIMARY, INDEPENDENT, "dists", "mdsi")
 
 
 def draw(results: Path, path: Path) -> None:
-    """Draw what training gives and costs (above), what masks leave of it (below), and a short form for README."""
+    """Draw what each arm gains by every judge, the same in short for README, and the curves over ratios."""
     from matplotlib.figure import Figure
 
-    runs = _read(results, "deblurring_quality")["runs"]
-    contrasts = _read(results, "deblurring_contrasts")["contrasts"]
+    confirmed, trials = (_read(results, f"deblurring_{name}") for name in ("quality", "trials"))
     figure = Figure(figsize=INCHES, layout="constrained")
-    above, below = figure.subplots(2, 1, height_ratios=(1, 1.5))
-    _draw_price(above, runs)
-    _draw_gains(below, contrasts)
+    for axis, metric in zip(figure.subplots(2, 2, sharey=True).flat, JUDGES, strict=True):
+        _draw_gains(axis, confirmed, metric, PRICES)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     write_figure(figure, path)
     front = Figure(figsize=FRONT_INCHES, layout="constrained")
-    _draw_front(front.subplots(), runs)
+    for axis, metric in zip(front.subplots(1, 2, sharey=True), JUDGES[:2], strict=True):
+        _draw_gains(axis, confirmed, metric, PRICES[:1])
     write_figure(front, path.with_stem(f"{path.stem}_front"))
+    curves = Figure(figsize=CURVE_INCHES, layout="constrained")
+    _draw_curves(curves.subplots(), trials["runs"])
+    write_figure(curves, path.with_stem(f"{path.stem}_curves"))
 
 
-def _draw_front(axis: Any, runs: Sequence[Mapping[str, Any]]) -> None:
-    """Draw a bar an arm: what it gains over L1 and its mask at equal PSNR, with 95 % over seeds."""
-    equal = {(run["arm"], run["seed"]): run["equal"][SEEN] for run in runs if run["equal"][SEEN] is not None}
-    gains: dict[str, list[float]] = {}
-    for (arm, seed), own in equal.items():
-        if arm != PIXEL:
-            gain = METRICS[PRIMARY].better * (own[PRIMARY] - equal[PIXEL, seed][PRIMARY])
-            gains.setdefault(arm, []).append(gain)
-    arms = sorted(gains, key=lambda arm: statistics.fmean(gains[arm]))
-    for height, arm in enumerate(arms):
-        mean, (low, high) = statistics.fmean(gains[arm]), students_interval(torch.tensor(gains[arm]))
-        axis.barh(height, mean, 0.6, color=OURS_COLOUR if arm == OURS else "#bbbbbb")
-        axis.plot([low, high], [height, height], color="black", linewidth=1.2)
-        place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
-        axis.annotate(f"{mean:.4f}", (high, height), **place)
-    axis.set_yticks(range(len(arms)), [f"L1 + {FRONT_NAMES.get(arm, arm)}" for arm in arms])
+def _draw_gains(axis: Any, result: Mapping[str, Any], metric: str, prices: Sequence[float]) -> None:
+    """Draw a bar an arm and price: what it gains over L1 and its mask, with 95 % over seeds."""
+    arms = sorted(result["ratios"], key=lambda arm: statistics.fmean(_gains(result, arm, PRIMARY, PRICES[0]) or [-99]))
+    for place, arm in enumerate(arms):
+        for index, price in enumerate(prices):
+            gains = _gains(result, arm, metric, price)
+            height = place + (0.2 if index == 0 else -0.2) * (len(prices) - 1)
+            if gains is None:
+                axis.annotate("not reached", (0, height), fontsize=7, va="center")
+                continue
+            mean, (low, high) = statistics.fmean(gains), students_interval(torch.tensor(gains))
+            label = f"{price:g} dB below L1" if place == 0 else None
+            style = {"color": COLOURS.get(arm, OTHER_COLOUR), "alpha": SHADES[price], "label": label}
+            axis.barh(height, mean, 0.7 / len(prices), **style)
+            axis.plot([low, high], [height, height], color="black", linewidth=1.2)
+    axis.set_yticks(range(len(arms)), [f"L1 + {arm}" for arm in arms])
     axis.axvline(0, color="black", linewidth=1)
-    axis.margins(x=0.12)
-    axis.set_xlabel(f"{METRICS[PRIMARY].heading} gained over L1 with its unsharp mask, all at one PSNR")
+    axis.set_xlabel(f"{METRICS[metric].heading} gained over L1 with its mask, %")
 
 
-def _draw_price(axis: Any, runs: Sequence[Mapping[str, Any]]) -> None:
-    """Draw an arrow an arm: from the network as it is to the same after its mask."""
-    others = iter(OTHERS)
-    origin = statistics.fmean(run["raw"][PRIMARY] for run in runs if run["arm"] == PIXEL)
-    for arm in dict.fromkeys(run["arm"] for run in runs):
-        own = [run for run in runs if run["arm"] == arm and run["equal"][SEEN] is not None]
-        if not own:
-            continue
-        start, end = (
-            (
-                statistics.fmean(figures["psnr"] for figures in ways),
-                METRICS[PRIMARY].better * (statistics.fmean(figures[PRIMARY] for figures in ways) - origin),
-            )
-            for ways in ([run["raw"] for run in own], [run["equal"][SEEN] for run in own])
-        )
-        colour = {PIXEL: "black", OURS: OURS_COLOUR}.get(arm) or next(others)
-        axis.plot(*start, "o", markersize=8, color=colour, label=arm if arm == PIXEL else f"L1 + {arm}")
-        axis.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 1.8})
-        axis.plot(*end, alpha=0)
-    axis.set_xlabel("PSNR, dB (better to the right)")
-    axis.set_ylabel(f"{METRICS[PRIMARY].heading}: how much better than L1 as trained")
-    axis.set_title("Dot: as trained\nArrow: after the unsharp mask that brings all to one PSNR")
+def _gains(result: Mapping[str, Any], arm: str, metric: str, price: float) -> list[float] | None:
+    """Return the gain of every seed in per cent, or None if the price is not reached on one of them."""
+    ratio = result["ratios"][arm][str(price)]
+    own, pixel = (
+        {run["seed"]: run["equal"][str(price)][SEEN] for run in result["runs"] if (run["arm"], run["ratio"]) == which}
+        for which in ((arm, ratio), (PIXEL, 0.0))
+    )
+    if None in own.values():
+        return None
+    base = statistics.fmean(pixel[seed][metric] for seed in own)
+    return [100 * METRICS[metric].better * (own[seed][metric] - pixel[seed][metric]) / base for seed in sorted(own)]
+
+
+def _draw_curves(axis: Any, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Draw a line an arm over its ratios, as trained, and L1 with its masks: best is down and right."""
+    (pixel,) = (run for run in runs if run["arm"] == PIXEL)
+    level = pixel["levels"][SEEN]
+    masked = [(-price, pixel["equal"][str(price)][SEEN][PRIMARY]) for price in STAGES["trials"].prices]
+    axis.plot(*zip((0.0, pixel["raw"][SEEN][PRIMARY]), *masked, strict=True), "k--o", label="L1 and its mask")
+    for arm in dict.fromkeys(run["arm"] for run in runs if run is not pixel):
+        own = sorted((run for run in runs if run["arm"] == arm), key=lambda run: run["ratio"])
+        points = [(run["raw"][SEEN]["psnr"] - level, run["raw"][SEEN][PRIMARY]) for run in own]
+        axis.plot(*zip(*points, strict=True), "-o", markersize=4, color=COLOURS.get(arm), label=f"L1 + {arm}")
+    axis.set_xlabel("PSNR against L1 as it is, dB")
+    axis.set_ylabel(METRICS[PRIMARY].heading)
+    axis.set_title("Each arm over its four ratios of gradients, as trained: one seed, validation photographs")
     axis.grid(alpha=0.3)
-    axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.13), ncols=2, frameon=False)
-
-
-def _draw_gains(axis: Any, contrasts: Sequence[Mapping[str, Any]]) -> None:
-    """Draw a row a contrast below the name of its case: the gain over seeds, with its interval."""
-    labels: list[str] = []
-    case = ""
-    for row in (row for row in contrasts if "gains" in row):
-        if row["case"] != case:
-            case = row["case"]
-            axis.axhspan(len(labels) - 0.5, len(labels) + 0.5, color="#eeeeee")
-            labels.append(case)
-        low, high = row["seeds"]
-        colour = OURS_COLOUR if row["named"] else OTHER_COLOUR
-        axis.plot([low, high], [len(labels)] * 2, color=colour, linewidth=2.5)
-        axis.plot([row["gains"][PRIMARY]], [len(labels)], "o", color=colour)
-        labels.append(f"against {row['against']}")
-    axis.axvline(0, color="black", linewidth=1)
-    axis.set_yticks(range(len(labels)), labels)
-    for label in axis.get_yticklabels():
-        label.set_fontweight("normal" if label.get_text().startswith("against") else "bold")
-    axis.set_ylim(len(labels) - 0.5, -0.5)
-    axis.set_xlabel(f"{METRICS[PRIMARY].heading} gained at equal PSNR (better to the right)")
-    axis.set_title(f"What '{OURS}' gains: mean and 95 % over seeds\nRed: the contrasts named beforehand")
-    axis.grid(alpha=0.3, axis="x")
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
 
 def _read(results: Path, name: str) -> dict[str, Any]:

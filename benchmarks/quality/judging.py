@@ -1,102 +1,100 @@
-"""An arm's network judged: as it is, and after the mask that its validation images choose."""
+"""An arm's network judged at several prices in PSNR, each after the mask that its validation photographs choose."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from examples.deblurring.evaluation.niqe import NIQE
 from quality.data import Pairs
-from quality.masks import chosen_mask, largest_gain, masked
-from quality.measuring import measure
-from quality.training import restore
-from tafm_loss.demo import Mask
+from quality.masks import Sharpened, Sharpening, chosen_masks, mean_psnr
+from quality.measuring import Measures, Reference
 
-# What is measured at equal PSNR.
-EQUAL = ("psnr", "ssim", "gmsd", "mdsi", "haarpsi")
+CHOOSING = "choosing"
+Restore = Callable[[nn.Module, Pairs], Tensor]
 
 
-class Level(NamedTuple):
-    """Mean PSNR that all arms are brought to, dB: of the photographs that choose a mask, and of each kind of blur."""
+class Judged(NamedTuple):
+    """Pairs to judge on, and the metrics that are taken of them: {metric: every so many-th photograph}."""
 
-    choosing: float
-    judging: dict[str, float]
+    pairs: Pairs
+    metrics: Mapping[str, int]
 
 
 class Judge:
     """Measures networks on held-out pairs.
 
     Args:
-        choosing: what the mask is chosen on.
-        judging: {kind of blur: what is measured on}; the first kind in full.
-        primary: the metric that chooses the mask.
-        metrics: what is measured.
-        device: where networks and metrics compute.
-        price: dB that an arm is brought below L1 as it is.
-        niqe: measured too if it is there.
+        choosing: what masks are chosen on.
+        judged: {case: what is judged}.
+        primary: the metric that chooses masks.
+        measures: what takes the metrics.
+        prices: dB that arms are brought below L1 as it is.
+        restore: what a network makes of pairs, in [0, 1].
+        device: where images are compared.
     """
 
     def __init__(
         self,
         choosing: Pairs,
-        judging: dict[str, Pairs],
+        judged: Mapping[str, Judged],
         primary: str,
-        metrics: Sequence[str],
+        measures: Measures,
+        prices: Sequence[float],
+        restore: Restore,
         device: torch.device,
-        price: float,
-        niqe: NIQE | None = None,
     ) -> None:
-        self.choosing = choosing
-        self.judging = judging
-        self.primary = primary
-        self.metrics = list(metrics)
-        self.device = device
-        self.price = price
-        self.niqe = niqe
+        self.choosing, self.judged, self.primary, self.prices = choosing, judged, primary, prices
+        self.restore = restore
+        cases = {CHOOSING: choosing} | {case: each.pairs for case, each in judged.items()}
+        self.pairs = cases
+        self.references = {
+            case: measures.against(pairs.batch(slice(None), device).sharp) for case, pairs in cases.items()
+        }
 
-    def __call__(self, network: nn.Module, level: Level | None) -> tuple[dict[str, Any], Level]:
-        """Return the figures of an arm, and the level.
+    def levels(self, network: nn.Module) -> dict[str, float]:
+        """Return {case: mean PSNR, dB} of the network that prices are taken from."""
+        return {
+            case: mean_psnr(self.restore(network, pairs), self.references[case].sharp)
+            for case, pairs in self.pairs.items()
+        }
 
-        "raw" is as it is; "masked" after the mask that was chosen, sigma and gain; "equal" after a mask of the sigma
-        that was chosen, with the gain that brings the arm to the level on the very photographs, {kind of blur: ...}.
+    def __call__(self, network: nn.Module, levels: Mapping[str, float]) -> dict[str, Any]:
+        """Return {"raw": {case: {metric: values}}, "masks": {price: mask}, "equal": {price: {case: {...}}}}.
 
-        Args:
-            network: an arm's.
-            level: None for the arm that sets it.
+        "raw" is the network as it is. "equal" is after the mask that was chosen, with the gain that brings the arm to
+        the price on the very photographs; None where no gain does.
         """
-        restored, sharp = self._restored(network, self.choosing)
-        aimed = _psnr(restored, sharp) - self.price if level is None else level.choosing
-        mask = chosen_mask(restored, sharp, aimed, self.primary)
-        figures: dict[str, Any] = {"mask": mask and mask._asdict(), "equal": {}}
-        levels = {}
-        for kind, pairs in self.judging.items():
-            restored, sharp = self._restored(network, pairs)
-            levels[kind] = _psnr(restored, sharp) - self.price if level is None else level.judging[kind]
-            if kind == next(iter(self.judging)):
-                figures["raw"] = self._measured(restored, sharp)
-                figures["masked"] = None if mask is None else self._measured(masked(restored, mask), sharp)
-            gain = None if mask is None else largest_gain(restored, sharp, mask.sigma, levels[kind])
-            if gain is None or mask is None:
-                figures["equal"][kind] = None
-            else:
-                values = measure(masked(restored, Mask(mask.sigma, gain)), sharp, EQUAL)
-                figures["equal"][kind] = {"gain": gain, **_lists(values)}
-        return figures, Level(aimed, levels)
+        masks = self._chosen_masks(network, levels[CHOOSING])
+        raw: dict[str, Any] = {}
+        equal: dict[str, Any] = {str(price): {} for price in self.prices}
+        for case, (pairs, metrics) in self.judged.items():
+            restored, reference = self.restore(network, pairs), self.references[case]
+            raw[case] = _measured(restored, reference, {"psnr": 1, self.primary: 1})
+            for price, mask in masks.items():
+                sharpened = mask and Sharpened(restored, reference.sharp, mask)
+                gain = sharpened and sharpened.largest_gain(levels[case] - price)
+                equal[str(price)][case] = (
+                    None
+                    if sharpened is None or gain is None
+                    else {"gain": gain, **_measured(sharpened.at(gain), reference, metrics)}
+                )
+        shown = {str(price): mask and [mask.sigma, str(mask.floor), mask.gain] for price, mask in masks.items()}
+        return {"raw": raw, "masks": shown, "equal": equal}
 
-    def _measured(self, images: Tensor, sharp: Tensor) -> dict[str, list[float]]:
-        found = _lists(measure(images, sharp, self.metrics))
-        if self.niqe is not None:
-            found["niqe"] = [round(self.niqe(image[None].cpu()), 4) for image in images]
-        return found
+    def _chosen_masks(self, network: nn.Module, level: float) -> dict[float, Sharpening | None]:
+        restored, reference = self.restore(network, self.choosing), self.references[CHOOSING]
 
-    def _restored(self, network: nn.Module, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        return restore(network, pairs, self.device), pairs.batch(slice(None), self.device).sharp
+        def distance(images: Tensor) -> Tensor:
+            return reference.values(self.primary, images)
 
-
-def _psnr(restored: Tensor, sharp: Tensor) -> float:
-    return float(measure(restored, sharp, ["psnr"])["psnr"].mean())
+        levels = [level - price for price in self.prices]
+        masks = chosen_masks(restored, reference.sharp, levels, distance)
+        return dict(zip(self.prices, masks, strict=True))
 
 
-def _lists(values: dict[str, Tensor]) -> dict[str, list[float]]:
-    return {name: [round(value, 6) for value in each.tolist()] for name, each in values.items()}
+def _measured(images: Tensor, reference: Reference, metrics: Mapping[str, int]) -> dict[str, list[float]]:
+    return {
+        name: [round(value, 6) for value in reference.values(name, images, every).tolist()]
+        for name, every in metrics.items()
+    }

@@ -1,62 +1,86 @@
 """The metrics of a batch of restored photographs, one value a photograph."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from examples.deblurring.evaluation.similarity import gmsd, psnr, sharpness_kept
+from examples.deblurring.evaluation.perceptual import PerceptualMetric, load_perceptual
+from examples.deblurring.evaluation.similarity import gmsd, psnr, ssim
 
 CHUNK = 8
 
+Compute = Callable[[Tensor, Any], Tensor]
+
 
 class Metric(NamedTuple):
-    """A column: how it is headed and printed, which way is better (0: neither), and what computes it."""
+    """A column: how it is headed and printed, and which way is better (0: neither)."""
 
     heading: str
     digits: int
     better: int
-    compute: Callable[[Tensor, Tensor], Tensor]
 
 
-def _piq(name: str, **options: Any) -> Callable[[Tensor, Tensor], Tensor]:
-    def compute(restored: Tensor, sharp: Tensor) -> Tensor:
-        import piq
-
-        return getattr(piq, name)(restored, sharp, reduction="none", **options)
-
-    return compute
-
-
-def gradient_projection(restored: Tensor, sharp: Tensor) -> Tensor:
-    """Return <gradient of restored, gradient of sharp> / |gradient of sharp|^2, (N,).
-
-    The share of the true gradient that is there: 1 for the sharp image. Noise and halos, which have no share in the
-    sharp image, cannot raise it.
-    """
-    product, energy = 0.0, 0.0
-    for axis in (-1, -2):
-        ours, true = restored.double().diff(dim=axis), sharp.double().diff(dim=axis)
-        product = product + (ours * true).sum((1, 2, 3))
-        energy = energy + true.square().sum((1, 2, 3))
-    return product / energy
-
-
-METRICS: dict[str, Metric] = {
-    "psnr": Metric("PSNR, dB", 2, 1, psnr),
-    "ssim": Metric("SSIM", 4, 1, _piq("ssim", downsample=False)),
-    "gmsd": Metric("GMSD", 4, -1, gmsd),
-    "mdsi": Metric("MDSI", 4, -1, _piq("mdsi")),
-    "haarpsi": Metric("HaarPSI", 4, 1, _piq("haarpsi")),
-    "fsim": Metric("FSIM", 4, 1, _piq("fsim")),
-    "projection": Metric("gradient projection", 3, 0, gradient_projection),
-    "sharpness_kept": Metric("gradient energy", 3, 0, sharpness_kept),
+METRICS = {
+    "psnr": Metric("PSNR, dB", 2, 1),
+    "lpips": Metric("LPIPS (alex)", 4, -1),
+    "dists": Metric("DISTS", 4, -1),
+    "stlpips": Metric("ST-LPIPS (alex)", 4, -1),
+    "mdsi": Metric("MDSI", 4, -1),
+    "gmsd": Metric("GMSD", 4, -1),
+    "ssim": Metric("SSIM", 4, 1),
 }
 
 
-def measure(restored: Tensor, sharp: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """Return {metric: values (N,)} of images (N, 3, H, W) in [0, 1]."""
-    pairs = list(zip(restored.split(CHUNK), sharp.split(CHUNK), strict=True))
-    with torch.inference_mode():
-        return {name: torch.cat([METRICS[name].compute(*pair).double().cpu() for pair in pairs]) for name in names}
+class Measures:
+    """Metrics by name; networks are loaded once, here.
+
+    Args:
+        names: of METRICS.
+        trunks: the folder of the trunks of LPIPS and DISTS.
+        device: where images are measured.
+    """
+
+    def __init__(self, names: Iterable[str], trunks: Path, device: torch.device) -> None:
+        self.computes = {name: _load(name, trunks, device) for name in names}
+
+    def against(self, sharp: Tensor) -> "Reference":
+        """Return what compares with sharp images (N, 3, H, W) in [0, 1]."""
+        return Reference(self, sharp)
+
+
+class Reference:
+    """Sharp images that restorations are compared with; what networks see of them is computed once."""
+
+    def __init__(self, measures: Measures, sharp: Tensor) -> None:
+        self.sharp = sharp
+        self._computes = measures.computes
+        self._seen: dict[tuple[str, int], list[Any]] = {}
+
+    def values(self, name: str, restored: Tensor, every: int = 1) -> Tensor:
+        """Return a metric (N,) of every so many-th image in [0, 1]."""
+        compute = self._computes[name]
+        with torch.inference_mode():
+            if (name, every) not in self._seen:
+                sharp = self.sharp[::every].split(CHUNK)
+                self._seen[name, every] = [
+                    compute.features(each) if isinstance(compute, PerceptualMetric) else each for each in sharp
+                ]
+            pairs = zip(restored[::every].split(CHUNK), self._seen[name, every], strict=True)
+            return torch.cat([compute(*pair).double().cpu().flatten() for pair in pairs])
+
+
+def _load(name: str, trunks: Path, device: torch.device) -> Compute:
+    own: dict[str, Compute] = {"psnr": psnr, "ssim": ssim, "gmsd": gmsd, "mdsi": _mdsi}
+    if name in own:
+        return own[name]
+    return load_perceptual(name, trunks=trunks, device=device).to(memory_format=torch.channels_last)
+
+
+def _mdsi(restored: Tensor, sharp: Tensor) -> Tensor:
+    import piq
+
+    found: Tensor = piq.mdsi(restored, sharp, reduction="none")
+    return found

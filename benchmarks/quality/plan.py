@@ -1,22 +1,56 @@
-"""What is trained and judged: the stages of the benchmark, smallest first, and how much of each."""
+"""What is trained and judged, and how much of each."""
 
 from typing import NamedTuple
 
-from quality.arms import COMPACT, PIXEL, RANDOM_STRUCTURE, SSIM_LOSS, STRUCTURE, UNTUNED, VARIANTS
-from quality.data import SEEN
 from quality.training import Schedule
 
-# Named before the confirmation was run; it shares no backbone with any arm.
-PRIMARY = "mdsi"
-SCREENED = ("psnr", "ssim", "gmsd", PRIMARY, "haarpsi", "projection", "sharpness_kept")
-OURS, NAMED = STRUCTURE, (PIXEL, UNTUNED)
-UNSEEN = ("linear", "defocus")
-FINE_TUNE = Schedule(250, 3e-4)
-FROM_SCRATCH = Schedule(300, 1e-3)
-SEEDS, FEWER_SEEDS = 8, 4
-# What an arm may give away in PSNR against L1 as it is, dB. A ratio that fits half of it leaves room on other seeds.
-PRICE = 0.1
-TRIAL_PRICE = PRICE / 2
+# Chooses masks, and decides between arms that hold none of its network. All of this was named before the confirmation.
+PRIMARY = "lpips"
+# Decides tuned against untuned: its network was trained from random weights on people's judgements, not on ImageNet.
+INDEPENDENT = "stlpips"
+GUARDS = ("dists", "mdsi", INDEPENDENT)
+# dB below the PSNR of L1 as it is.
+PRICES = (0.1, 0.3)
+# On validation photographs an arm must reach its level with this share of the price, to have room on other seeds.
+TRIAL_SHARE = 0.8
+# As many for each arm. Features that nobody tuned move images less at the same ratio, and want more.
+LOW, HIGH = (0.5, 1.0, 2.0, 4.0), (1.0, 2.0, 4.0, 8.0)
+RATIOS = {
+    "SSIM": LOW,
+    "tafm-compact, structure": LOW,
+    "VGG16 relu3_3": HIGH,
+    "LPIPS squeeze": LOW,
+    "SqueezeNet 1.0": HIGH,
+    "SqueezeNet 1.0, triplet": LOW,
+    "SqueezeNet 1.0, restorations": LOW,
+    "SqueezeNet 1.1": HIGH,
+    "AlexNet": HIGH,
+    "VGG16 relu2_2": HIGH,
+    "VGG16 conv5_3": HIGH,
+    "random features, structure": LOW,
+    "SqueezeNet 1.0, graded": LOW,
+}
+CONFIRMED = tuple(RATIOS)[:7]
+NETWORK = {"name": "residual-unet", "width": 24}
+START = Schedule(10_000, 1e-3)
+FINE_TUNE = Schedule(300, 3e-4)
+SEEN, UNSEEN = "shake", ("linear", "defocus")
+
+
+class NamedContrast(NamedTuple):
+    """Two arms, and the metric that decides between them."""
+
+    arm: str
+    other: str
+    metric: str
+
+
+OURS, TUNED, UNTUNED = "tafm-compact, structure", "SqueezeNet 1.0, triplet", "SqueezeNet 1.0"
+CONTRASTS = (
+    NamedContrast(OURS, "L1", PRIMARY),
+    NamedContrast(OURS, "VGG16 relu3_3", PRIMARY),
+    NamedContrast(TUNED, UNTUNED, INDEPENDENT),
+)
 
 
 class Stage(NamedTuple):
@@ -24,51 +58,28 @@ class Stage(NamedTuple):
 
     Args:
         about: the question.
-        arms: besides L1, which sets the PSNR that all are brought to; None for all but variants.
-        ratios: of the gradients to that of L1; None for the one that the validation photographs chose for the arm.
-        schedule: of the training.
-        seeds: how many.
-        metrics: what is measured.
-        slow_metrics: what is measured at the first seed alone, and NIQE with it.
-        tested: whether on test photographs; if not, on validation photographs that choose no mask.
-        kinds: of blur.
-        from_start: whether from the common start, or from random weights.
+        arms: besides L1.
+        seeds: each gives batches of its own, the same for all arms.
+        tested: whether on test photographs and real pairs; if not, on validation photographs that choose no mask.
         shift: px by which the targets that are trained on may lie beside.
     """
 
     about: str
-    arms: tuple[str, ...] | None
-    ratios: tuple[float, ...] | None
-    schedule: Schedule = FINE_TUNE
-    seeds: int = SEEDS
-    metrics: tuple[str, ...] = SCREENED
-    slow_metrics: tuple[str, ...] = ()
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
     tested: bool = True
-    kinds: tuple[str, ...] = (SEEN,)
-    from_start: bool = True
     shift: int = 0
 
     @property
-    def price(self) -> float:
-        """What the arms may give away in PSNR, dB."""
-        return PRICE if self.tested else TRIAL_PRICE
+    def prices(self) -> tuple[float, ...]:
+        """DB that arms are brought below L1."""
+        return PRICES if self.tested else tuple(round(TRIAL_SHARE * price, 3) for price in PRICES)
 
 
-MATTER = (UNTUNED, STRUCTURE)
-CONFIRMED = (*MATTER, RANDOM_STRUCTURE, SSIM_LOSS, COMPACT)
 STAGES = {
-    "screening": Stage("Which arms are worth a closer look?", None, (0.35, 1.0), seeds=1, tested=False),
-    "curve": Stage("Which ratio does each want?", CONFIRMED, (0.1, 0.6, 1.6, 2.5), seeds=1, tested=False),
-    "variants": Stage("What else has been tried?", tuple(VARIANTS), (0.35, 1.0), seeds=1, tested=False),
-    "confirmation": Stage(
-        "Does it hold over seeds, and under blur that was not trained on?",
-        CONFIRMED,
-        None,
-        slow_metrics=("fsim",),
-        kinds=(SEEN, *UNSEEN),
-    ),
-    "shifted": Stage("Does it hold where the targets lie up to 1 px beside?", MATTER, None, seeds=FEWER_SEEDS, shift=1),
-    "scratch": Stage(
-        "Does it hold from random weights?", MATTER, None, schedule=FROM_SCRATCH, seeds=FEWER_SEEDS, from_start=False
+    "trials": Stage("Which ratio does each arm want?", tuple(RATIOS), (100,), tested=False),
+    "confirmation": Stage("Does it hold over seeds, under other blur, on real pairs?", CONFIRMED, tuple(range(8))),
+    "shifted": Stage(
+        "Does it hold where the targets lie up to 2 px beside?", (TUNED, UNTUNED), tuple(range(4)), shift=2
     ),
 }

@@ -3,6 +3,7 @@
 import copy
 import math
 import statistics
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quality.data import Pairs
+from quality.data import CROP_SIZE, Pairs
 from tafm_loss import calibrate_weight
 
 BATCH_SIZE = 8
@@ -19,6 +20,7 @@ BETAS = (0.9, 0.99)
 WARM_UP = 20
 # One small batch may hold a crop that is all but sharp, and decide the weight by itself.
 CALIBRATION_BATCHES = 16
+RESTORED_AT_ONCE = 4
 
 # Called with restored, sharp and blurred images.
 Term = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -35,49 +37,76 @@ class Schedule(NamedTuple):
         return self.rate * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 
-def calibrated(network: nn.Module, term: Term, pairs: Pairs, ratio: float, device: torch.device) -> float:
-    """Return the weight that makes the term's gradient `ratio` times that of L1, the median over several batches."""
-    weights = []
-    for index in range(min(CALIBRATION_BATCHES, len(pairs.sharp) // BATCH_SIZE)):
-        batch = pairs.batch(_indices(index), device)
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            restored = network(batch.blurred)[-1].float()
-        blurred = batch.blurred
-        weights.append(calibrate_weight(lambda x, y, b=blurred: term(x, y, b), F.l1_loss, restored, batch.sharp, ratio))
-    return statistics.median(weights)
+class Trainer(NamedTuple):
+    """Where and in which precision networks compute; losses always compute in float32."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def calibrated(self, network: nn.Module, term: Term, pairs: Pairs, ratio: float) -> float:
+        """Return the weight that makes the term's gradient `ratio` times that of L1, the median over batches."""
+        weights = []
+        for index in range(min(CALIBRATION_BATCHES, len(pairs.sharp) // BATCH_SIZE)):
+            batch = pairs.batch(_indices(index), self.device)
+            with torch.no_grad():
+                restored = self._run(network, batch.blurred)
+
+            def on_batch(x: Tensor, y: Tensor, blurred: Tensor = batch.blurred) -> Tensor:
+                return term(x, y, blurred)
+
+            weights.append(calibrate_weight(on_batch, F.l1_loss, restored, batch.sharp, ratio))
+        return statistics.median(weights)
+
+    def trained(
+        self, network: nn.Module, term: Term | None, weight: float, pairs: Pairs, schedule: Schedule
+    ) -> nn.Module:
+        """Return a copy of a network, trained with L1 + weight * term on the pairs in their order."""
+        arm = copy.deepcopy(network).train()
+        optimizer = torch.optim.AdamW(arm.parameters(), betas=BETAS)
+        for step in range(schedule.steps):
+            batch = pairs.batch(_indices(step), self.device)
+            for group in optimizer.param_groups:
+                group["lr"] = schedule(step)
+            optimizer.zero_grad(set_to_none=True)
+            restored = self._run(arm, batch.blurred)
+            loss = F.l1_loss(restored, batch.sharp)
+            if term is not None:
+                loss = loss + weight * term(restored, batch.sharp, batch.blurred)
+            loss.backward()
+            nn.utils.clip_grad_norm_(arm.parameters(), CLIP)
+            optimizer.step()
+        return arm.eval()
+
+    def restore(self, network: nn.Module, pairs: Pairs) -> Tensor:
+        """Return what a network makes of the blurred images, (N, 3, H, W) in [0, 1]."""
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(pairs.sharp), RESTORED_AT_ONCE):
+                batch = pairs.batch(slice(start, start + RESTORED_AT_ONCE), self.device)
+                parts.append(self._run(network, batch.blurred).clamp(0, 1))
+        return torch.cat(parts)
+
+    def _run(self, network: nn.Module, blurred: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            restored: Tensor = network(blurred)[-1]
+        return restored.float()
 
 
-def trained(
-    network: nn.Module, term: Term | None, weight: float, pairs: Pairs, schedule: Schedule, device: torch.device
-) -> nn.Module:
-    """Return a copy of a network, trained with L1 + weight * term on the pairs in their order."""
-    arm = copy.deepcopy(network).train()
-    optimizer = torch.optim.AdamW(arm.parameters(), betas=BETAS)
-    for step in range(schedule.steps):
-        batch = pairs.batch(_indices(step), device)
-        for group in optimizer.param_groups:
-            group["lr"] = schedule(step)
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, torch.bfloat16):
-            restored = arm(batch.blurred)[-1]
-        restored = restored.float()
-        loss = F.l1_loss(restored, batch.sharp)
-        if term is not None:
-            loss = loss + weight * term(restored, batch.sharp, batch.blurred)
-        loss.backward()
-        nn.utils.clip_grad_norm_(arm.parameters(), CLIP)
-        optimizer.step()
-    return arm.eval()
+def faster_precision(network: nn.Module, device: torch.device) -> torch.dtype:
+    """Return bfloat16 if two steps of the network take less time in it than in float32, which is what else there is."""
+    batch = torch.rand(BATCH_SIZE, 3, CROP_SIZE, CROP_SIZE, device=device).to(memory_format=torch.channels_last)
 
+    def seconds(dtype: torch.dtype) -> float:
+        trainer = Trainer(device, dtype)
+        taken = []
+        for _ in range(2):
+            began = time.perf_counter()
+            float(trainer._run(network, batch).sum().backward() or 0)
+            taken.append(time.perf_counter() - began)
+        network.zero_grad(set_to_none=True)
+        return min(taken)
 
-def restore(network: nn.Module, pairs: Pairs, device: torch.device) -> Tensor:
-    """Return what a network makes of the blurred images, (N, 3, H, W) in [0, 1]."""
-    parts = []
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
-        for start in range(0, len(pairs.sharp), 4):
-            batch = pairs.batch(slice(start, start + 4), device)
-            parts.append(network(batch.blurred)[-1].float().clamp(0, 1))
-    return torch.cat(parts)
+    return min((torch.bfloat16, torch.float32), key=seconds)
 
 
 def _indices(step: int) -> slice:
