@@ -184,7 +184,8 @@ def main() -> None:
                 carry_out(bench, runs_of(bench, name, seed), STAGES[name])
         for name, result in results(bench.runs).items():
             write_result(options.out / f"{name}.json", result)
-    draw(options.out, options.picture)
+    if all((options.out / f"deblurring_{name}.json").exists() for name in ("trials", "quality")):
+        draw(options.out, options.picture)
 
 
 if __name__ == "__main__":

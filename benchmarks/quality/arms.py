@@ -9,6 +9,7 @@ from _backbones import random_compact
 from torch import Tensor, nn
 
 from examples.deblurring.evaluation.perceptual import load_perceptual
+from quality.lite import lite_backbone
 from quality.training import Term
 from quality.tuned import TUNINGS, tuned
 from tafm_loss import Backbone, TaskAdaptiveFeatureLoss, create_backbone
@@ -66,10 +67,12 @@ def arms(places: Places, device: torch.device, start: Callable[[], nn.Module]) -
         "AlexNet": feature(trunk("alexnet"), **LPIPS_FORM),
         "SqueezeNet 1.1": feature(trunk("squeezenet1_1"), **LPIPS_FORM),
         "SqueezeNet 1.0": feature(squeezenet, **LPIPS_FORM),
+        "EfficientNet-Lite0": feature(lite_backbone, **LPIPS_FORM),
         **{
-            f"SqueezeNet 1.0, {name}": feature(
-                lambda name=name: tuned(squeezenet, name, places.made, places.train, start), **LPIPS_FORM
+            f"{title}, {name}": feature(
+                lambda untuned=untuned, name=name: tuned(untuned, name, places.made, places.train, start), **LPIPS_FORM
             )
+            for title, untuned in (("SqueezeNet 1.0", squeezenet), ("EfficientNet-Lite0", lite_backbone))
             for name in TUNINGS
         },
     }

@@ -22,6 +22,8 @@ RATIOS = {
     "LPIPS squeeze": LOW,
     "SqueezeNet 1.0": HIGH,
     "SqueezeNet 1.0, triplet": LOW,
+    "EfficientNet-Lite0": HIGH,
+    "EfficientNet-Lite0, triplet": LOW,
     "SqueezeNet 1.0, restorations": LOW,
     "SqueezeNet 1.1": HIGH,
     "AlexNet": HIGH,
