@@ -32,7 +32,15 @@ RATIOS = {
     "random features, structure": LOW,
     "SqueezeNet 1.0, graded": LOW,
 }
-CONFIRMED = tuple(RATIOS)[:7]
+CONFIRMED = (
+    "SSIM",
+    "tafm-compact, structure",
+    "LPIPS squeeze",
+    "SqueezeNet 1.0",
+    "SqueezeNet 1.0, triplet",
+    "SqueezeNet 1.0, restorations",
+    "VGG16 relu3_3",
+)
 NETWORK = {"name": "residual-unet", "width": 24}
 START = Schedule(10_000, 1e-3)
 FINE_TUNE = Schedule(300, 3e-4)
