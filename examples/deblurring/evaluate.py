@@ -24,7 +24,7 @@ from examples.deblurring.evaluation.tables import as_text
 
 __all__ = ["main"]
 
-USUAL_METRICS = "psnr,ssim,ssim_3d,gmsd"
+USUAL_METRICS = "psnr,ssim,ssim_3d,gmsd,lpips,dists,stlpips"
 ALIGNED = "realblur_ecc"
 
 
@@ -36,7 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _evaluate(options: argparse.Namespace) -> None:
     with warnings_in_lines():
-        table = evaluate(_settings(options), options.out, device=open_device(options.device))
+        settings = _settings(options)
+        if options.trunks is not None:
+            _check_trunks(options.trunks, settings.metrics)
+        table = evaluate(settings, options.out, device=open_device(options.device), trunks=options.trunks)
     print(f"{as_text(table)}\n\nwrote {options.out}/table.md, table.tex, page.html, images.csv, summary.json")
 
 
@@ -61,11 +64,25 @@ def _parser() -> argparse.ArgumentParser:
         help=f"of {', '.join([*METRICS, *GROUPS])} (default: %(default)s)",
     )
     parser.add_argument("--align", action="store_true", help="also after RealBlur's alignment by ECC")
+    parser.add_argument(
+        "--trunks",
+        type=Path,
+        metavar="DIR",
+        help="the networks of LPIPS and DISTS, made by `python -m examples.deblurring.fetch trunks DIR` "
+        "(default: torchvision downloads them, 233 and 528 MB)",
+    )
     parser.add_argument("--niqe-parameters", metavar="FILE", help="niqe_pris_params.npz, for NIQE")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
     parser.add_argument("--save-images", action="store_true", help="write all restored images")
     add_network_options(parser)
     return parser
+
+
+def _check_trunks(folder: Path, metrics: Sequence[str]) -> None:
+    if not {"lpips", "dists"} & set(metrics):
+        raise ValueError("--trunks is for the metrics lpips and dists: add one to --metrics, or leave it out")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"--trunks must be a folder, got {folder}")
 
 
 def _settings(options: argparse.Namespace) -> Settings:

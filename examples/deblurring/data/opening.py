@@ -1,4 +1,9 @@
-"""Data sets by name, and their options as they are written on a command line."""
+"""Data sets by name, and their options as they are written on a command line.
+
+Example:
+    pairs = open_pairs("flat", "datasets/scene", "all")  # datasets/scene/{blur,sharp}/NAME.png; uint8 (3, H, W) each
+    blurred, sharp = (torch.stack(images) / 255 for images in zip(*pairs))  # (N, 3, H, W) each, where all are of a size
+"""
 
 import inspect
 import json
@@ -29,6 +34,7 @@ FILES: dict[str, Callable[..., list[Pair]]] = {
 }
 MADE: dict[str, Callable[..., PairDataset]] = {"gopro_all": AveragedFrames, "synthetic": SyntheticPairs}
 GIVEN = {"root", "split"}
+YES_OR_NO = {"complete", "one_scene"}
 # What JSON does not know: the words of Python, YAML and people.
 WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None}
 
@@ -62,15 +68,15 @@ def open_pairs(dataset: str, root: str | Path, split: str, **options: Any) -> Pa
 
     Raises:
         OSError: if a folder or file is missing.
-        ValueError: for an unknown name or option, for a `complete` that is no bool, and for what the data set lacks.
+        ValueError: for an unknown name or option, for `complete` or `one_scene` that is no bool, and for what the data
+            set lacks.
     """
     known = options_of(dataset)
     if unknown := sorted(set(options) - set(known)):
-        raise ValueError(
-            f"the data set {dataset} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}"
-        )
-    if not isinstance(options.get("complete", True), bool):
-        raise ValueError(f"complete must be True or False, got {options['complete']!r}")
+        raise ValueError(f"the data set {dataset} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    for name in YES_OR_NO & set(options):
+        if not isinstance(options[name], bool):
+            raise ValueError(f"{name} must be True or False, got {options[name]!r}")
     root = Path(root)
     if dataset == "synthetic":
         return SyntheticPairs(split_folder(root, split), **options)

@@ -23,7 +23,10 @@ __all__ = [
     "SAVED_IMAGES",
     "Example",
     "Panel",
+    "as_document",
+    "as_panels",
     "choose",
+    "crop_place",
     "make_example",
     "make_gallery",
     "render_page",
@@ -93,33 +96,30 @@ def choose(values: Tensor, quantity: str = "gain") -> dict[int, str]:
     return chosen
 
 
-def make_example(heading: str, blurred: Tensor, restored: dict[str, Tensor], sharp: Tensor) -> Example:
-    """Return crops of an image where its input is furthest from the sharp image, with the PSNR of crop and image.
+def make_example(heading: str, images: Sequence[tuple[str, Tensor]], sharp: Tensor) -> Example:
+    """Return crops of one size and place, where the first image is furthest from the sharp one, with their PSNR.
 
     Args:
         heading: above them.
-        blurred: the input, (3, H, W), uint8.
-        restored: what each method has made of it, the same.
+        images: (label, pixels) each, such as the input and what methods have made of it; (3, H, W), uint8.
         sharp: the same.
     """
-    top, left = _worst_place(blurred, sharp)
-    place = (..., slice(top, top + CROP_SIZE), slice(left, left + CROP_SIZE))
+    place = crop_place(images[0][1], sharp)
     panels = [
         Panel(label, pixels[place], f"crop {_decibels(pixels[place], sharp[place])}, image {_decibels(pixels, sharp)}")
-        # A list, for a method may be called "input" too.
-        for label, pixels in [("input", blurred), *restored.items()]
+        for label, pixels in images
     ]
     return Example(heading, [*panels, Panel("sharp", sharp[place], "the target")])
 
 
-def _worst_place(blurred: Tensor, sharp: Tensor) -> tuple[int, int]:
-    """Return top and left of the crop with the largest squared error."""
-    error = (blurred.double() - sharp.double()).square().mean(0)
+def crop_place(first: Tensor, second: Tensor) -> tuple[slice, ...]:
+    """Return the index of the crop in which two images (3, H, W) have the largest squared difference."""
+    error = (first.double() - second.double()).square().mean(0)
     height, width = error.shape
     size = min(CROP_SIZE, height), min(CROP_SIZE, width)
     density = F.avg_pool2d(error[None, None], size, stride=STEP)[0, 0]
     row, column = divmod(int(density.argmax()), density.shape[1])
-    return row * STEP, column * STEP
+    return (..., slice(row * STEP, row * STEP + CROP_SIZE), slice(column * STEP, column * STEP + CROP_SIZE))
 
 
 def _decibels(pixels: Tensor, sharp: Tensor) -> str:
@@ -156,8 +156,7 @@ def make_gallery(
     return [
         make_example(
             f"{name}: {which}",
-            samples[name].blurred,
-            {label: images[name] for label, images in restored.items()},
+            [("input", samples[name].blurred), *((label, images[name]) for label, images in restored.items())],
             samples[name].sharp,
         )
         for name, which in chosen.items()
@@ -192,7 +191,11 @@ def render_page(title: str, tables: Sequence[Table], rule: str, examples: Sequen
     parts = [f"<h1>{html.escape(title)}</h1>", *map(as_html, tables)]
     if rule:
         parts += ["<h2>Crops</h2>", f'<p class="notes">{html.escape(rule)}</p>', *map(_example, examples)]
-    body = "\n".join(parts)
+    return as_document(title, "\n".join(parts))
+
+
+def as_document(title: str, body: str) -> str:
+    """Return a page of its own, in the style of all, of what is HTML already."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -201,8 +204,13 @@ def render_page(title: str, tables: Sequence[Table], rule: str, examples: Sequen
 
 
 def _example(example: Example) -> str:
-    panels = "\n".join(map(_panel, example.panels))
-    return f'<h2>{html.escape(example.heading)}</h2>\n<div class="panels">\n{panels}\n</div>'
+    return f"<h2>{html.escape(example.heading)}</h2>\n{as_panels(example.panels)}"
+
+
+def as_panels(panels: Sequence[Panel]) -> str:
+    """Return pictures side by side, which are part of the text."""
+    figures = "\n".join(map(_panel, panels))
+    return f'<div class="panels">\n{figures}\n</div>'
 
 
 def _panel(panel: Panel) -> str:

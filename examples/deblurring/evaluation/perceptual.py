@@ -28,7 +28,16 @@ from torch import Tensor, nn
 
 from tafm_loss.images import check_images
 
-__all__ = ["PERCEPTUAL", "TRUNKS", "MetricUnavailableError", "PerceptualMetric", "digest_of", "load_perceptual"]
+__all__ = [
+    "PERCEPTUAL",
+    "TRUNKS",
+    "MetricUnavailableError",
+    "PerceptualMetric",
+    "digest_of",
+    "load_perceptual",
+    "read_trunk",
+    "trunk_file",
+]
 
 # Of ImageNet; LPIPS has the same ones, written for images in [-1, 1].
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -250,27 +259,42 @@ def _cut(layers: Sequence[nn.Module], ends: Sequence[int]) -> list[nn.Module]:
 
 
 def _trunk(network: str, folder: Path | None) -> nn.Sequential:
-    """Return the trained features of a network of torchvision."""
-    if folder is None:
-        try:
-            return torchvision.models.get_model(network, weights="DEFAULT").features
-        # torchvision raises RuntimeError for a file that is not what it should be.
-        except (OSError, RuntimeError) as error:
-            raise MetricUnavailableError(
-                f"torchvision's weights of {network} cannot be had ({error}): they are downloaded once, into "
-                f"{torch.hub.get_dir()}; or give a folder of trunks: {FETCH}"
-            ) from error
-    path = folder / f"{network}-features.safetensors"
+    """Return the trained features of a network of torchvision, from a folder or as torchvision has them."""
+    if folder is not None:
+        return read_trunk(network, folder)
+    try:
+        features: nn.Sequential = torchvision.models.get_model(network, weights="DEFAULT").features
+    # torchvision raises RuntimeError for a file that is not what it should be.
+    except (OSError, RuntimeError) as error:
+        raise MetricUnavailableError(
+            f"torchvision's weights of {network} cannot be had ({error}): they are downloaded once, into "
+            f"{torch.hub.get_dir()}; or give a folder of trunks: {FETCH}"
+        ) from error
+    return features
+
+
+def trunk_file(network: str, folder: Path) -> Path:
+    """Return where the weights of a network lie in a folder of trunks."""
+    return folder / f"{network}-features.safetensors"
+
+
+def read_trunk(network: str, folder: Path) -> nn.Sequential:
+    """Return the features of a network of `TRUNKS` from a folder.
+
+    Raises:
+        MetricUnavailableError: if the file is missing, broken, or holds other weights than torchvision's.
+    """
+    path = trunk_file(network, folder)
     try:
         weights = safetensors.torch.load_file(path)
         with torch.device("meta"):
-            features = torchvision.models.get_model(network, weights=None).features
+            features: nn.Sequential = torchvision.models.get_model(network, weights=None).features
         features.load_state_dict({name.removeprefix("features."): each for name, each in weights.items()}, assign=True)
     except FileNotFoundError as error:
         raise MetricUnavailableError(f"there is no {path}: {FETCH}") from error
     except (SafetensorError, RuntimeError, OSError) as error:
         raise MetricUnavailableError(f"{path} does not hold the features of {network} ({error}): {FETCH}") from error
-    if digest_of(features.state_dict()) != TRUNKS[network]:
+    if digest_of(weights) != TRUNKS[network]:
         raise MetricUnavailableError(f"{path} holds other weights than torchvision's IMAGENET1K_V1: {FETCH}")
     return features
 

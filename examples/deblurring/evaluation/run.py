@@ -25,7 +25,9 @@ from examples.deblurring.evaluation.tables import Table, as_latex, as_markdown
 __all__ = ["evaluate"]
 
 
-def evaluate(settings: Settings, folder: Path, *, device: torch.device, progress: bool = True) -> Table:
+def evaluate(
+    settings: Settings, folder: Path, *, device: torch.device, trunks: Path | None = None, progress: bool = True
+) -> Table:
     """Restore and measure all images, and return the table of the means.
 
     Written to `folder`: settings.json, images.csv (a line an image, as they come), summary.json, table.md, table.tex,
@@ -35,6 +37,7 @@ def evaluate(settings: Settings, folder: Path, *, device: torch.device, progress
         settings: what is evaluated.
         folder: a new folder, or one that the same settings have begun.
         device: where images are restored and measured.
+        trunks: see `load_perceptual`. No setting, for its files can hold one thing only.
         progress: whether to show a bar.
 
     Raises:
@@ -44,7 +47,7 @@ def evaluate(settings: Settings, folder: Path, *, device: torch.device, progress
         OSError: if a file is missing or cannot be written.
     """
     pairs = open_data(settings)
-    measure = Measurement(settings.metrics, device=device, niqe_parameters=settings.niqe_parameters)
+    measure = Measurement(settings.metrics, device=device, niqe_parameters=settings.niqe_parameters, trunks=trunks)
     if not measure.columns:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in measure.missing.items())
         raise ValueError(f"none of the metrics can be had: {reasons}")

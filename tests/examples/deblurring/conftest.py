@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 from examples.deblurring import evaluate
 from examples.deblurring.data.trees import make_tree
+from examples.deblurring.evaluation.perceptual import TRUNKS, digest_of, trunk_file
 from tests.examples.deblurring.evaluation_runs import FRAMES, SCENES, Evaluate, Refused, write_weights
+from tests.examples.deblurring.random_trunks import random_features
 from tests.examples.deblurring.training_runs import Run
 
 
@@ -20,6 +23,23 @@ def gopro_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def network_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_weights(tmp_path_factory.mktemp("weights") / "network.safetensors")
+
+
+@pytest.fixture(scope="session")
+def trunk_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trunks")
+    for network in TRUNKS:
+        weights = {f"features.{name}": each for name, each in random_features(network).state_dict().items()}
+        save_file(weights, trunk_file(network, folder))
+    return folder
+
+
+@pytest.fixture
+def trunks(trunk_files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder of networks with random weights, which pass for torchvision's."""
+    for network in TRUNKS:
+        monkeypatch.setitem(TRUNKS, network, digest_of(random_features(network).state_dict()))
+    return trunk_files
 
 
 @pytest.fixture

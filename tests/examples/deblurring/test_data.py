@@ -155,7 +155,7 @@ def test_an_unknown_data_set_or_option_is_an_error_that_lists_the_known_ones(tmp
         make_tree("goprp", tmp_path, "train")
     with pytest.raises(ValueError, match="gopro has no option bulr; it has blur, complete"):
         open_pairs("gopro", tmp_path, "train", bulr="blur_gamma")
-    with pytest.raises(ValueError, match="flat has no option complete; it has none"):
+    with pytest.raises(ValueError, match="flat has no option complete; it has one_scene"):
         open_pairs("flat", tmp_path, "train", complete=False)
     assert options_of("realblur_r") == ["complete"]
 
@@ -165,6 +165,8 @@ def test_complete_is_refused_unless_it_is_a_truth_value(tmp_path: Path, value: o
     make_tree("gopro", tmp_path, "test")
     with pytest.raises(ValueError, match=rf"complete must be True or False, got {value!r}"):
         open_pairs("gopro", tmp_path, "test", complete=value)
+    with pytest.raises(ValueError, match=rf"one_scene must be True or False, got {value!r}"):
+        open_pairs("flat", tmp_path, "test", one_scene=value)
 
 
 def test_the_advice_for_what_is_incomplete_is_understood_on_a_command_line(tmp_path: Path) -> None:

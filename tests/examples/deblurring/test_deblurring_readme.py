@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.deblurring import compare, evaluate, fetch, precrop, restore, train
+from examples.deblurring import compare, evaluate, fetch, forced_choice, precrop, restore, train
 from examples.deblurring.data.opening import list_datasets
 from examples.deblurring.evaluation.metrics import GROUPS, METRICS
 from tafm_loss import cli
@@ -20,6 +20,7 @@ PROGRAMS = {
     "compare": compare,
     "restore": restore,
     "fetch": fetch,
+    "forced_choice": forced_choice,
     "precrop": precrop,
 }
 

@@ -42,6 +42,22 @@ def test_the_input_has_the_values_of_the_blurred_images(run_on: Evaluate, gopro_
         assert float(row["psnr_gain"]) == 0 and row["psnr_input"] == row["psnr"]
 
 
+def test_perceptual_metrics_are_taken_with_the_networks_of_a_folder(
+    run_on: Evaluate, refused: Refused, trunks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_on("input", "--trunks", str(trunks), "--limit", "1", metrics="psnr,lpips,dists") == 0
+    shown = capsys.readouterr().out
+    assert "LPIPS: LPIPS 0.1 with AlexNet" in shown and "DISTS: DISTS with VGG16" in shown
+    (row,) = lines(tmp_path / "out")
+    assert 0 < float(row["lpips"]) < 1 and 0 < float(row["dists"]) < 1
+    assert "--trunks must be a folder" in refused("input", "--trunks", "nowhere", metrics="lpips", out="none")
+    # Wherever the networks lie, they are the same: the evaluation goes on.
+    other = tmp_path / "other"
+    other.symlink_to(trunks)
+    assert run_on("input", "--trunks", str(other), metrics="psnr,lpips,dists") == 0
+    assert len(lines(tmp_path / "out")) == SCENES * FRAMES
+
+
 def test_a_network_is_measured_on_what_it_restores(
     run_on: Evaluate, gopro_root: Path, network_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,6 +218,7 @@ def test_the_files_of_a_training_run_have_the_names_that_training_gives_them() -
             "cannot be made with the options",
         ),
         (["input", "--niqe-parameters", "FILE"], "--niqe-parameters is for the metric niqe"),
+        (["input", "--trunks", "."], "--trunks is for the metrics lpips and dists"),
         (["FILE", "--network", "hinet", "--network-options", "width=4"], "residual-unet"),
     ],
 )

@@ -61,7 +61,7 @@ def test_options_that_are_not_given_are_recorded_with_their_defaults() -> None:
     assert with_defaults("gopro", {"complete": False}) == {"blur": "blur", "complete": False}
     found = with_defaults("synthetic", {"seed": 3})
     assert found["extents"] == [3.0, 13.0] and found["kind"] == "shake" and found["seed"] == 3
-    assert with_defaults("flat", {}) == {}
+    assert with_defaults("flat", {}) == {"one_scene": False}
     with pytest.raises(ValueError, match="no data set"):
         with_defaults("photos", {})
 

@@ -1,6 +1,7 @@
 """The layouts of RealBlur, HIDE, REDS and flat folders, with what is known to go wrong in them."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from examples.deblurring.data import hide, realblur, reds
 from examples.deblurring.data.files import encode_png
 from examples.deblurring.data.flat import flat_pairs, scene_of
 from examples.deblurring.data.hide import hide_pairs
-from examples.deblurring.data.pairs import PairedImages
+from examples.deblurring.data.opening import open_pairs
+from examples.deblurring.data.pairs import PairedImages, count_scenes
 from examples.deblurring.data.realblur import realblur_pairs
 from examples.deblurring.data.reds import reds_pairs
 from examples.deblurring.data.trees import make_tree
@@ -192,6 +194,40 @@ def test_flat_folders_are_found_in_a_part_and_in_the_root(tmp_path: Path, form: 
         flat_pairs(tmp_path, "train")
     with pytest.raises(ValueError, match="must hold the folders input and target or blur and sharp, and holds train"):
         flat_pairs(tmp_path / "set", "all")
+
+
+def test_flat_folders_may_have_the_part_in_their_names_and_sub_folders(tmp_path: Path) -> None:
+    for half in ("test_blur", "test_sharp", "train_blur", "train_sharp"):
+        touch(tmp_path / half / "000_resized" / "00000013.png")
+    (pair,) = flat_pairs(tmp_path, "test")
+    assert (pair.scene, pair.name, pair.sharp.parts[-3]) == ("000_resized", "000_resized-00000013", "test_sharp")
+    with pytest.raises(NotADirectoryError, match=r"no folder .*val; .* holds test_blur, test_sharp"):
+        flat_pairs(tmp_path, "val")
+
+
+def test_frames_of_one_video_are_one_scene_and_come_as_tensors(tmp_path: Path) -> None:
+    make_tree("flat", tmp_path / "video", "all", scenes=1, frames=3, size=(16, 24))
+    for path in (tmp_path / "video").rglob("*.png"):
+        path.rename(path.with_name(path.name.removeprefix("scene1-")))
+    assert [pair.scene for pair in flat_pairs(tmp_path / "video", "all")] == ["000001", "000002", "000003"]
+    pairs = open_pairs("flat", tmp_path / "video", "all", one_scene=True)
+    assert {pair.scene for pair in pairs.pairs} == {"video"}
+    blurred, sharp = (torch.stack(images) / 255 for images in zip(*pairs, strict=True))
+    assert blurred.shape == sharp.shape == (3, 3, 16, 24) and blurred.dtype == torch.float32
+    assert torch.equal(sharp[1] * 255, pairs[1].sharp.float()) and not torch.equal(blurred, sharp)
+
+
+@pytest.mark.parametrize(
+    ("folder", "split", "count", "scenes"),
+    [("gopro-scene", "all", 21, 1), ("reds-320x180", "train", 20, 2), ("reds-320x180", "test", 40, 4)],
+)
+def test_real_pairs_are_read(
+    folder: str, split: str, count: int, scenes: int, shared_path: Callable[[str], Path]
+) -> None:
+    pairs = open_pairs("flat", shared_path(f"data/{folder}"), split, one_scene=folder == "gopro-scene")
+    assert len(pairs) == count and len(count_scenes(pairs.pairs)) == scenes
+    blurred, sharp = pairs[0]
+    assert blurred.shape == sharp.shape and not torch.equal(blurred, sharp)
 
 
 def test_flat_halves_may_differ_in_suffix_but_two_of_a_name_may_not(tmp_path: Path) -> None:

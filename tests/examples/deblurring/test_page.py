@@ -28,7 +28,7 @@ def decoded(page: str) -> list[Tensor]:
 
 
 def test_nothing_comes_from_elsewhere_and_no_script_runs() -> None:
-    page = render_page("a", [TABLE], "by a rule", [make_example("x", pixels(20, 30), {}, pixels(20, 30, 1))])
+    page = render_page("a", [TABLE], "by a rule", [make_example("x", [("input", pixels(20, 30))], pixels(20, 30, 1))])
     assert "<script" not in page and "http" not in page and "url(" not in page
     assert set(re.findall(r'src="([^:]+):', page)) == {"data"}
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
@@ -55,7 +55,7 @@ def test_the_crop_is_where_the_input_is_worst_and_the_same_for_all() -> None:
     blurred[:, 200:360, 320:480] = 138
     blurred[:, :20, :20] = 148
     restored[:, 200:360, 320:480] = 129
-    example = make_example("x", blurred, {"mine": restored}, sharp)
+    example = make_example("x", [("input", blurred), ("mine", restored)], sharp)
     assert [panel.label for panel in example.panels] == ["input", "mine", "sharp"]
     assert [panel.pixels.shape for panel in example.panels] == [(3, CROP_SIZE, CROP_SIZE)] * 3
     assert [int(panel.pixels.amin()) for panel in example.panels] == [138, 129, 128]
@@ -82,6 +82,6 @@ def test_the_greatest_the_median_and_the_least_gain_are_chosen_once_each(
 
 def test_a_method_that_is_called_input_does_not_hide_the_input() -> None:
     blurred, restored, sharp = (pixels(20, 30, seed) for seed in range(3))
-    panels = make_example("x", blurred, {"input": restored}, sharp).panels
+    panels = make_example("x", [("input", blurred), ("input", restored)], sharp).panels
     assert [panel.label for panel in panels] == ["input", "input", "sharp"]
     assert torch.equal(panels[0].pixels, blurred) and torch.equal(panels[1].pixels, restored)

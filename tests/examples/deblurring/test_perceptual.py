@@ -12,44 +12,14 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 
-from examples.deblurring.evaluation import perceptual
-from examples.deblurring.evaluation.perceptual import PERCEPTUAL, TRUNKS, MetricUnavailableError, load_perceptual
+from examples.deblurring.evaluation.perceptual import PERCEPTUAL, MetricUnavailableError, load_perceptual
 from tafm_loss import BlurSynthesizer
 from tafm_loss.scenes import generate_scenes
+from tests.examples.deblurring.random_trunks import random_features
 
 NETWORKS = {"lpips": "alexnet", "lpips_vgg": "vgg16", "lpips_squeeze": "squeezenet1_1", "dists": "vgg16"}
-
-
-def random_features(network: str) -> nn.Sequential:
-    with torch.device("meta"):
-        features = torchvision.models.get_model(network, weights=None).features
-    generator = torch.Generator().manual_seed(0)
-    for weights in features.to_empty(device="cpu").parameters():
-        fan_in = weights[0].numel()
-        nn.init.normal_(weights, std=(2 / fan_in) ** 0.5 if weights.ndim == 4 else 0.05, generator=generator)
-    return features.requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def trunks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of networks with random weights, which are as good as trained ones to hold two programs together."""
-    folder = tmp_path_factory.mktemp("trunks")
-    for network in TRUNKS:
-        safetensors.torch.save_file(
-            {f"features.{name}": each for name, each in random_features(network).state_dict().items()},
-            folder / f"{network}-features.safetensors",
-        )
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def any_weights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the random weights for torchvision's."""
-    if "trunks" in request.fixturenames:
-        for network in TRUNKS:
-            monkeypatch.setitem(TRUNKS, network, perceptual.digest_of(random_features(network).state_dict()))
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +33,7 @@ def pairs() -> tuple[Tensor, Tensor]:
 def reference_lpips(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     lpips = pytest.importorskip("lpips")
     net = {"lpips": "alex", "lpips_vgg": "vgg", "lpips_squeeze": "squeeze"}[name]
-    with pytest.warns(UserWarning, match="'pretrained' is deprecated"):
-        module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval()
+    module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval()
     weights = random_features(NETWORKS[name]).state_dict()
     module.net.load_state_dict({key: weights[key.partition(".")[2]] for key in module.net.state_dict()})
     return lambda restored, sharp: module(restored, sharp, normalize=True)
@@ -87,6 +56,7 @@ def reference_stlpips(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tensor, Tens
     return lambda restored, sharp: module(restored, sharp, normalize=True)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:torchvision")
 @pytest.mark.parametrize("name", PERCEPTUAL)
 def test_distances_are_those_of_the_package_it_comes_from(
     name: str, trunks: Path, pairs: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
@@ -185,3 +155,15 @@ def test_trained_trunks_are_torchvisions(shared_path: Callable[[str], Path]) -> 
         assert load_perceptual(name, trunks=folder)(*images).min() > 0.01
     found = load_perceptual("lpips_squeeze", trunks=folder)(*images)
     assert found.tolist() == pytest.approx([0.1024, 0.0938], abs=5e-5)
+
+
+def test_the_network_of_stlpips_has_nothing_of_alexnet(shared_path: Callable[[str], Path]) -> None:
+    """What makes it a judge of losses that are made of ImageNet features."""
+    pytest.importorskip("stlpips_pytorch")
+    folder = shared_path("weights/metrics")
+    theirs, alexnet = (
+        [each for name, each in load_perceptual(metric, trunks=folder).stages.named_parameters() if each.ndim == 4]
+        for metric in ("stlpips", "lpips")
+    )
+    for ours, other in zip(theirs, alexnet, strict=True):
+        assert torch.corrcoef(torch.stack([ours.flatten(), other.flatten()]))[0, 1].abs() < 0.02
