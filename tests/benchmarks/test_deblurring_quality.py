@@ -296,3 +296,15 @@ def written(folder: Path, made: dict[str, Any]) -> Path:
     for name, result in made.items():
         (folder / f"{name}.json").write_text(json.dumps(result))
     return folder
+
+
+def test_the_picture_has_a_row_a_photograph_and_a_column_an_arm(script: Callable[[str], ModuleType]) -> None:
+    pictures = script("deblurring_pictures")
+    shown = pictures.picture(dict.fromkeys(pictures.ARMS, lambda pairs: pairs.sharp / 255))
+    side, gap = pictures.WIDTH, pictures.GAP
+    assert shown.width == (len(pictures.ARMS) + 2) * (side + gap) - gap
+    left, top = shown.width - 2 * side - gap, shown.height - side
+    # What an arm makes of the last photograph is the sharp image here, and the blurred one is another.
+    arm, sharp = (shown.crop((start, top, start + side, top + side)) for start in (left, left + side + gap))
+    assert arm.tobytes() == sharp.tobytes()
+    assert shown.crop((0, top, side, top + side)).tobytes() != sharp.tobytes()
