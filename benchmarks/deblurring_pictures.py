@@ -2,9 +2,9 @@
 
     python benchmarks/deblurring_pictures.py --datasets DATASETS --runs RUNS
 
-Reads the networks that the confirmation has left in RUNS, first seed, and its masks. Writes images of test photographs and
-of the GoPro scene to RUNS/pictures/CASE/ARM, which `examples.deblurring.forced_choice` makes pages of, and
-docs/deblurring_crops.jpg of photographs that may be shown.
+Reads the networks that the confirmation has left in RUNS, and its masks, of the first seed. Writes test photographs and
+the GoPro scene as each arm restores them to RUNS/pictures/CASE/ARM; `examples.deblurring.forced_choice` makes pages of
+them. Draws docs/deblurring_crops.jpg of photographs that may be shown.
 """
 
 import argparse

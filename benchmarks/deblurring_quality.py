@@ -64,7 +64,7 @@ class Bench:
         places = Places(self.photographs / "train", options.weights, options.runs / "backbones")
         self.device = torch.device(options.device)
         self.trainer = Trainer(self.device, self._dtype())
-        self.arms = arms(places, self.device, self.start)
+        self.arms = arms(places, self.trainer, self.start)
         self.terms: dict[str, Term | None] = {}
         self.measures = Measures(METRICS, places.trunks, self.device)
 

@@ -38,7 +38,7 @@ class Schedule(NamedTuple):
 
 
 class Trainer(NamedTuple):
-    """Where and in which precision networks compute; losses always compute in float32."""
+    """Where and in which precision networks compute; losses compute in float32 unless an arm says otherwise."""
 
     device: torch.device
     dtype: torch.dtype
@@ -86,8 +86,12 @@ class Trainer(NamedTuple):
                 parts.append(self._run(network, batch.blurred).clamp(0, 1))
         return torch.cat(parts)
 
+    def autocast(self) -> torch.autocast:
+        """Return the context of that precision."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
     def _run(self, network: nn.Module, blurred: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self.autocast():
             restored: Tensor = network(blurred)[-1]
         return restored.float()
 
@@ -101,7 +105,9 @@ def faster_precision(network: nn.Module, device: torch.device) -> torch.dtype:
         taken = []
         for _ in range(2):
             began = time.perf_counter()
-            float(trainer._run(network, batch).sum().backward() or 0)
+            trainer._run(network, batch).sum().backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             taken.append(time.perf_counter() - began)
         network.zero_grad(set_to_none=True)
         return min(taken)
