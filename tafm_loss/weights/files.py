@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tafm_loss._files import open_regular, read_object
+from tafm_loss._files import open_regular, read_object, user_path
 from tafm_loss.backbones.config import BackboneConfig
 from tafm_loss.backbones.discriminators import ARCHITECTURE as DISCRIMINATORS
 from tafm_loss.backbones.discriminators import PatchDiscriminators
@@ -62,7 +62,7 @@ def read_weights(path: str | os.PathLike[str], *, size: int | None = None, sha25
         WeightsFormatError: if it holds something else than weights.
         WeightsError: if it cannot be read.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.suffix not in (SAFETENSORS, *PICKLED):
         raise WeightsFormatError(f"weights must be a {', '.join((SAFETENSORS, *PICKLED))} file, got {path}")
     data = read_bytes(path, "the weights", size=size)
