@@ -111,7 +111,8 @@ def load_backbone(
         cache_dir: as in `huggingface_hub`.
         local_files_only: whether to take what the cache has, and ask nobody, as with `HF_HUB_OFFLINE=1`.
         sha256: the SHA-256 that the weights must have. The one in `config.json` tells damage alone: who can change the
-            weights there can change it too.
+            weights there can change it too. A `model.safetensors` alone has no SHA-256 with it: what is damaged in it
+            and can still be read is found by this argument only.
         module: an instance of your own architecture, for weights that are not of one in `list_backbones()`; a copy of
             it is filled.
 
