@@ -24,7 +24,7 @@ from tafm_loss import (
     load_backbone,
     push_backbone,
 )
-from tafm_loss._files import require_matplotlib
+from tafm_loss._files import require_matplotlib, user_path
 from tafm_loss._text import align
 from tafm_loss.backbones.architecture import Architecture, Bundled
 from tafm_loss.backbones.registry import describe_backbones
@@ -49,6 +49,7 @@ __all__ = ["run"]
 
 GENERATED_SCENES = 400
 GENERATED_SIZE = 160
+GENERATED_BYTES = 8 * 2**30
 PLAN = (
     *("steps", "batch_size", "crop_size", "learning_rate", "resume", "seed", "mixed_precision", "trainable"),
     *("accumulation", "patience"),
@@ -162,10 +163,20 @@ def _scenes(place: str, options: argparse.Namespace, seed: int) -> Path | Tensor
     """Return what a folder holds, or generated scenes."""
     word, _, number = place.partition(":")
     if word == "generated":
+        _check_word(place)
         return _generated_scenes(number, options, seed)
     if not options.frames:
-        return Path(place)
+        return user_path(place)
     return FrameExposures(place) if options.counts is None else FrameExposures(place, options.counts)
+
+
+def _check_word(word: str) -> None:
+    """Raise a ValueError for a word that names something else here as well: nobody can know which is meant."""
+    if Path(word).exists():
+        raise ValueError(
+            f"{word} is a word of this command, and {Path(word).resolve()} is there as well; write ./{word} for the "
+            "path, or give the command in another folder for the word"
+        )
 
 
 def _generated_scenes(number: str, options: argparse.Namespace, seed: int) -> Tensor:
@@ -173,12 +184,19 @@ def _generated_scenes(number: str, options: argparse.Namespace, seed: int) -> Te
         raise ValueError("generated scenes are no video frames; leave --frames out, or name a folder")
     if number and not number.isdecimal():
         raise ValueError(f"generated:COUNT takes a number of scenes, got generated:{number}")
-    size = max(GENERATED_SIZE, options.crop_size)
-    return generate_scenes(int(number or GENERATED_SCENES), size, generator=torch.Generator().manual_seed(seed))
+    count, size = int(number or GENERATED_SCENES), max(GENERATED_SIZE, options.crop_size)
+    needed = count * 3 * size**2 * 4  # float32
+    if needed > GENERATED_BYTES:
+        raise ValueError(
+            f"{count} generated scenes of {size} x {size} px need {needed / 2**30:.3g} GiB of memory, more than the "
+            f"{GENERATED_BYTES // 2**30} GiB that are taken; make fewer, or take a smaller --crop-size"
+        )
+    return generate_scenes(count, size, generator=torch.Generator().manual_seed(seed))
 
 
 def _validation(options: argparse.Namespace) -> float | Path | Tensor | FrameExposures | None:
     if options.validation == "none":
+        _check_word(options.validation)
         return None
     try:
         return float(options.validation)

@@ -21,11 +21,20 @@ __all__ = [
     "read_object",
     "replacing",
     "require_matplotlib",
+    "user_path",
     "write_atomically",
     "write_figure",
 ]
 
 TEMPORARY_FILES = ".*.tmp"
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path in which `~` is the user's home; raises a ValueError for the home of one who is not known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{os.fspath(path)!r} is in the home of a user who is not known here: write it out") from None
 
 
 @contextlib.contextmanager

@@ -1,12 +1,15 @@
 """The command `tafm-loss`: what it understands, and how it ends. What it does is in `_commands`, which needs torch."""
 
 import argparse
+import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from tafm_loss._files import user_path
 from tafm_loss._text import did_you_mean
 from tafm_loss._version import __version__
 
@@ -14,6 +17,9 @@ __all__ = ["build_parser", "main", "run_program"]
 
 USER_ERROR = 2
 INTERRUPTED = 130
+# As PyTorch says it on Linux, on Windows, and of devices.
+WANT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
+TOO_LARGE = "the memory does not suffice: take smaller images, crops, extents or batches, or fewer of them"
 KINDS = "shake, linear, defocus, gaussian, or shares: shake=0.7 defocus=0.3"
 Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
@@ -25,9 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A mistake is told in one line on standard error.
     """
-    options = build_parser().parse_args(arguments)
 
     def work() -> None:
+        options = build_parser().parse_args(arguments)
         from tafm_loss import _commands
 
         _commands.run(options)
@@ -43,10 +49,16 @@ def run_program(name: str, work: Callable[[], int | None]) -> int:
         work: returns an exit code, or None for 0.
 
     Returns:
-        What `work` returns; 2 for a mistake of the user, 130 if interrupted.
+        What `work` returns; 2 for a mistake of the user or a want of memory, 130 if interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What a console cannot show is written as in Python, such as \\u2192, and is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return work() or 0
+        code = work() or 0
+        print(end="", flush=True)  # so that a full disk or a reader who has left is met here
+        return code
     except BrokenPipeError:
         # The reader of our output has left; what Python would flush at exit must not raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -54,9 +66,22 @@ def run_program(name: str, work: Callable[[], int | None]) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or WANT_OF_MEMORY.search(str(error))):
+            raise
+        print(f"{name}: error: {TOO_LARGE}", file=sys.stderr)
+        return USER_ERROR
     except KeyboardInterrupt as stop:
         print(f"{name}: {str(stop) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _path(text: str) -> Path:
+    """Return a path of a command line; `~` is the home of the user, also where the shell leaves it, as in --out=~/x."""
+    try:
+        return user_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -142,8 +167,8 @@ def _add_demo(commands: Commands) -> None:
         json="the table",
         device=True,
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of photographs (default: generated scenes)")
-    parser.add_argument("--out", type=Path, metavar="DIR", default=Path("demo-out"), help="folder for the pictures")
+    parser.add_argument("--images", type=_path, metavar="DIR", help="folder of photographs (default: generated scenes)")
+    parser.add_argument("--out", type=_path, metavar="DIR", default=Path("demo-out"), help="folder for the pictures")
     parser.add_argument("--steps", type=int, default=2400, help="steps for each network")
     parser.add_argument("--seed", type=int, default=0, help="of scenes, blur, network and batches")
 
@@ -160,8 +185,8 @@ def _add_blur(commands: Commands) -> None:
         usage="%(prog)s DIR OUT --extents PX [PX ...] [OPTIONS]",
         json="what was written and skipped",
     )
-    parser.add_argument("images", type=Path, metavar="DIR", help="folder of sharp images")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the pairs, new or begun by this command")
+    parser.add_argument("images", type=_path, metavar="DIR", help="folder of sharp images")
+    parser.add_argument("out", type=_path, metavar="OUT", help="folder for the pairs, new or begun by this command")
     add = parser.add_argument
     add(
         "--extents",
@@ -201,7 +226,7 @@ def _add_finetune(commands: Commands) -> None:
     parser.add_argument("backbone", metavar="BACKBONE", help=BACKBONE)
     images = "folder of sharp images; generated or generated:COUNT for scenes that are made up (default: 400)"
     parser.add_argument("images", metavar="IMAGES", help=images)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the tuned backbone")
+    parser.add_argument("--out", type=_path, required=True, metavar="DIR", help="folder for the tuned backbone")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     add = parser.add_argument_group("where it starts").add_argument
     add("--weights", metavar="FILE", help="weights for a listed name; the word none: random weights")
@@ -248,11 +273,11 @@ def _add_report(commands: Commands) -> None:
     )
     parser.add_argument("backbone", metavar="BACKBONE", help=BACKBONE)
     add = parser.add_argument
-    add("--images", type=Path, required=True, metavar="DIR", help="folder of sharp photographs")
+    add("--images", type=_path, required=True, metavar="DIR", help="folder of sharp photographs")
     add("--before", metavar="BACKBONE", help="the backbone that it was tuned from, for comparison")
     add("--weights", metavar="FILE", help="weights for a listed name")
     add("--before-weights", metavar="FILE", help="the same for --before")
-    add("--out", type=Path, metavar="DIR", default=Path("report-out"), help="folder for table and picture")
+    add("--out", type=_path, metavar="DIR", default=Path("report-out"), help="folder for table and picture")
     add("--most", type=int, default=32, metavar="N", help="take at most N photographs, spread evenly")
     add("--seed", type=int, default=0, help="of all that is random")
 
@@ -267,7 +292,7 @@ def _add_push(commands: Commands) -> None:
         "that of `hf auth login` or of HF_TOKEN.",
         json="the source",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a backbone")
+    parser.add_argument("folder", type=_path, metavar="DIR", help="folder of a backbone")
     parser.add_argument("repo_id", metavar="OWNER/NAME", help="the repository; made if there is none")
     parser.add_argument("--private", action="store_true", help="if the repository is made, show it to its owner alone")
     parser.add_argument("--tag", metavar="TAG", help="a name for the commit, such as v1")

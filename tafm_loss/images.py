@@ -1,16 +1,12 @@
-"""Images: files, folders, one check of what callers pass, one definition of grey, one white noise."""
+"""Images: one check of what callers pass, one definition of grey, one white noise; reading is in `_image_files`."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from PIL import Image
+from tafm_loss._image_files import IMAGE_SUFFIXES, find_images, read_header, read_image, read_pixels
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -24,8 +20,6 @@ __all__ = [
     "read_pixels",
     "unit_noise",
 ]
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 # Rec. 601: the shares of red, green and blue in the lightness of gamma-encoded values.
 LUMA = (0.299, 0.587, 0.114)
@@ -75,7 +69,9 @@ def check_unit_range(images: Tensor, name: str) -> None:
         return
     low, high = (float(bound) for bound in images.detach().aminmax())
     if not -0.05 <= low <= high <= 1.05:
-        raise ValueError(f"{name} must have values in [0, 1], got {low:g} to {high:g}; divide 8-bit values by 255")
+        finite = math.isfinite(low) and math.isfinite(high)
+        advice = "divide 8-bit values by 255" if finite else "find the step before this that makes them not finite"
+        raise ValueError(f"{name} must have values in [0, 1], got {low:g} to {high:g}; {advice}")
 
 
 def unit_noise(like: Tensor, generator: Random = None) -> Tensor:
@@ -96,58 +92,3 @@ def unit_noise(like: Tensor, generator: Random = None) -> Tensor:
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     device = "cpu" if generator is None else generator.device
     return torch.randn(like.shape, generator=generator, dtype=dtype, device=device).to(like)
-
-
-def find_images(folder: str | Path) -> list[Path]:
-    """Return the files in a folder and its sub-folders that have one of `IMAGE_SUFFIXES`, in either case, sorted."""
-    return sorted(
-        path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
-    )
-
-
-def read_header(path: str | Path) -> tuple[tuple[int, int], str]:
-    """Return the size in px, as it is stored, and Pillow's mode of an image file, without decoding it.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read as an image.
-    """
-    with _open_image(path) as file:
-        return file.size, file.mode
-
-
-def read_image(path: str | Path) -> Tensor:
-    """Return an image file as `read_pixels` does, in [0, 1]."""
-    return read_pixels(path).float() / 255
-
-
-def read_pixels(path: str | Path) -> Tensor:
-    """Return an image file as RGB (3, H, W) uint8, turned as its EXIF data says; grey is repeated, alpha dropped.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read as an image.
-    """
-    from PIL import Image, ImageOps
-
-    with _open_image(path) as file:
-        turned = ImageOps.exif_transpose(file)
-        if turned.mode == "F" or (turned.mode == "I" and file.format != "PNG"):
-            raise ValueError(f"its values (Pillow's mode {turned.mode}) have no known range; save 8 or 16 bits")
-        if turned.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 8 bits
-            turned = Image.fromarray((np.array(turned) >> 8).astype(np.uint8))
-        return torch.from_numpy(np.array(turned.convert("RGB"))).permute(2, 0, 1)
-
-
-@contextmanager
-def _open_image(path: str | Path) -> Iterator["Image.Image"]:
-    """Open an image file; what goes wrong while it is open is raised as a ValueError that names it."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as file:
-            yield file
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error

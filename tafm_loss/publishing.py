@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tafm_loss._files import read_object
+from tafm_loss._files import read_object, user_path
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.backbones.registry import is_ours
 from tafm_loss.card import model_card
@@ -66,7 +66,7 @@ def push_backbone(
     checked_token(token)
     with tempfile.TemporaryDirectory() as directory:
         given = backbone_or_directory
-        folder = save_backbone(given, directory) if isinstance(given, Backbone) else Path(given)
+        folder = save_backbone(given, directory) if isinstance(given, Backbone) else user_path(given)
         contents = _contents(folder, repo_id)
         action = f"cannot push to {repo_id} on the Hugging Face Hub"
         return in_our_words(lambda: _publish(contents, repo_id, token, private, revision, tag), action, writes=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from tafm_loss._files import user_path
 from tafm_loss._text import natural_key
 from tafm_loss.blur.light import checked_transfer, from_linear, to_linear
 from tafm_loss.blur.motion import exposure_extent, frame_motion, path_length
@@ -98,7 +99,7 @@ class FrameExposures(Dataset[Exposure]):
             raise ValueError(f"least_path must be a length above 0 px, or None, got {least_path}")
         self.least_path = least_path
         self._windows: list[_Window] = []
-        for scene, frames in _find_scenes(Path(root)):
+        for scene, frames in _find_scenes(user_path(root)):
             _check_scene(scene, frames, self.counts[-1])
             windows = _windows(scene, frames, self.counts, least_path)
             if not windows:

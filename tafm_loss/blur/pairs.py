@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tafm_loss._files import read_object, write_atomically
+from tafm_loss._files import read_object, user_path, write_atomically
 from tafm_loss._text import differences
 from tafm_loss._version import __version__
 from tafm_loss.blur.camera import Nodes
@@ -87,10 +87,10 @@ def write_pairs(
     """
     from tqdm.auto import tqdm
 
-    source, out = Path(source), Path(out)
+    source, out = user_path(source), user_path(out)
     _check_arguments(source, out, synthesizer)
     check_noise(shot_noise, read_noise)
-    scenes = _find_scenes(source, synthesizer, seed)
+    scenes = _find_scenes(source, out, synthesizer, seed)
     made_with = {"version": __version__, "source": source.resolve().name, "seed": seed}
     made_with |= {"shot_noise": shot_noise, "read_noise": read_noise, "synthesizer": type(synthesizer).__name__}
     folder = _PairFolder(out, made_with | synthesizer.settings())
@@ -140,12 +140,16 @@ def _check_arguments(source: Path, out: Path, synthesizer: BlurSynthesizer) -> N
         raise ValueError(f"neither of the folders {source} and {out} may lie in the other: name an out elsewhere")
 
 
-def _find_scenes(source: Path, synthesizer: BlurSynthesizer, seed: int) -> list[_Scene]:
+def _find_scenes(source: Path, out: Path, synthesizer: BlurSynthesizer, seed: int) -> list[_Scene]:
     # Not :g, which writes different extents alike.
     suffixes = [f"_{extent!r}px".replace(".0px", "px") for extent in synthesizer.extents]
     scenes: list[_Scene] = []
     first_of: dict[str, Path] = {}
-    for path in find_images(source):
+    found, written = find_images(source), out.resolve()
+    for folder in dict.fromkeys(path.parent for path in found):
+        if folder.resolve().is_relative_to(written):
+            raise ValueError(f"{folder} leads into the folder of the pairs, {out}: remove that link")
+    for path in found:
         relative = path.relative_to(source)
         stem = relative.with_suffix("").as_posix()
         # Lower case, for not every file system tells A.png from a.png.

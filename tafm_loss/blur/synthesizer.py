@@ -25,6 +25,8 @@ __all__ = ["BlurSynthesizer"]
 
 # Less is lost in the rounding of float32.
 LEAST_EXTENT = 0.001
+# px; a kernel of it has 10 MB, and takes about a second to draw.
+LARGEST_EXTENT = 1000.0
 LEAST_GRID = 3
 USUAL_GRID = 4
 
@@ -36,7 +38,7 @@ class BlurSynthesizer(nn.Module):
     is centred, so that no level is shifted against another.
 
     Args:
-        extents: px, strictly rising, 0.001 or more; see `blur_extent`. A first extent of 0 returns the images
+        extents: px, strictly rising, 0.001 to 1000; see `blur_extent`. A first extent of 0 returns the images
             themselves. 25 px is the threshold for strong blur in the TAFM paper, 10 px its weak one: 6 of 15 frames.
         kind: "shake", "linear", "defocus", "gaussian", or {kind: probability} for a mixture.
         jitter: the largest heading noise of a shake over its exposure, rad, from 0 to 6.
@@ -115,15 +117,18 @@ class BlurSynthesizer(nn.Module):
 
         Args:
             n: how many.
-            image_size: (height, width) in px of the images to blur; needed with `roll_deg` alone.
+            image_size: (height, width) in px of the images to blur. It is needed with `roll_deg` alone. If it is
+                given, kernels that do not fit are not drawn.
             generator: where random numbers come from; None for torch's global state on the CPU.
 
         Raises:
             TypeError: if `generator` is no torch.Generator.
-            ValueError: if n is negative, or `image_size` is missing.
+            ValueError: if n is negative, or `image_size` is missing, or too small for the largest extent.
         """
         if not isinstance(n, int) or n < 0:
             raise ValueError(f"n must be a number of scenes, 0 or more, got {n!r}")
+        if image_size is not None:
+            self._check_room(image_size, kernel_size(self._largest) // 2)
         device = generator_device(generator)
         draws = torch.rand(n, 2, generator=generator, device=device)
         bounds = torch.tensor([*accumulate(self.kinds.values())][:-1], device=device)
@@ -165,7 +170,7 @@ class BlurSynthesizer(nn.Module):
         else:
             _check_kernels(kernels, self.extents, len(images))
         margin = kernels.kernels.shape[-1] // 2
-        self._check_room(images, margin)
+        self._check_room(_size(images), margin)
         stack = kernels.kernels[self._sharp :]
         kept = without_margin(images, margin) if self.border == "valid" else images
         names = ("transfer", "highlight_gain", "highlight_threshold", "border")
@@ -191,23 +196,23 @@ class BlurSynthesizer(nn.Module):
             return None
         if image_size is None:
             raise ValueError("blur that varies over the image needs sample(..., image_size=(height, width))")
-        if len(image_size) != 2 or min(image_size) < 1:
-            raise ValueError(f"image_size must be (height, width) in px, got {image_size!r}")
         # Transforms of cells that are hardly larger than the kernels cost more than the cells gain.
         affordable = 1 + 2 * min(image_size) // (3 * kernel_size(self._largest))
         grid = self.grid or max(LEAST_GRID, min(USUAL_GRID, affordable))
         return math.radians(self.roll_deg), Nodes.over(image_size, grid, device)
 
-    def _check_room(self, images: Tensor, margin: int) -> None:
+    def _check_room(self, image_size: tuple[int, int], margin: int) -> None:
         """Raise unless the border rule has an answer for kernels that reach `margin` px beyond the images."""
-        shortest, size = min(_size(images)), 2 * margin + 1
+        if len(image_size) != 2 or min(image_size) < 1:
+            raise ValueError(f"image_size must be (height, width) in px, got {image_size!r}")
+        shortest, size = min(image_size), 2 * margin + 1
         if self.border == "replicate" or (shortest > margin if self.border == "reflect" else shortest >= size):
             return
         allowed = largest_extent(2 * shortest - 1 if self.border == "reflect" else shortest)
         raise ValueError(
             f"an extent of {self._largest:.1f} px needs a {size} px kernel"
-            f"{' with this roll' if size > kernel_size(self._largest) else ''}; images of {images.shape[-2]} x "
-            f'{images.shape[-1]} px with border="{self.border}" allow at most about {allowed:.1f} px: use larger '
+            f"{' with this roll' if size > kernel_size(self._largest) else ''}; images of {image_size[0]} x "
+            f'{image_size[1]} px with border="{self.border}" allow at most about {allowed:.1f} px: use larger '
             'images, smaller extents, or border="replicate"'
         )
 
@@ -244,11 +249,11 @@ def _checked_extents(extents: Sequence[float]) -> tuple[float, ...]:
     # As the kernels will have them: extents that float32 cannot tell apart are one.
     stored = torch.tensor(values, dtype=torch.float32).tolist()
     rising = all(a < b for a, b in pairwise(stored))
-    least = min((value for value in values if value != 0), default=0.0)
-    if not rising or not all(math.isfinite(v) for v in stored) or not least >= LEAST_EXTENT:
+    blurred = values[1:] if values[:1] == (0,) else values
+    if not rising or not blurred or not all(LEAST_EXTENT <= value <= LARGEST_EXTENT for value in blurred):
         raise ValueError(
-            f"extents must be finite, rise strictly, and be {LEAST_EXTENT} px or more; 0 px may only come first, "
-            f"before others; got {values}"
+            f"extents must be finite, rise strictly, and be {LEAST_EXTENT} to {LARGEST_EXTENT:g} px; 0 px may only "
+            f"come first, before others; got {values}"
         )
     return values
 

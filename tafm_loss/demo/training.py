@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from tafm_loss.blur import BlurSynthesizer
-from tafm_loss.images import IMAGE_SUFFIXES, read_image, unit_noise
+from tafm_loss.images import IMAGE_SUFFIXES, find_images, read_image, unit_noise
 from tafm_loss.losses import RECOMMENDED_RATIO, TaskAdaptiveFeatureLoss, calibrate_weight
 from tafm_loss.scenes import generate_scenes
 
@@ -112,7 +112,7 @@ def blur_scenes(sharp: Tensor, generator: torch.Generator) -> Pairs:
 def _read_photographs(folder: Path) -> list[Tensor]:
     if not folder.is_dir():
         raise NotADirectoryError(f"--images must name a folder of photographs; there is no folder {folder}")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = find_images(folder)
     photographs = [_central_crop(read_image(path), LARGEST_SIDE).clone() for path in _spread(paths, MOST_PHOTOGRAPHS)]
     large = [photo for photo in photographs if min(photo.shape[1:]) >= HELD_OUT_SIZE]
     if len(large) < 2:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tafm_loss._files import user_path
 from tafm_loss.backbones.backbone import Backbone, check_features
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.finetune.checkpoint import CHECKPOINT_FILE
@@ -90,13 +91,13 @@ def check_folder(out_dir: str | Path | None, images: Images, *, resume: bool) ->
         if resume:
             raise ValueError("resume=True needs the out_dir that holds the checkpoint")
         return
-    folder = Path(out_dir)
+    folder = user_path(out_dir)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out_dir must be a folder; {folder} is a file")
     found = [name for name in (CHECKPOINT_FILE, WEIGHTS_FILE, CONFIG_FILE, REPORT_FILE) if (folder / name).exists()]
     if found and not (resume and found[0] == CHECKPOINT_FILE):
         raise ValueError(f"{folder} holds {found[0]} of an earlier run; resume that run, or choose another folder")
-    if isinstance(images, str | Path) and Path(images).resolve() in (folder.resolve() / "file").parents:
+    if isinstance(images, str | Path) and user_path(images).resolve() in (folder.resolve() / "file").parents:
         raise ValueError(f"out_dir must not lie in the folder of images, {images}; got {out_dir}")
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
+from tafm_loss._files import user_path
 from tafm_loss.blur.frames import FrameExposures
 from tafm_loss.images import IMAGE_SUFFIXES, check_images, check_unit_range, find_images, read_header, read_pixels
 
@@ -83,7 +84,7 @@ def open_source(images: Images, minimum_size: int) -> Source:
             range, and exposures that do not begin with one frame. Items of a data set are checked when they are read.
     """
     if isinstance(images, str | Path):
-        return _open_folder(Path(images), minimum_size)
+        return _open_folder(user_path(images), minimum_size)
     if isinstance(images, FrameExposures):
         return _open_frames(images, minimum_size)
     if isinstance(images, Tensor):

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tafm_loss._files import user_path
 from tafm_loss._text import stable_name
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.backbones.config import BackboneConfig
@@ -164,7 +165,7 @@ def finetune_backbone(
     if out_dir is not None:
         validated = "nothing" if held_out is None else held_out.description
         run = f"{config.recipe} of {config.training_data} from {config.base_weights}, validated on {validated}"
-        checkpoint = Checkpoint(Path(out_dir), run, resume=resume)
+        checkpoint = Checkpoint(user_path(out_dir), run, resume=resume)
     loop = Loop(Tuning(tuned, goal), crops, held_out, blur, plan, accelerator, checkpoint, progress)
     finished = loop.run()
     # Mixed precision patched the forward of the module; the result must compute as it will when it is loaded again.
@@ -184,7 +185,7 @@ def finetune_backbone(
         if out_dir is not None:
             save_backbone(tuned, out_dir)
             if reports:
-                write_reports(reports, Path(out_dir))
+                write_reports(reports, user_path(out_dir))
     if not finished:
         again = "" if checkpoint is None else "; resume=True goes on from there"
         warnings.warn(f"interrupted at step {loop.state.step} of {steps}{again}", stacklevel=2)

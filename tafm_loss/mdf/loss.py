@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from tafm_loss._files import user_path
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.backbones.discriminators import ARCHITECTURE, discriminator_backbone
 from tafm_loss.losses.feature import TaskAdaptiveFeatureLoss
@@ -97,7 +98,7 @@ def read_discriminators(path: str | Path, *, scales: int = 8) -> Backbone:
         ValueError: if `scales` is not positive, or larger than the number of discriminators that are there.
         WeightsError: of the kind that says what is wrong: there is no such file, or it is none of the official ones.
     """
-    path = Path(path)
+    path = user_path(path)
     data = read_bytes(path, "the discriminators", most=MAXIMUM_FILE)
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 not in OFFICIAL:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tafm_loss._files import user_path
 from tafm_loss._text import stable_name
 from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
 from tafm_loss.finetune.arguments import check_folder
@@ -100,7 +101,7 @@ def train_discriminators(
     if out_dir is not None:
         # Lambdas have no repr that tells them apart; what they do to the image does.
         settings = f"{recipe} on {data} (sha256 {_digest(pyramid.scale(0, None).degraded)})"
-        checkpoint = Checkpoint(Path(out_dir), settings, resume=resume)
+        checkpoint = Checkpoint(user_path(out_dir), settings, resume=resume)
     with torch.enable_grad(), torch.autocast(sharp.device.type, enabled=False):
         network = _train(pyramid, widths, steps, seed, checkpoint, progress=progress)
     label = name.split("(")[0].rpartition(".")[2].removesuffix("Degradation").lower()
@@ -200,7 +201,7 @@ def _measure_statistics(critics: Sequence[nn.Module], scale: Scale, restored: Te
 
 def _checked_image(image: Tensor | str | os.PathLike[str]) -> Tensor:
     if isinstance(image, str | os.PathLike):
-        image = read_image(Path(image))
+        image = read_image(os.fspath(image))
     if not isinstance(image, Tensor):
         raise TypeError(f"image must be a tensor (3, H, W) in [0, 1] or a path, got {type(image).__name__}")
     images = image[None] if image.dim() == 3 else image

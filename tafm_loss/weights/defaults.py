@@ -3,13 +3,14 @@
 import importlib.resources
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import torch
 
 from tafm_loss.backbones.architecture import Architecture, Bundled, Download, HubFile
 from tafm_loss.weights.errors import WeightsCorruptError, WeightsError, WeightsNotFoundError, WeightsUnavailableError
 from tafm_loss.weights.files import WeightFile, read_weight_bytes, read_weights
-from tafm_loss.weights.hub import HubRepository, reachable
+from tafm_loss.weights.hub import ANSWER_TIMEOUT, HubRepository, answers
 
 __all__ = ["default_file", "is_default"]
 
@@ -51,6 +52,11 @@ def _downloaded(where: Download) -> WeightFile:
             f"{path} has sha256 {file.sha256}, which is not that of its name: delete it, so that it is downloaded anew"
         )
     return file
+
+
+def reachable(url: str) -> bool:
+    """Whether `url` answers within seconds, asked as torch.hub asks, with the proxies and openers that this has."""
+    return answers(lambda: urlopen(Request(url, method="HEAD"), timeout=ANSWER_TIMEOUT).close())
 
 
 def _from_hub(where: HubFile) -> WeightFile:

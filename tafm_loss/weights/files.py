@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tafm_loss._files import open_regular, read_object
+from tafm_loss._files import open_regular, read_object, user_path
 from tafm_loss.backbones.config import BackboneConfig
 from tafm_loss.backbones.discriminators import ARCHITECTURE as DISCRIMINATORS
 from tafm_loss.backbones.discriminators import PatchDiscriminators
@@ -62,7 +62,7 @@ def read_weights(path: str | os.PathLike[str], *, size: int | None = None, sha25
         WeightsFormatError: if it holds something else than weights.
         WeightsError: if it cannot be read.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.suffix not in (SAFETENSORS, *PICKLED):
         raise WeightsFormatError(f"weights must be a {', '.join((SAFETENSORS, *PICKLED))} file, got {path}")
     data = read_bytes(path, "the weights", size=size)
@@ -159,7 +159,9 @@ def fill_network(
     faults = [_listed("missing", missing), _listed("unexpected", sorted(unexpected)), _listed("wrong", misfits)]
     if any(faults):
         told = "; ".join(fault for fault in faults if fault)
-        raise WeightsFormatError(f"{file.name} does not fit {architecture}: {told}")
+        raise WeightsFormatError(
+            f"{file.name} does not fit {architecture}: {told}{_prefix_advice(file.tensors, wanted)}"
+        )
     network.load_state_dict(selected, assign=any(tensor.is_meta for tensor in wanted.values()))
 
 
@@ -209,11 +211,26 @@ def _unpickle(data: bytes, where: str) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # a damaged archive makes torch.load raise almost anything
         raise WeightsFormatError(f"{where} is no state dict saved by torch.save, or is damaged: {error}") from error
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    ):
         raise WeightsFormatError(
             f"{where} must hold a plain state dict {{name: tensor}}; pick it out of the checkpoint first"
         )
     return tensors
+
+
+def _prefix_advice(found: Iterable[str], wanted: Iterable[str]) -> str:
+    """Return what to do about names that would fit but for what a wrapper has put before all of them."""
+    names, first = set(found), next(iter(wanted), "")
+    for name in names:
+        prefix = name.removesuffix(first)
+        if prefix and name.endswith(first) and all(prefix + other in names for other in wanted):
+            return (
+                f". The names fit without {prefix!r}, which a wrapper such as torch.compile or DistributedDataParallel "
+                "has put before them: save the state dict of the module inside, or take it off the names"
+            )
+    return ""
 
 
 def _misfit(name: str, tensor: Tensor, target: Tensor) -> list[str]:

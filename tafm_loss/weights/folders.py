@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tafm_loss._files import read_object, replacing
+from tafm_loss._files import read_object, replacing, user_path
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.weights.errors import WeightsFormatError, WeightsNotFoundError
 from tafm_loss.weights.files import (
@@ -43,7 +43,7 @@ def save_backbone(backbone: Backbone, directory: str | os.PathLike[str]) -> Path
         WeightsFormatError: for what could not be loaded again, such as weights that are not finite; nothing is written.
         OSError: if the folder cannot be written to; what was there is still there.
     """
-    folder = Path(directory)
+    folder = user_path(directory)
     data = backbone.serialise()
     file = read_weight_bytes(data, f"the backbone {backbone.config.name[:80]}")
     check_finite(file)

@@ -5,12 +5,10 @@ import dataclasses
 import logging
 import os
 import re
-import socket
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.error import HTTPError
 
 from tafm_loss.weights.errors import WeightsCorruptError, WeightsError, WeightsFormatError, WeightsUnavailableError
 from tafm_loss.weights.files import WeightFile
@@ -18,10 +16,12 @@ from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE, read_config, re
 from tafm_loss.weights.hub_errors import UNREACHABLE, in_our_words
 
 __all__ = [
+    "ANSWER_TIMEOUT",
     "HUB_PREFIX",
     "REPOSITORY",
     "HubRepository",
     "HubSource",
+    "answers",
     "checked_token",
     "reachable",
     "read_repository",
@@ -31,7 +31,7 @@ HUB_PREFIX = "hf-hub:"
 # The rule of the Hub. The client's own, which in older versions lets more through, is asked besides.
 REPOSITORY = re.compile(r"(?!.*(?:--|\.\.|\.git$))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
-CONNECTION_TIMEOUT = 5.0
+ANSWER_TIMEOUT = 5.0  # s
 
 logger = logging.getLogger("tafm_loss")
 
@@ -164,17 +164,22 @@ def checked_token(token: str | bool | None) -> str | bool | None:
 
 
 def reachable(url: str) -> bool:
-    """Whether the host of `url` can be connected to within seconds; loaders would retry for much longer.
+    """Whether `url` answers the Hub's client within seconds; the client itself would ask for much longer.
 
-    Behind a proxy the answer is always True: it is the proxy that knows.
+    It is asked as the client asks, for only that has the proxies and certificates that its user has given it.
     """
-    parts = urllib.parse.urlsplit(url)
-    host = parts.hostname or ""
-    proxies = urllib.request.getproxies()
-    if (parts.scheme in proxies or "all" in proxies) and not urllib.request.proxy_bypass(host):
+    from huggingface_hub import get_session
+
+    return answers(lambda: get_session().head(url, timeout=ANSWER_TIMEOUT))
+
+
+def answers(ask: Callable[[], object]) -> bool:
+    """Whether a request gets an answer, be it a refusal, or at least a connection."""
+    try:
+        ask()
+    except HTTPError:
         return True
-    port = parts.port or (80 if parts.scheme == "http" else 443)
-    with contextlib.suppress(OSError):
-        socket.create_connection((host, port), timeout=CONNECTION_TIMEOUT).close()
-        return True
-    return False
+    except Exception as error:  # a transport raises what it likes
+        # Who is connected and slow may still answer the request that counts.
+        return isinstance(error, TimeoutError) or type(error).__name__ == "ReadTimeout"
+    return True

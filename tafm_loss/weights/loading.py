@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
+from tafm_loss._files import user_path
 from tafm_loss._text import did_you_mean
 from tafm_loss.backbones.architecture import Architecture, Bundled
 from tafm_loss.backbones.backbone import Backbone, came_from, check_features
@@ -110,7 +111,8 @@ def load_backbone(
         cache_dir: as in `huggingface_hub`.
         local_files_only: whether to take what the cache has, and ask nobody, as with `HF_HUB_OFFLINE=1`.
         sha256: the SHA-256 that the weights must have. The one in `config.json` tells damage alone: who can change the
-            weights there can change it too.
+            weights there can change it too. A `model.safetensors` alone has no SHA-256 with it: what is damaged in it
+            and can still be read is found by this argument only.
         module: an instance of your own architecture, for weights that are not of one in `list_backbones()`; a copy of
             it is filled.
 
@@ -174,7 +176,8 @@ def read_source(
         return (read_weights(place) if place.suffix == ".safetensors" else read_folder(place)), None
     # What the project has published is public, so nobody's token is sent along.
     token = checked_token(token) if place.sha256 is None else False
-    repository = HubRepository(place.repo_id, token, None if cache_dir is None else Path(cache_dir), local_files_only)
+    cache = None if cache_dir is None else user_path(cache_dir)
+    repository = HubRepository(place.repo_id, token, cache, local_files_only)
     try:
         file, commit = read_repository(repository, place.revision)
     except WeightsNotFoundError as error:
@@ -213,9 +216,9 @@ def _unknown(text: str) -> WeightsNotFoundError:
 
 def _path(text: str) -> Path:
     try:
-        return Path(text).expanduser()
-    except RuntimeError:  # "~somebody"
-        raise WeightsNotFoundError(f"{_echo(text)} is in the home of a user who is not known here") from None
+        return user_path(text)
+    except ValueError as error:
+        raise WeightsNotFoundError(str(error)) from None
 
 
 def _exists(text: str) -> bool:

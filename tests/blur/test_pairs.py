@@ -300,6 +300,20 @@ def test_arguments_that_make_no_sense_are_refused(source: Path, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
+def test_pairs_are_never_made_of_pairs_by_way_of_a_link(source: Path, tmp_path: Path) -> None:
+    write(source, tmp_path / "out")
+    (source / "link").symlink_to(tmp_path / "out")
+    with pytest.raises(ValueError, match=r"photos/link/.* leads into the folder of the pairs, .*out: remove that link"):
+        write(source, tmp_path / "out")
+
+
+def test_a_blur_that_fits_no_image_is_not_drawn(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tafm_loss.blur.synthesizer.point_spread_functions", None)
+    with pytest.raises(ValueError, match=r"an extent of 900\.0 px needs a"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        write(source, tmp_path / "out", synthesizer=BlurSynthesizer((900.0,)))
+
+
 def test_cropping_like_a_smaller_image_keeps_the_centre() -> None:
     image = torch.arange(35.0).view(1, 5, 7)
     assert torch.equal(crop_like(image, torch.empty(1, 3, 5)), image[:, 1:4, 1:6])

@@ -1,5 +1,7 @@
 """The command line as a user meets it: what it prints, where, and with which exit code."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -184,6 +186,67 @@ def test_demo_without_matplotlib_says_what_to_install_before_training(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")]
+)
+def test_a_want_of_memory_is_told_in_one_line(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down() -> None:
+        raise error
+
+    monkeypatch.setattr("tafm_loss._commands.describe_backbones", break_down)
+    assert "the memory does not suffice: take smaller images" in fails(capsys, "info")
+
+
+def ascii_console(monkeypatch: pytest.MonkeyPatch) -> io.TextIOWrapper:
+    """Put a standard output in place that knows ASCII alone, and refuses everything else."""
+    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+    monkeypatch.setattr(sys, "stdout", console)
+    return console
+
+
+def test_a_console_that_lacks_letters_shows_escapes_and_is_no_reason_to_fail(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = ascii_console(monkeypatch)
+    assert main(["blur", str(photos), str(tmp_path / "out\u2192"), "--extents", "4"]) == 0
+    console.seek(0)
+    assert rf"2 pairs in {tmp_path}/out\u2192/input" in console.read()
+
+
+def test_help_is_shown_by_a_console_that_lacks_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = ascii_console(monkeypatch)
+    monkeypatch.setattr("tafm_loss.cli.BACKBONE", "a \u2192 b")
+    with pytest.raises(SystemExit):
+        main(["finetune", "--help"])
+    console.seek(0)
+    assert r"a \u2192 b" in console.read()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_finds_no_room_is_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.suppress(OSError), open("/dev/full", "w") as full:  # closing it fails again
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["info"]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_home_is_expanded_where_the_shell_does_not(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["blur", "~/photos", "~/out", "--extents", "4"]) == 0
+    assert (tmp_path / "out" / "pairs.csv").exists() and not (tmp_path / "~").exists()
+    assert f"2 pairs in {tmp_path / 'out' / 'input'}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["blur", "~nobody-of-this-name/photos", "out", "--extents", "4"])
+    assert "argument DIR: '~nobody-of-this-name/photos' is in the home of a user who" in capsys.readouterr().err
+
+
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def break_down() -> None:
         raise RuntimeError("a bug")
@@ -232,6 +295,7 @@ def test_blur_makes_pairs_and_names_what_it_skips(
         (["--kind", "shake", "shake=2"], "--kind names shake twice"),
         (["--transfer", "rec709"], "transfer must be"),
         (["--extents", "0", "5"], "extents above 0"),
+        (["--extents", "1e6"], "be 0.001 to 1000 px"),
         (["--read-noise", "-1"], "shot and read noise must"),
     ],
 )

@@ -204,6 +204,8 @@ def test_a_random_start_is_that_of_the_seed_and_needs_no_warning(
         (["--kind", "zoom"], "unknown kind of blur 'zoom'"),
         (["--weights", "nowhere.safetensors"], "nowhere.safetensors"),
         (["--layers", "stem9"], "stem9"),
+        (["--extents", "1", "1e6"], "be 0.001 to 1000 px"),
+        (["--validation", "generated:100000000"], "100000000 generated scenes of 160 x 160 px need 2.86e+04 GiB"),
         (["--validation", "generated:many"], "generated:COUNT takes a number of scenes, got generated:many"),
     ],
 )
@@ -216,6 +218,23 @@ def test_options_that_make_no_sense_are_told_in_one_line(
         save_image(torch.zeros(3, 40, 40), tmp_path / f"{number}.png")
     assert message in fails(capsys, out, COMPACT, str(tmp_path), *options)
     assert trainer.backbone is None and not out.exists()
+
+
+@pytest.mark.parametrize("arguments", [["generated"], ["photos", "--validation", "none"]])
+def test_a_word_that_names_a_folder_as_well_is_refused_and_its_path_is_taken(
+    trainer: Trainer,
+    photos: Path,
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+) -> None:
+    word = arguments[-1]
+    photos.with_name(word).symlink_to(photos)
+    monkeypatch.chdir(photos.parent)
+    assert f"write ./{word} for the path" in fails(capsys, out, COMPACT, *arguments)
+    assert run(out, COMPACT, *arguments[:-1], f"./{word}") == 0
+    assert Path(word) in (trainer.images, trainer.options["validation"])
 
 
 def test_a_mistyped_backbone_says_what_is_near(

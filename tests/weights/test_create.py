@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.resources
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tafm_loss import (
     TaskAdaptiveFeatureLoss,
     WeightsCorruptError,
     WeightsError,
+    WeightsFormatError,
     WeightsNotFoundError,
     WeightsUnavailableError,
     create_backbone,
@@ -99,6 +101,16 @@ def test_a_plain_state_dict_with_classifier_is_loaded(state: dict[str, Tensor], 
     assert backbone.sha256 == create_backbone("squeezenet1_1", weights=path).sha256 == sha256
     assert backbone.config.base_weights == f"mine{suffix} (sha256 {sha256})"
     assert backbone.config.licence == "unknown"
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "loss.features._orig_mod."])
+def test_names_that_would_fit_without_a_prefix_are_told_so(
+    state: dict[str, Tensor], tmp_path: Path, prefix: str
+) -> None:
+    path = tmp_path / "wrapped.pth"
+    torch.save({prefix + name: tensor for name, tensor in state.items()}, path)
+    with pytest.raises(WeightsFormatError, match=rf"\. The names fit without '{re.escape(prefix)}', which a wrapper"):
+        create_backbone("squeezenet1_1", weights=path)
 
 
 def test_a_file_of_another_architecture_or_with_more_in_it_is_refused(state: dict[str, Tensor], tmp_path: Path) -> None:

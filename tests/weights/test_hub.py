@@ -1,6 +1,7 @@
 """Loading from a Hub: the unmodified client against a loopback server, and everything that can go wrong on the way."""
 
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -11,11 +12,14 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import pytest
 import torch
 from huggingface_hub import constants
+from huggingface_hub.utils import _http
 from torch import Tensor, nn
 
 from tafm_loss import (
@@ -33,7 +37,9 @@ from tafm_loss import (
     push_backbone,
     save_backbone,
 )
-from tafm_loss.weights.hub import HubRepository, HubSource, reachable
+from tafm_loss.weights import defaults
+from tafm_loss.weights import hub as hub_module
+from tafm_loss.weights.hub import HubRepository, HubSource
 from tests.hub_fixtures import go_offline, hub_environment
 from tests.hub_server.server import HubServer
 
@@ -192,19 +198,45 @@ def test_a_cache_that_cannot_be_written_is_told(hub: HubServer, commit: str, tmp
         load_backbone(REPO, cache_dir=tmp_path / "file" / "cache")
 
 
-@pytest.mark.parametrize("exempt", [False, True])
-@pytest.mark.parametrize("proxy", [None, "http_proxy", "ALL_PROXY"])
-def test_a_closed_port_is_not_reachable_and_a_proxy_is_believed(
-    proxy: str | None, exempt: bool, monkeypatch: pytest.MonkeyPatch
+def test_what_the_client_of_a_user_can_fetch_is_fetched(
+    hub: HubServer, commit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("http_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    if proxy:
-        monkeypatch.setenv(proxy, "http://127.0.0.1:2")
-    if exempt:
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert reachable("http://127.0.0.1:1/file") == (proxy is not None and not exempt)
+    if not hasattr(_http, "set_client_factory"):
+        pytest.skip("this version of the client takes no transport of its user's")
+    http = importlib.import_module(type(_http.get_session()).__module__.partition(".")[0])
+
+    class ThroughATunnel(http.HTTPTransport):  # type: ignore[misc, name-defined]
+        """Reaches a host that nobody else does."""
+
+        def handle_request(self, request: Any) -> Any:
+            if request.url.host == "hub.invalid":
+                request.url = request.url.copy_with(host="127.0.0.1", port=urlsplit(hub.endpoint).port)
+            return super().handle_request(request)
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://hub.invalid")
+    template = "http://hub.invalid/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    _http.set_client_factory(lambda: http.Client(transport=ThroughATunnel(), follow_redirects=True, timeout=None))
+    try:
+        assert load_backbone(REPO).source == f"hf-hub:{REPO}@{commit}"
+    finally:
+        _http.set_client_factory(_http.default_client_factory)
+
+
+@pytest.mark.parametrize("module", [hub_module, defaults])
+def test_a_refusal_is_an_answer_and_a_closed_port_is_none(module: ModuleType, hub: HubServer) -> None:
+    assert module.reachable(f"{hub.endpoint}/nothing/here")
+    assert not module.reachable("http://127.0.0.1:1/file")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(TimeoutError(), True), (ConnectionRefusedError(), False), (RuntimeError(), False)]
+)
+def test_who_is_connected_and_slow_is_not_given_up(error: Exception, expected: bool) -> None:
+    def ask() -> NoReturn:
+        raise error
+
+    assert hub_module.answers(ask) is expected
 
 
 # What the Hub refuses

@@ -51,6 +51,12 @@ def test_a_damaged_file_is_a_weights_error_that_names_it(good: Path, damage: Cal
         read_weights(good)
 
 
+def test_a_state_dict_with_numbers_for_names_is_none(tmp_path: Path) -> None:
+    torch.save({0: torch.zeros(1), "weight": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsFormatError, match="must hold a plain state dict"):
+        read_weights(tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("place", [0, 8, 30, -1])
 def test_damage_is_told_as_damage_wherever_it_is(good: Path, place: int) -> None:
     sha256 = read_weights(good).sha256

@@ -45,7 +45,7 @@ def sub_folders(folder: Path) -> list[Path]:
 def images_below(folder: Path) -> dict[str, Path]:
     """Return the images in a folder and its sub-folders, by their path in it without suffix, in natural order.
 
-    Hidden files are passed over: archives made on macOS hold a `._NAME.png` beside each NAME.png.
+    Hidden files and folders are passed over: archives made on macOS hold a `._NAME.png` beside each NAME.png.
 
     Raises:
         NotADirectoryError: if there is no such folder.
@@ -53,8 +53,6 @@ def images_below(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in find_images(existing_folder(folder)):
-        if path.name.startswith("."):
-            continue
         # To open a pipe would wait for ever.
         if not path.is_file():
             raise ValueError(f"{path} is called as an image, but it is no file, nor a link to one: remove it")

@@ -24,7 +24,8 @@ SAFETENSORS = ".safetensors"
 PICKLED = (".pth", ".pkl", ".ckpt", ".pt", ".bin")
 # Files of BasicSR may hold both of the first two; the average of the weights is what it evaluates.
 WRAPPERS = ("params_ema", "params", "state_dict", "model")
-PARALLEL = "module."
+# What DistributedDataParallel and torch.compile put before names, one around the other in either order.
+WRAPPED = re.compile(r"(module\.|_orig_mod\.)*")
 
 UNKNOWN = "the network"
 # A tensor that no other kind of network has.
@@ -104,8 +105,8 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], *, sha256: st
     """Fill `network` with the weights of a file: all of them, or none if there is an error.
 
     Published files are read as they are: the state dict may lie under "params_ema", "params", "state_dict" or "model",
-    of which the first that is there is taken; names may begin with "module."; MIMO-UNet's become ours; and MPRNet's
-    one PReLU, of which a file has a copy for each block, must have one value. No code in a file is run.
+    of which the first that is there is taken; names may begin with "module." or "_orig_mod."; MIMO-UNet's become ours;
+    and MPRNet's one PReLU, of which a file has a copy for each block, must have one value. No code in a file is run.
 
     Args:
         network: of `create_network`, on any device.
@@ -201,9 +202,8 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         raise WeightsFormatError(
             f"{path} must hold a state dict {{name: tensor}}, or one under {', '.join(map(repr, WRAPPERS))}"
         )
-    if all(name.startswith(PARALLEL) for name in content):
-        return {name.removeprefix(PARALLEL): tensor for name, tensor in content.items()}
-    return dict(content)
+    wrapper = min((WRAPPED.match(name)[0] for name in content), key=len)  # type: ignore[index]
+    return {name.removeprefix(wrapper): tensor for name, tensor in content.items()}
 
 
 def _is_weight(name: Any, value: Any) -> bool:

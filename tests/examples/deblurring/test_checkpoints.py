@@ -120,6 +120,8 @@ def test_the_tensors_of_mimo_unet_come_to_the_right_places(tmp_path: Path) -> No
         ("params", "", ".pth"),
         ("params_ema", "", ".pth"),
         ("state_dict", "module.", ".pth"),
+        ("params", "_orig_mod.", ".pth"),
+        (None, "module._orig_mod.", ".pth"),
     ],
 )
 def test_every_wrapping_that_is_published_is_taken_off(
