@@ -102,7 +102,7 @@ PROGRAMS = [
         "--datasets {datasets} --weights {weights} --runs {runs}",
         "--quick --datasets {datasets} --weights {weights} --runs {out} --out {out} "
         "--picture {out}/deblurring_quality.png",
-        results=("deblurring_trials", "deblurring_quality", "deblurring_contrasts"),
+        results=("deblurring_trials", "deblurring_quality", "deblurring_gains", "deblurring_contrasts"),
         plots=True,
     ),
     Program("demo", "What does the demo of the README give?", "5 minutes"),

@@ -33,8 +33,9 @@ from quality.figure import draw
 from quality.judging import Judge, Judged
 from quality.measuring import METRICS, Measures
 from quality.plan import FINE_TUNE, INDEPENDENT, NETWORK, PRIMARY, RATIOS, SEEN, STAGES, START, UNSEEN, Stage
+from quality.results import results
 from quality.runs import Run
-from quality.summary import chosen_ratios, results
+from quality.summary import chosen_ratios
 from quality.training import BATCH_SIZE, Schedule, Term, Trainer, faster_precision
 
 from examples.deblurring.models.checkpoints import load_weights, save_weights

@@ -276,8 +276,11 @@ def test_the_tables_name_all_arms_and_the_named_contrasts_are_corrected_together
         ratio = plan.RATIOS.get(arm, (0.0, 0.0))[1]
         runs += [run_figures(part, arm, seed, [0.3 + 0.01 * place] * 2, ratio=ratio) for seed in range(8)]
     keep(tmp_path, runs)
-    made = part("summary").results(tmp_path)
-    assert set(made) == {"deblurring_trials", "deblurring_quality", "deblurring_contrasts"}
+    made = part("results").results(tmp_path)
+    assert set(made) == {f"deblurring_{name}" for name in ("trials", "quality", "gains", "contrasts")}
+    gains = made["deblurring_gains"]["table"]["rows"]
+    assert [row[0] for row in gains] == list(plan.CONFIRMED)
+    assert gains[0][1] == f"{100 * -0.01 / 0.3:+.1f} %"
     for result in made.values():
         assert all(len(row) == len(result["table"]["columns"]) for row in result["table"]["rows"])
         json.dumps(result)
