@@ -23,6 +23,7 @@ from examples.deblurring.data.files import encode_png
 from examples.deblurring.data.opening import key_values, list_datasets, open_pairs
 from examples.deblurring.data.pairs import PairedImages
 from tafm_loss.images import read_header
+from tafm_loss.runs import is_unused
 
 __all__ = ["crop_starts", "main", "write_crops"]
 
@@ -110,7 +111,7 @@ def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
                 f"{out} holds crops made with other settings: {'; '.join(changed)}; name another folder, or delete "
                 "this one"
             )
-    elif out.exists() and any(out.iterdir()):
+    elif not is_unused(out):
         raise FileExistsError(f"{out} holds other files and no {SETTINGS_FILE}: name a new folder")
     else:
         out.mkdir(parents=True, exist_ok=True)
