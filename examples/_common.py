@@ -9,6 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 from tafm_loss.runs import write_atomically
@@ -21,6 +22,7 @@ __all__ = [
     "differences",
     "natural_key",
     "prefetch",
+    "read_json",
     "run_program",
     "warnings_in_lines",
     "write_atomically",
@@ -30,6 +32,17 @@ T = TypeVar("T")
 
 USER_ERROR = 2
 INTERRUPTED = 130
+
+
+# ---- files ----
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds; raises OSError or ValueError."""
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 # ---- text ----

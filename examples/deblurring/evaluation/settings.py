@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from examples._common import differences, write_atomically
+from examples._common import differences, read_json, write_atomically
 from examples.deblurring.data import opening
 from tafm_loss import __version__
 from tafm_loss.runs import is_unused
@@ -126,7 +126,7 @@ def read_settings(folder: Path) -> Settings:
     """
     path = folder / SETTINGS_FILE
     try:
-        fields = json.loads(path.read_bytes())
+        fields = read_json(path)
         network = fields.pop("network")
         return Settings(network=None if network is None else Network(**network), **fields)
     except FileNotFoundError as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from examples._common import differences
+from examples._common import differences, read_json
 from examples.deblurring.data.opening import open_pairs
 from examples.deblurring.data.pairs import PairDataset
 from examples.deblurring.models.checkpoints import load_weights, save_weights
@@ -152,7 +152,7 @@ def _check_folder(out: Path, settings: dict[str, Any], *, resume: bool) -> None:
             f"{out} holds no run to go on with, for there is no {missing}: leave --resume out, or take another --out"
         )
     try:
-        changed = differences(json.loads((out / SETTINGS_FILE).read_bytes()), json.loads(json.dumps(settings)))
+        changed = differences(read_json(out / SETTINGS_FILE), json.loads(json.dumps(settings)))
     except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"{out / SETTINGS_FILE} does not say what the run is ({error}); take another --out") from error
     if changed:
