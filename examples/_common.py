@@ -4,10 +4,7 @@ import contextlib
 import json
 import os
 import re
-import signal
 import sys
-import threading
-import uuid
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -15,16 +12,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tafm_loss.runs import write_atomically
+
 __all__ = [
     "INTERRUPTED",
     "USER_ERROR",
     "align",
     "count",
     "differences",
-    "interrupts",
     "natural_key",
     "prefetch",
-    "replacing",
+    "read_json",
     "run_program",
     "warnings_in_lines",
     "write_atomically",
@@ -39,22 +37,12 @@ INTERRUPTED = 130
 # ---- files ----
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary file beside `path` and rename it onto `path`."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a new name beside `path`; what is written there takes the place of `path`, unless an error comes first."""
-    # Not tempfile: its files are readable by the owner alone, and stay so after the renaming.
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds; raises OSError or ValueError."""
     try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 # ---- text ----
@@ -110,29 +98,6 @@ def prefetch(make: Callable[[int], T], steps: Iterable[int], *, workers: int = 2
     finally:
         # Not waiting, or an interrupt would hang for as long as the slowest file takes.
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def interrupts() -> Iterator[threading.Event]:
-    """Give an event that the first Ctrl-C or SIGTERM sets, so that a step is never torn; the second acts as usual."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def note(number: int, frame: Any) -> None:
-        event.set()
-        restore()
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        restore()
 
 
 # ---- programs ----

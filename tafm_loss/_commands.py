@@ -47,6 +47,7 @@ from tafm_loss.weights.loading import locate, read_source
 
 __all__ = ["run"]
 
+ACCELERATE_DEVICE = "ACCELERATE_TORCH_DEVICE"
 GENERATED_SCENES = 400
 GENERATED_SIZE = 160
 GENERATED_BYTES = 8 * 2**30
@@ -130,24 +131,37 @@ def _finetune(options: argparse.Namespace) -> Said:
     synthesizer, objective = _synthesizer(options), _objective(options)
     # An interruption is told below, in the command's words.
     warnings.filterwarnings("ignore", "interrupted at step", UserWarning)
-    if (device := _device(options.device)) is not None:
-        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
-    result = finetune_backbone(
-        _start(options),
-        _scenes(options.images, options, options.seed),
-        synthesizer=synthesizer,
-        objective=objective,
-        validation=_validation(options),
-        out_dir=options.out,
-        progress=not options.quiet,
-        **{name: getattr(options, name) for name in PLAN},
-    )
+    with _accelerate_on(_device(options.device)):
+        result = finetune_backbone(
+            _start(options),
+            _scenes(options.images, options, options.seed),
+            synthesizer=synthesizer,
+            objective=objective,
+            validation=_validation(options),
+            out_dir=options.out,
+            progress=not options.quiet,
+            **{name: getattr(options, name) for name in PLAN},
+        )
     if not result.finished:
         raise KeyboardInterrupt(f"interrupted; {options.out} holds a backbone that can be used, and --resume goes on")
     # The whole path: it works from any folder, and is never taken for a listed name.
     folder = str(options.out.resolve())
     lines = [f"tuned backbone: {folder}", f"in Python: TaskAdaptiveFeatureLoss.from_pretrained({folder!r})"]
     return Said("\n".join([*lines, *selectivity_gains(result.report)]), {"folder": folder, "report": result.report})
+
+
+@contextlib.contextmanager
+def _accelerate_on(device: torch.device | None) -> Iterator[None]:
+    """Let accelerate, which asks the environment alone, take a device; the environment is left as it was."""
+    before = os.environ.get(ACCELERATE_DEVICE)
+    if device is not None:
+        os.environ[ACCELERATE_DEVICE] = str(device)
+    try:
+        yield
+    finally:
+        os.environ.pop(ACCELERATE_DEVICE, None)
+        if before is not None:
+            os.environ[ACCELERATE_DEVICE] = before
 
 
 def _start(options: argparse.Namespace) -> Backbone:

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "TEMPORARY_FILES",
+    "is_temporary",
     "open_regular",
     "read_object",
     "replacing",
@@ -26,7 +27,7 @@ __all__ = [
     "write_figure",
 ]
 
-TEMPORARY_FILES = ".*.tmp"
+TEMPORARY_FILE = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
@@ -39,14 +40,29 @@ def user_path(path: str | os.PathLike[str]) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a new name beside `path`; what is written there takes the place of `path`, unless an error comes first."""
+    """Give a new name beside `path`; what is written there takes the place of `path`, unless an error comes first.
+
+    Raises:
+        OSError: if it cannot be written; the error names `path`.
+    """
     # Not tempfile: its files are readable by the owner alone, and stay so after the renaming.
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # Neither must hide the error: a folder that is gone, or may only be read.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def is_temporary(path: Path) -> bool:
+    """Return whether a file is one that `replacing` has made, and would rename or remove if it lives."""
+    return TEMPORARY_FILE.fullmatch(path.name) is not None
 
 
 def write_atomically(path: Path, data: bytes) -> None:

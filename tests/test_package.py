@@ -35,7 +35,10 @@ def test_import_changes_neither_random_state_nor_warnings() -> None:
     assert run_python(code).split() == ["True", "True"]
 
 
-@pytest.mark.parametrize("room", ["", ".blur", ".finetune", ".images", ".losses", ".mdf", ".report", ".scenes"])
+ROOMS = ("", ".blur", ".finetune", ".images", ".losses", ".mdf", ".report", ".runs", ".scenes")
+
+
+@pytest.mark.parametrize("room", ROOMS)
 def test_every_public_name_is_there_and_documented(room: str) -> None:
     module = importlib.import_module(f"tafm_loss{room}")
     assert module.__doc__ and len(set(module.__all__)) == len(module.__all__)

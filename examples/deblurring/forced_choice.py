@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from examples._common import run_program, write_atomically
+from examples._common import read_json, run_program, write_atomically
 from examples.deblurring.evaluation.choices import SHARP, count_choices, make_study, read_images
 from examples.deblurring.evaluation.page import CROP_SIZE, make_example, render_page
 from examples.deblurring.evaluation.tables import as_text
@@ -93,7 +93,7 @@ def _folders(options: argparse.Namespace) -> dict[str, Path]:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return read_json(path)
     except ValueError as error:
         raise ValueError(
             f"{path} is not JSON ({error}): give the key, then the files that the page has saved"

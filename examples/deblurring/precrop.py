@@ -18,11 +18,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from examples._common import differences, run_program, write_atomically
+from examples._common import differences, read_json, run_program, write_atomically
 from examples.deblurring.data.files import encode_png
 from examples.deblurring.data.opening import key_values, list_datasets, open_pairs
 from examples.deblurring.data.pairs import PairedImages
 from tafm_loss.images import read_header
+from tafm_loss.runs import is_unused
 
 __all__ = ["crop_starts", "main", "write_crops"]
 
@@ -102,7 +103,7 @@ def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
     path, text = out / SETTINGS_FILE, json.dumps(settings, indent=1)
     if path.exists():
         try:
-            changed = differences(json.loads(path.read_bytes()), json.loads(text))
+            changed = differences(read_json(path), json.loads(text))
         except (ValueError, AttributeError) as error:
             raise ValueError(f"{path} cannot be read ({error}): name another folder, or delete this one") from error
         if changed:
@@ -110,7 +111,7 @@ def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
                 f"{out} holds crops made with other settings: {'; '.join(changed)}; name another folder, or delete "
                 "this one"
             )
-    elif out.exists() and any(out.iterdir()):
+    elif not is_unused(out):
         raise FileExistsError(f"{out} holds other files and no {SETTINGS_FILE}: name a new folder")
     else:
         out.mkdir(parents=True, exist_ok=True)

@@ -19,11 +19,13 @@ from tafm_loss.blur.kernels import KINDS, BlurKernels, blur_extent
 from tafm_loss.blur.light import add_sensor_noise, check_noise
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.images import IMAGE_SUFFIXES, find_images, read_image
+from tafm_loss.runs.folder import is_unused, locked
 
 __all__ = ["PairsReport", "crop_like", "write_pairs"]
 
 SETTINGS_FILE = "settings.json"
 TABLE_FILE = "pairs.csv"
+SUBFOLDERS = ("input", "target")
 COLUMNS = ("name", "source", "kind", "extent_px", "measured_px", "seed")
 # What `read_image` says of files that are no images.
 NOT_AN_IMAGE = "cannot be read as an image"
@@ -82,6 +84,7 @@ def write_pairs(
         TypeError: if `synthesizer` is no BlurSynthesizer.
         NotADirectoryError: if `source` is no folder, or `out` is a file.
         FileExistsError: if `out` holds other files.
+        BlockingIOError: if another run holds `out`; the message says which.
         ValueError: if `out` holds pairs of other settings, lies in `source` or around it; if `source` holds no image
             that can be used, or two that differ in their suffix alone; for an extent of 0 or negative noise.
     """
@@ -93,23 +96,26 @@ def write_pairs(
     scenes = _find_scenes(source, out, synthesizer, seed)
     made_with = {"version": __version__, "source": source.resolve().name, "seed": seed}
     made_with |= {"shot_noise": shot_noise, "read_noise": read_noise, "synthesizer": type(synthesizer).__name__}
-    folder = _PairFolder(out, made_with | synthesizer.settings())
+    made_with |= synthesizer.settings()
+    _PairFolder(out, made_with)  # before anything is written to a folder of something else
     written, kept = 0, 0
     skipped = []
-    try:
-        for scene in tqdm(scenes, disable=not progress, desc="blur", unit="image"):
-            missing = len(folder.missing(scene.names))
-            try:
-                if missing or not folder.rows.keys() >= set(scene.names):
-                    _process(scene, folder, synthesizer, shot_noise, read_noise)
-            except _UnusableImageError as error:
-                warnings.warn(f"skipped {scene.path}: {error}", stacklevel=2)
-                skipped.append((scene.path, str(error)))
-                continue
-            written += missing
-            kept += len(scene.names) - missing
-    finally:
-        folder.write_table()
+    with locked(out, *SUBFOLDERS):
+        folder = _PairFolder(out, made_with)
+        try:
+            for scene in tqdm(scenes, disable=not progress, desc="blur", unit="image"):
+                missing = len(folder.missing(scene.names))
+                try:
+                    if missing or not folder.rows.keys() >= set(scene.names):
+                        _process(scene, folder, synthesizer, shot_noise, read_noise)
+                except _UnusableImageError as error:
+                    warnings.warn(f"skipped {scene.path}: {error}", stacklevel=2)
+                    skipped.append((scene.path, str(error)))
+                    continue
+                written += missing
+                kept += len(scene.names) - missing
+        finally:
+            folder.write_table()
     if not written + kept:
         # What is wrong with images says more than what is wrong with other files.
         path, reason = max(skipped, key=lambda skip: NOT_AN_IMAGE not in skip[1])
@@ -243,7 +249,8 @@ class _PairFolder:
         write_atomically(self.path / TABLE_FILE, text.getvalue().encode())
 
     def _files(self, name: str) -> tuple[Path, Path]:
-        return self.path / "input" / f"{name}.png", self.path / "target" / f"{name}.png"
+        blurred, sharp = (self.path / subfolder / f"{name}.png" for subfolder in SUBFOLDERS)
+        return blurred, sharp
 
     def _read_table(self) -> dict[str, dict[str, str]]:
         path = self.path / TABLE_FILE
@@ -265,7 +272,7 @@ class _PairFolder:
     def _check_settings(self) -> None:
         path = self.path / SETTINGS_FILE
         if not path.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            if not is_unused(self.path):
                 raise FileExistsError(f"{self.path} holds other files and no {SETTINGS_FILE}: name a new folder")
             return
         try:

@@ -2,10 +2,8 @@
 
 import copy
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,16 +11,15 @@ from torch import nn
 from tafm_loss._files import user_path
 from tafm_loss.backbones.backbone import Backbone, check_features
 from tafm_loss.blur.synthesizer import BlurSynthesizer
-from tafm_loss.finetune.checkpoint import CHECKPOINT_FILE
 from tafm_loss.finetune.crops import Grade, SceneCrops
 from tafm_loss.finetune.loop import Plan
 from tafm_loss.finetune.objectives import OBJECTIVES, Objective
 from tafm_loss.finetune.sources import Images
 from tafm_loss.report import REPORT_FILE
+from tafm_loss.runs import CHECKPOINT_FILE
 from tafm_loss.weights.folders import CONFIG_FILE, WEIGHTS_FILE
 
 __all__ = [
-    "accelerator_for",
     "check_folder",
     "check_plan",
     "check_synthesizer",
@@ -117,27 +114,6 @@ def choose_parameters(network: nn.Module, trainable: Sequence[str] | None) -> No
     for name, module in network.named_modules():
         if name in own:
             module.train(any(parameter.requires_grad for parameter in module.parameters()))
-
-
-def accelerator_for(mixed_precision: str, accumulation: int, **options: Any) -> Any:
-    """Return accelerate's Accelerator, with further options of its own.
-
-    Raises:
-        ValueError: if this process has another precision already.
-        RuntimeError: if the launcher has started several processes that accelerate takes for one each.
-    """
-    from accelerate import Accelerator
-
-    try:
-        accelerator = Accelerator(mixed_precision=mixed_precision, gradient_accumulation_steps=accumulation, **options)
-    except ValueError as error:
-        raise ValueError(f"mixed_precision={mixed_precision!r} cannot be had in this process: {error}") from error
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched > 1 and accelerator.num_processes == 1:
-        raise RuntimeError(
-            f"{launched} processes were launched, but accelerate sees one; without a GPU, set ACCELERATE_USE_CPU=true"
-        )
-    return accelerator
 
 
 def split_scenes(

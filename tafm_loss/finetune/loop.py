@@ -14,10 +14,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from tafm_loss.blur.synthesizer import BlurSynthesizer
-from tafm_loss.finetune.checkpoint import Checkpoint, Progress, interrupts
 from tafm_loss.finetune.crops import Grade, SceneCrops, grade, scene_generators
 from tafm_loss.finetune.sources import Graded
 from tafm_loss.finetune.tuning import StepOutput, Tuning, Validation
+from tafm_loss.runs import Checkpoint, Progress
 
 __all__ = ["Loop", "Plan"]
 
@@ -75,20 +75,20 @@ class Loop:
         if self.held_out is not None:
             self.validation = Validation(self.held_out, self.synthesizer, self.plan.seed)
 
-    def run(self) -> bool:
-        """Train to the end, and return whether it was reached before an interrupt.
+    def run(self, interrupted: Callable[[], bool]) -> bool:
+        """Train to the end, or to the end of the step in which `interrupted()`; return whether it was the end.
 
         Raises:
             FloatingPointError: if a term or the gradient stops being finite; the last checkpoint is kept.
         """
         steps = range(self.state.step, self.state.step if self._no_longer_better() else self.plan.steps)
         shown: dict[str, str] = {}
-        with interrupts() as interrupted, contextlib.closing(self._read_ahead(steps)) as batches:
+        with contextlib.closing(self._read_ahead(steps)) as batches:
             hidden = not (self.progress and self.accelerator.is_main_process)
             bar = tqdm(batches, disable=hidden, desc="finetune", initial=self.state.step, total=self.plan.steps)
             for crops in bar:
                 step, last = self.state.step, self.state.step + 1 == self.plan.steps
-                measured = self._step(crops, interrupted.is_set)
+                measured = self._step(crops, interrupted)
                 stop = measured.pop("stop") > 0
                 if step % HISTORY_EVERY == 0 or last:
                     self._record({"step": float(step), **measured})

@@ -1,13 +1,16 @@
 """Teaching a backbone what blur is."""
 
+import contextlib
 import copy
 import dataclasses
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tafm_loss._files import user_path
 from tafm_loss._text import stable_name
@@ -15,7 +18,6 @@ from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.backbones.config import BackboneConfig
 from tafm_loss.blur.synthesizer import BlurSynthesizer
 from tafm_loss.finetune.arguments import (
-    accelerator_for,
     check_folder,
     check_plan,
     check_synthesizer,
@@ -24,13 +26,13 @@ from tafm_loss.finetune.arguments import (
     copy_to_tune,
     split_scenes,
 )
-from tafm_loss.finetune.checkpoint import Checkpoint
 from tafm_loss.finetune.crops import Grade, SceneCrops, default_synthesizer
 from tafm_loss.finetune.loop import Loop, Plan
 from tafm_loss.finetune.objectives import Objective
 from tafm_loss.finetune.sources import Images
 from tafm_loss.finetune.tuning import Tuning
 from tafm_loss.report import least_report_size, measure_units, report, write_reports
+from tafm_loss.runs import Checkpoint, accelerated, interrupts, locked, save_or_rescue
 from tafm_loss.weights.folders import save_backbone
 from tafm_loss.weights.loading import load_backbone
 
@@ -131,13 +133,16 @@ def finetune_backbone(
         WeightsError: if there is no backbone of that name, or its weights cannot be had.
         ValueError: for a frozen backbone; images that are too few, too small, outside [0, 1] or no RGB images; an
             unknown objective; a synthesizer without a sharp level; a batch that cannot be split; names that no
-            parameter has; a checkpoint that is damaged or of a run with other arguments.
+            parameter has; a checkpoint that is damaged or of a run with other arguments; processes that cannot start.
         FloatingPointError: if the objective or its gradient stops being finite.
-        OSError: if `out_dir` cannot be written to.
+        BlockingIOError: if another run holds `out_dir`; the message says which.
+        OSError: if `out_dir` cannot be written to. If that fails at the end alone, the message says where the tuned
+            backbone is instead.
 
     Warns:
-        UserWarning: about images that are skipped or converted, a checkpoint that cannot be written, and an interrupt
-            (Ctrl-C): the run then ends after the step, with a backbone that can be used, and can be resumed.
+        UserWarning: about images that are skipped or converted, a checkpoint that cannot be written, another number of
+            processes than before, and an interrupt (Ctrl-C, SIGTERM, SIGHUP): the run then ends after the step, with a
+            backbone that can be used, and can be resumed.
     """
     start = load_backbone(backbone) if isinstance(backbone, str | Path) else backbone
     tuned = copy_to_tune(start)
@@ -145,51 +150,78 @@ def finetune_backbone(
     blur = default_synthesizer() if synthesizer is None else synthesizer
     check_synthesizer(blur)
     check_folder(out_dir, images, resume=resume)
-    accelerator = accelerator_for(mixed_precision, accumulation)
     usual = RATE_FROM_NOTHING if start.config.base_weights == "none" else RATE_FROM_TRAINED
     rate = usual if learning_rate is None else learning_rate
-    plan = Plan(steps, batch_size, rate, accumulation, patience, seed)
-    check_plan(plan, validated=validation is not None, processes=accelerator.num_processes)
-    crops, held_out = split_scenes(images, validation, crop_size, seed)
-    judged = None if held_out is None else held_out.centres(REPORT_IMAGES)
-    least = least_report_size(start)
-    if judged is not None and judged.shape[-1] < least:
-        raise ValueError(f"validation: images must be at least {least} px high and wide, got {judged.shape[-1]} px")
-    choose_parameters(tuned.network, trainable)
-    tuned.to(memory_format=torch.channels_last)
-    settings = {**dataclasses.asdict(plan), "crop_size": crop_size, "mixed_precision": mixed_precision}
-    if trainable is not None:
-        settings["trainable"] = list(trainable)
-    config = _tuned_config(start, crops, goal, blur, settings)
-    checkpoint = None
-    if out_dir is not None:
-        validated = "nothing" if held_out is None else held_out.description
-        run = f"{config.recipe} of {config.training_data} from {config.base_weights}, validated on {validated}"
-        checkpoint = Checkpoint(user_path(out_dir), run, resume=resume)
-    loop = Loop(Tuning(tuned, goal), crops, held_out, blur, plan, accelerator, checkpoint, progress)
-    finished = loop.run()
-    # Mixed precision patched the forward of the module; the result must compute as it will when it is loaded again.
-    tuned = accelerator.unwrap_model(loop.model, keep_fp32_wrapper=False).backbone
-    tuned = tuned.to("cpu", memory_format=torch.contiguous_format).requires_grad_(False).eval()
-    tuned.config = config
-    reports: dict[str, Any] = {}
-    if accelerator.is_main_process:
-        if out_dir is not None:
-            save_backbone(tuned, out_dir)  # now, so that no failure to measure loses the weights
-        unit_images = crops.centres(2 * REPORT_IMAGES) if judged is None else judged
-        tuned.config = dataclasses.replace(config, units=measure_units(tuned, unit_images))
-        if finished and judged is not None:
-            pair = {"before": copy.deepcopy(start).cpu(), "after": tuned}
-            reports = {title: report(each, judged, seed=seed, progress=progress) for title, each in pair.items()}
-            tuned.config = dataclasses.replace(tuned.config, measurements=reports["after"])
-        if out_dir is not None:
-            save_backbone(tuned, out_dir)
-            if reports:
-                write_reports(reports, user_path(out_dir))
+    folder = None if out_dir is None else user_path(out_dir)
+    with contextlib.ExitStack() as held:
+        accelerator = held.enter_context(accelerated(mixed_precision, accumulation))
+        plan = Plan(steps, batch_size, rate, accumulation, patience, seed)
+        check_plan(plan, validated=validation is not None, processes=accelerator.num_processes)
+        crops, held_out = split_scenes(images, validation, crop_size, seed)
+        judged = None if held_out is None else held_out.centres(REPORT_IMAGES)
+        _check_reported(start, judged)
+        choose_parameters(tuned.network, trainable)
+        tuned.to(memory_format=torch.channels_last)
+        settings = {**dataclasses.asdict(plan), "crop_size": crop_size, "mixed_precision": mixed_precision}
+        if trainable is not None:
+            settings["trainable"] = list(trainable)
+        config = _tuned_config(start, crops, goal, blur, settings)
+        if folder is not None and accelerator.is_main_process:
+            held.enter_context(locked(folder))
+            check_folder(folder, images, resume=resume)  # again: another run may have ended there
+        checkpoint = None
+        if folder is not None:
+            processes = accelerator.num_processes
+            checkpoint = Checkpoint(folder, _named(config, held_out), resume=resume, processes=processes)
+        held.enter_context(torch.enable_grad())
+        loop = Loop(Tuning(tuned, goal), crops, held_out, blur, plan, accelerator, checkpoint, progress)
+        with interrupts() as interrupted:
+            finished = loop.run(interrupted)
+            # Mixed precision patched the forward of the module; it must compute as it will when it is loaded again.
+            tuned = accelerator.unwrap_model(loop.model, keep_fp32_wrapper=False).backbone
+            tuned.to("cpu", memory_format=torch.contiguous_format).requires_grad_(False).eval().config = config
+            if folder is not None and accelerator.is_main_process:
+                _save(tuned, folder)  # now, so that no failure to measure loses the weights
+        reports: dict[str, Any] = {}
+        if accelerator.is_main_process:
+            unit_images = crops.centres(2 * REPORT_IMAGES) if judged is None else judged
+            tuned.config = dataclasses.replace(config, units=measure_units(tuned, unit_images))
+            if finished and judged is not None:
+                reports = _reports(start, tuned, judged, seed, progress=progress)
+                tuned.config = dataclasses.replace(tuned.config, measurements=reports["after"])
+            if folder is not None:
+                _save(tuned, folder, reports)
     if not finished:
         again = "" if checkpoint is None else "; resume=True goes on from there"
         warnings.warn(f"interrupted at step {loop.state.step} of {steps}{again}", stacklevel=2)
     return FinetuneResult(tuned, loop.state.history, reports, finished)
+
+
+def _check_reported(start: Backbone, judged: Tensor | None) -> None:
+    least = least_report_size(start)
+    if judged is not None and judged.shape[-1] < least:
+        raise ValueError(f"validation: images must be at least {least} px high and wide, got {judged.shape[-1]} px")
+
+
+def _named(config: BackboneConfig, held_out: SceneCrops | None) -> str:
+    validated = "nothing" if held_out is None else held_out.description
+    return f"{config.recipe} of {config.training_data} from {config.base_weights}, validated on {validated}"
+
+
+def _reports(start: Backbone, tuned: Backbone, judged: Tensor, seed: int, *, progress: bool) -> dict[str, Any]:
+    pair = {"before": copy.deepcopy(start).cpu(), "after": tuned}
+    return {title: report(each, judged, seed=seed, progress=progress) for title, each in pair.items()}
+
+
+def _save(tuned: Backbone, folder: Path, reports: dict[str, Any] | None = None) -> None:
+    save_or_rescue(partial(save_backbone, tuned), folder, "the tuned backbone")
+    if reports:
+        try:
+            write_reports(reports, folder)
+        except OSError as error:
+            raise OSError(
+                f"the report could not be written: {error}; the tuned backbone is safe in {folder}"
+            ) from error
 
 
 def _tuned_config(

@@ -1,8 +1,10 @@
 """Training discriminators on one image and one degradation, for the loss that compares images in their features."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,12 @@ from tafm_loss._files import user_path
 from tafm_loss._text import stable_name
 from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
 from tafm_loss.finetune.arguments import check_folder
-from tafm_loss.finetune.checkpoint import Checkpoint, Progress
 from tafm_loss.finetune.crops import scene_generators
 from tafm_loss.images import check_images, check_unit_range, read_image
 from tafm_loss.mdf.adversarial_scale import Scale, new_networks, train_scale
 from tafm_loss.mdf.degradations import Degradation
 from tafm_loss.mdf.loss import DiscriminativeFeatureLoss
+from tafm_loss.runs import Checkpoint, Progress, locked, save_or_rescue
 from tafm_loss.weights.folders import save_backbone
 
 __all__ = ["train_discriminators"]
@@ -77,7 +79,9 @@ def train_discriminators(
         TypeError: if `image` is neither a tensor nor a path, or `degradation` cannot be called.
         ValueError: for an image, number or degradation without use; a checkpoint that is damaged or of another run.
         FloatingPointError: if the objective stops being finite.
-        OSError: if the image cannot be read, or `out_dir` not be written to.
+        BlockingIOError: if another run holds `out_dir`; the message says which.
+        OSError: if the image cannot be read, or `out_dir` not be written to. If that fails at the end alone, the
+            message says where the loss is instead.
     """
     sharp = _checked_image(image)
     for argument, value in (("scales", scales), ("steps", steps)):
@@ -97,18 +101,23 @@ def train_discriminators(
     numbers = f"scales={scales}, steps={steps}, widths={tuple(widths)}, seed={seed}"
     recipe = f"train_discriminators(degradation={name}, {numbers})"
     pyramid = _Pyramid(sharp, degradation, scales, seed)
-    checkpoint = None
-    if out_dir is not None:
-        # Lambdas have no repr that tells them apart; what they do to the image does.
-        settings = f"{recipe} on {data} (sha256 {_digest(pyramid.scale(0, None).degraded)})"
-        checkpoint = Checkpoint(user_path(out_dir), settings, resume=resume)
-    with torch.enable_grad(), torch.autocast(sharp.device.type, enabled=False):
+    folder = None if out_dir is None else user_path(out_dir)
+    with contextlib.ExitStack() as held:
+        checkpoint = None
+        if folder is not None:
+            # Lambdas have no repr that tells them apart; what they do to the image does.
+            settings = f"{recipe} on {data} (sha256 {_digest(pyramid.scale(0, None).degraded)})"
+            held.enter_context(locked(folder))
+            check_folder(folder, sharp, resume=resume)  # again: another run may have ended there
+            checkpoint = Checkpoint(folder, settings, resume=resume)
+        held.enter_context(torch.enable_grad())
+        held.enter_context(torch.autocast(sharp.device.type, enabled=False))
         network = _train(pyramid, widths, steps, seed, checkpoint, progress=progress)
-    label = name.split("(")[0].rpartition(".")[2].removesuffix("Degradation").lower()
-    network.cpu().requires_grad_(False)
-    backbone = discriminator_backbone(network, f"mdf-{label}", training_data=data, recipe=recipe)
-    if out_dir is not None:
-        save_backbone(backbone, out_dir)
+        label = name.split("(")[0].rpartition(".")[2].removesuffix("Degradation").lower()
+        network.cpu().requires_grad_(False)
+        backbone = discriminator_backbone(network, f"mdf-{label}", training_data=data, recipe=recipe)
+        if folder is not None:
+            save_or_rescue(partial(save_backbone, backbone), folder, "the loss")
     return DiscriminativeFeatureLoss(backbone)
 
 

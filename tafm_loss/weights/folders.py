@@ -54,9 +54,10 @@ def save_backbone(backbone: Backbone, directory: str | os.PathLike[str]) -> Path
         "weights": {"file": WEIGHTS_FILE, "size": len(data), "sha256": file.sha256},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / WEIGHTS_FILE) as weights_path, replacing(folder / CONFIG_FILE) as config_path:
+    with replacing(folder / WEIGHTS_FILE) as weights_path:
         weights_path.write_bytes(data)
-        config_path.write_text(json.dumps(config, indent=1) + "\n")
+        with replacing(folder / CONFIG_FILE) as config_path:
+            config_path.write_text(json.dumps(config, indent=1) + "\n")
     return folder
 
 

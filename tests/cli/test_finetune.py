@@ -246,11 +246,15 @@ def test_a_mistyped_backbone_says_what_is_near(
 def test_device_and_quiet_reach_the_trainer(
     trainer: Trainer, photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "unset")
+    seen: list[str | None] = []
+    trainer.before_return = lambda: seen.append(os.environ.get("ACCELERATE_TORCH_DEVICE"))  # where accelerate looks
+    monkeypatch.delenv("ACCELERATE_TORCH_DEVICE", raising=False)
     assert run(out, COMPACT, str(photos), "--device", "cpu", "--quiet") == 0
-    # accelerate reads the device from here.
-    assert os.environ["ACCELERATE_TORCH_DEVICE"] == "cpu" and trainer.options["progress"] is False
-    assert capsys.readouterr().out == ""
+    assert "ACCELERATE_TORCH_DEVICE" not in os.environ
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "meta")
+    assert run(out, COMPACT, str(photos), "--device", "cpu", "--quiet") == 0
+    assert os.environ["ACCELERATE_TORCH_DEVICE"] == "meta" and seen == ["cpu", "cpu"]
+    assert trainer.options["progress"] is False and capsys.readouterr().out == ""
     assert run(out, COMPACT, str(photos), "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"folder": str(out), "report": {}}
 

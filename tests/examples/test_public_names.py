@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module below a package is that package's own affair.
 MODULES = (
     *("backbones", "basicsr", "blur", "demo", "distractors", "finetune", "images"),
-    *("losses", "mdf", "report", "scenes", "weights"),
+    *("losses", "mdf", "report", "runs", "scenes", "weights"),
 )
 PUBLIC = {"tafm_loss", *(f"tafm_loss.{name}" for name in MODULES)}
 

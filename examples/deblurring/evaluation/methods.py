@@ -1,7 +1,6 @@
 """What is evaluated: a network with its weights, or the blurred images themselves."""
 
 import hashlib
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from examples._common import read_json
 from examples.deblurring.evaluation.inference import check_protocol, restore
 from examples.deblurring.evaluation.settings import Network
 from examples.deblurring.models.checkpoints import load_weights
@@ -113,7 +113,7 @@ def open_method(network: Network | None, device: torch.device) -> Method:
 def _network_of_run(path: Path) -> tuple[str, dict[str, Any]]:
     """Return the name and the options of the network that a run has trained."""
     try:
-        network = json.loads(path.read_bytes())["network"]
+        network = read_json(path)["network"]
         return str(network["name"]), dict(network["options"])
     except FileNotFoundError as error:
         raise FileNotFoundError(
@@ -128,7 +128,7 @@ def _network_of_run(path: Path) -> tuple[str, dict[str, Any]]:
 def _window_of_run(path: Path) -> int:
     """Return the window of local pooling that belongs to the crops of a run, by the rule of TLC's authors."""
     try:
-        return 3 * int(json.loads(path.read_bytes())["data"]["crop_size"]) // 2
+        return 3 * int(read_json(path)["data"]["crop_size"]) // 2
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} does not say data.crop_size ({error!r}): give --tlc-window") from error
 

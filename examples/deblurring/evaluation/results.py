@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from examples._common import write_atomically
+from examples._common import read_json, write_atomically
 from examples.deblurring.data.opening import open_pairs
 from examples.deblurring.data.pairs import PairDataset
 from examples.deblurring.evaluation.rows import ROWS_FILE, ImageRows, read_rows
@@ -62,7 +62,7 @@ def open_data(settings: Settings) -> PairDataset:
 def write_summary(result: Result, summary: Summary, **more: Any) -> None:
     """Write `summary.json`: the settings (`settings.json` again), means and intervals, and `more`."""
     content = {
-        "settings": json.loads((result.folder / "settings.json").read_bytes()),
+        "settings": read_json(result.folder / "settings.json"),
         "images_in_set": result.images_in_set,
         "missing": result.missing,
         **more,
@@ -82,7 +82,7 @@ def read_result(folder: Path) -> Result:
     settings = read_settings(folder)
     path = folder / SUMMARY_FILE
     try:
-        summary = json.loads(path.read_bytes())
+        summary = read_json(path)
         missing, images_in_set = dict(summary["missing"]), int(summary["images_in_set"])
     except FileNotFoundError as error:
         raise FileNotFoundError(

@@ -17,10 +17,11 @@ from examples.deblurring.evaluation.page import PLACE, SAVED_IMAGES, make_galler
 from examples.deblurring.evaluation.result_tables import result_table, scene_table
 from examples.deblurring.evaluation.results import SUMMARY_FILE, Result, describe, open_data, write_summary
 from examples.deblurring.evaluation.rows import ROWS_FILE, RowFile, read_rows
-from examples.deblurring.evaluation.settings import Settings, claim, writing_alone
+from examples.deblurring.evaluation.settings import Settings, check_folder, claim
 from examples.deblurring.evaluation.similarity import psnr
 from examples.deblurring.evaluation.statistics import summarise
 from examples.deblurring.evaluation.tables import Table, as_latex, as_markdown
+from tafm_loss.runs import locked
 
 __all__ = ["evaluate"]
 
@@ -52,8 +53,8 @@ def evaluate(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in measure.missing.items())
         raise ValueError(f"none of the metrics can be had: {reasons}")
     method = open_method(settings.network, device)
-    folder.mkdir(parents=True, exist_ok=True)
-    with writing_alone(folder):
+    check_folder(folder, settings)
+    with locked(folder, SAVED_IMAGES):
         claim(folder, settings)
         rows = RowFile(folder / ROWS_FILE, [*measure.columns, GAIN, INPUT_PSNR])
         images = folder / SAVED_IMAGES if settings.save_images else None

@@ -1,24 +1,18 @@
-"""All that decides the values of an evaluation, the file that an interrupted one is known by, and its lock."""
+"""All that decides the values of an evaluation, the file that an interrupted one is known by."""
 
-import contextlib
 import dataclasses
 import inspect
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-from examples._common import differences, write_atomically
+from examples._common import differences, read_json, write_atomically
 from examples.deblurring.data import opening
 from tafm_loss import __version__
+from tafm_loss.runs import is_unused
 
-__all__ = ["INPUT", "SETTINGS_FILE", "Network", "Settings", "claim", "read_settings", "with_defaults", "writing_alone"]
+__all__ = ["INPUT", "SETTINGS_FILE", "Network", "Settings", "check_folder", "claim", "read_settings", "with_defaults"]
 
 SETTINGS_FILE = "settings.json"
 # In place of weights: the blurred images themselves, the row that every table needs.
@@ -95,7 +89,13 @@ def with_defaults(dataset: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def claim(folder: Path, settings: Settings) -> None:
-    """Write the settings into a folder that is new, empty, or of the same settings; its limit may grow.
+    """Write the settings into a folder; errors as in `check_folder`."""
+    check_folder(folder, settings)
+    write_atomically(folder / SETTINGS_FILE, (json.dumps(dataclasses.asdict(settings), indent=1) + "\n").encode())
+
+
+def check_folder(folder: Path, settings: Settings) -> None:
+    """Raise unless a folder is new, empty, or of the same settings; its limit may grow.
 
     Raises:
         FileExistsError: if the folder holds something else.
@@ -113,10 +113,8 @@ def claim(folder: Path, settings: Settings) -> None:
                 f"{folder} holds an evaluation with other settings: {'; '.join(changed)}; "
                 "name another folder, or delete this one"
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif not is_unused(folder):
         raise FileExistsError(f"{folder} holds other files and no {SETTINGS_FILE}: name a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(dataclasses.asdict(settings), indent=1) + "\n").encode())
 
 
 def read_settings(folder: Path) -> Settings:
@@ -128,7 +126,7 @@ def read_settings(folder: Path) -> Settings:
     """
     path = folder / SETTINGS_FILE
     try:
-        fields = json.loads(path.read_bytes())
+        fields = read_json(path)
         network = fields.pop("network")
         return Settings(network=None if network is None else Network(**network), **fields)
     except FileNotFoundError as error:
@@ -143,31 +141,3 @@ def read_settings(folder: Path) -> Settings:
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:
     """Return the settings with those of the network beside the others."""
     return {**{f"network {name}": value for name, value in (fields.pop("network") or {}).items()}, **fields}
-
-
-@contextlib.contextmanager
-def writing_alone(folder: Path) -> Iterator[None]:
-    """Hold a folder against other evaluations; where the system or the file system has no locks, do nothing.
-
-    The lock is the process's, and ends with it in any case: no file is left behind.
-
-    Raises:
-        BlockingIOError: if another evaluation holds the folder.
-        OSError: if there is no such folder.
-    """
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(
-                f"another evaluation is writing to {folder}: wait for its end, or name another folder"
-            ) from error
-        except OSError:
-            pass
-        yield
-    finally:
-        os.close(descriptor)

@@ -195,8 +195,8 @@ def load_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
             OmegaConf.structured(Experiment), *_layers(path, ()), OmegaConf.from_dotlist([*changes])
         )
         experiment = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, yaml.YAMLError, TypeError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+    except (OmegaConfBaseException, yaml.YAMLError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split()):.500}") from error
     assert isinstance(experiment, Experiment)
     if experiment.training.mixed_precision == "False":  # which is how YAML reads a bare no
         experiment.training.mixed_precision = "no"

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from examples._common import interrupts, prefetch
+from examples._common import prefetch
 from examples.deblurring.data.pairs import PairSample
 from examples.deblurring.training.batches import Batches, seeded
-from examples.deblurring.training.checkpoint import Checkpoint, warned
 from examples.deblurring.training.config import Experiment, Optimizer, learning_rate
 from examples.deblurring.training.meter import Meter
 from examples.deblurring.training.objective import Objective
 from examples.deblurring.training.samples import Samples
+from tafm_loss.runs import CHECKPOINT_FILE, Checkpoint, Progress, warned
 
 __all__ = ["Loop", "create_optimizer"]
 
@@ -55,7 +55,8 @@ class Loop:
         self.plan = experiment.training
         self.batches = batches
         self.samples = samples
-        self.checkpoint = checkpoint
+        self.folder = checkpoint.path.parent
+        self.checkpoint = checkpoint if accelerator.is_main_process else None
         self.accelerator = accelerator
         self.bar = progress and accelerator.is_main_process
         self.objective = Objective(experiment.objective, accelerator.device, self.plan.seed)
@@ -74,10 +75,9 @@ class Loop:
             self.parts["average"] = self.average
         if accelerator.scaler is not None:
             self.parts["scaler"] = accelerator.scaler
-        if checkpoint.resumes:
-            checkpoint.load(self.parts)
-        if accelerator.is_main_process:
-            checkpoint.begin()
+        self.state = checkpoint.load(self.parts) if checkpoint.resumes else Progress()
+        if self.checkpoint is not None:
+            self.checkpoint.begin(self.state.history)
         self.meter = Meter(accelerator.device)
 
     @property
@@ -85,31 +85,31 @@ class Loop:
         """The network as it is to be used: the moving average of its weights, if there is one."""
         return self.network if self.average is None else self.average.module
 
-    def run(self) -> bool:
-        """Train to the end, and return whether it was reached, or an interrupt came first.
+    def run(self, interrupted: Callable[[], bool]) -> bool:
+        """Train to the end, or to the end of the step in which `interrupted()`; return whether it was the end.
 
         Raises:
             FloatingPointError: if a loss stops being finite; the last checkpoint is kept.
         """
         if not self.objective.calibrated:
             self._calibrate()
-        steps = range(self.checkpoint.step, self.plan.steps)
+        steps = range(self.state.step, self.plan.steps)
         batches = prefetch(self.batches.draw, steps, workers=self.plan.workers)
         device = self.accelerator.device
         forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-        with forked, interrupts() as interrupted, contextlib.closing(batches):
-            bar = tqdm(total=self.plan.steps, initial=self.checkpoint.step, disable=not self.bar, unit="step")
+        with forked, contextlib.closing(batches):
+            bar = tqdm(total=self.plan.steps, initial=self.state.step, disable=not self.bar, unit="step")
             for step in steps:
                 self.meter.waiting()
                 drawn = next(batches)
                 self.meter.training(drawn.sharp.shape[0] * self.accelerator.num_processes)
                 self._step(drawn, step)
                 bar.update()
-                self._after(step + 1, bar, stop := self._agreed(interrupted.is_set()))
+                self._after(step + 1, bar, stop := self._agreed(interrupted()))
                 if stop:
                     break
             bar.close()
-        return self.checkpoint.step == self.plan.steps
+        return self.state.step == self.plan.steps
 
     # ---- a step ----
 
@@ -130,7 +130,7 @@ class Loop:
                 self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update_parameters(self.network)
-        self.checkpoint.step = step + 1
+        self.state.step = step + 1
 
     def _parts(self, drawn: PairSample, step: int) -> Iterator[tuple[Tensor, Tensor]]:
         images = self.batches.on_device(drawn, step, self.accelerator.device)
@@ -187,8 +187,8 @@ class Loop:
             with warned("the picture", self.samples.folder):
                 self._record({"step": step, "sample_gain_db": self.samples.show(self.restorer, step)})
         # Last, so that a run that is taken up has all rows up to here.
-        if saved and self.accelerator.is_main_process:
-            self.checkpoint.save(self.parts)
+        if saved and self.checkpoint is not None:
+            self.checkpoint.save(self.parts, self.state)
         if saved or shown or step % self.plan.log_every == 0:
             self.meter.reset()
 
@@ -209,14 +209,15 @@ class Loop:
             raise FloatingPointError(f"weights stopped being finite before step {step}; {self._kept()}")
 
     def _kept(self) -> str:
-        kept = f"the last checkpoint is kept in {self.checkpoint.path}; " if self.checkpoint.path.exists() else ""
+        path = self.folder / CHECKPOINT_FILE
+        kept = f"the last checkpoint is kept in {path}; " if path.exists() else ""
         return f"{kept}try a lower rate, or a bound on the gradient (training.clip)"
 
     def _record(self, row: dict[str, float]) -> None:
-        main = self.accelerator.is_main_process
-        self.checkpoint.record(row, write=main)
-        if main:
-            with warned("the log of the tracker", self.checkpoint.path.parent):
+        self.state.history.append(row)
+        if self.checkpoint is not None:
+            self.checkpoint.record(row)
+            with warned("the log of the tracker", self.folder):
                 values = {name: value for name, value in row.items() if name != "step"}
                 self.accelerator.log(values, step=int(row["step"]))
 

@@ -1,24 +1,34 @@
 """One experiment, from its description to a folder with a trained network."""
 
+import contextlib
+import functools
 import hashlib
 import importlib.util
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
-from examples._common import differences, write_atomically
+from examples._common import differences, read_json
 from examples.deblurring.data.opening import open_pairs
 from examples.deblurring.data.pairs import PairDataset
 from examples.deblurring.models.checkpoints import load_weights, save_weights
 from examples.deblurring.models.networks import create_network
 from examples.deblurring.training.batches import Batches
-from examples.deblurring.training.checkpoint import CHECKPOINT_FILE, Checkpoint
-from examples.deblurring.training.config import Experiment, Training, as_dict, check_schedule
+from examples.deblurring.training.config import Experiment, as_dict, check_schedule
 from examples.deblurring.training.loop import Loop
 from examples.deblurring.training.samples import Samples
+from tafm_loss.runs import (
+    CHECKPOINT_FILE,
+    Checkpoint,
+    accelerated,
+    interrupts,
+    is_unused,
+    locked,
+    save_or_rescue,
+    write_atomically,
+)
 
 __all__ = ["AVERAGE_FILE", "CONFIG_FILE", "WEIGHTS_FILE", "train"]
 
@@ -27,6 +37,7 @@ WEIGHTS_FILE = "network.safetensors"
 AVERAGE_FILE = "network_ema.safetensors"
 
 SETTINGS_FILE = "settings.json"
+SAMPLES = "samples"
 
 # How a run is watched and where its data lie, which does not change what comes out.
 WITHOUT_EFFECT = {
@@ -54,11 +65,22 @@ def train(experiment: Experiment, datasets: Path, out: Path, *, resume: bool = F
     Raises:
         ValueError: for what the experiment names and does not exist; a folder that holds another run.
         FloatingPointError: if a loss stops being finite.
-        OSError: if data cannot be read or `out` not be written.
+        BlockingIOError: if another run holds `out`; the message says which.
+        OSError: if data cannot be read or `out` not be written. If that fails at the end alone, the message says where
+            the weights are instead.
     """
     check_schedule(experiment.schedule)
+    plan = experiment.training
+    trackers = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
+    options = {"log_with": trackers, "project_dir": out}
+    with accelerated(plan.mixed_precision, plan.accumulation, **options) as accelerator:
+        return _train(experiment, datasets, out, accelerator, resume=resume, progress=progress)
+
+
+def _train(
+    experiment: Experiment, datasets: Path, out: Path, accelerator: Accelerator, *, resume: bool, progress: bool
+) -> bool:
     data, plan = experiment.data, experiment.training
-    accelerator = _accelerator(plan, out)
     size = _share(plan.batch_size, plan.accumulation, accelerator.num_processes)
     first = accelerator.process_index * size
     batches = Batches(
@@ -73,42 +95,26 @@ def train(experiment: Experiment, datasets: Path, out: Path, *, resume: bool = F
     if experiment.network.weights is not None:
         load_weights(network, Path(experiment.network.weights))
     settings = _settings(experiment, batches.pairs, accelerator.num_processes)
-    if accelerator.is_main_process:
-        _check_folder(out, settings, resume=resume)
-    checkpoint = Checkpoint(out, resume=resume)
-    samples = None
-    if data.samples is not None and accelerator.is_main_process:
-        held_out = open_pairs(data.dataset, datasets / data.root, data.samples, **data.options)
-        samples = Samples(held_out, out / "samples", accelerator.device)
-    loop = Loop(experiment, network, batches, samples, checkpoint, accelerator, progress=progress)
-    if accelerator.is_main_process:
-        write_atomically(out / CONFIG_FILE, json.dumps(as_dict(experiment), indent=2).encode())
-        write_atomically(out / SETTINGS_FILE, json.dumps(settings, indent=2).encode())
-    accelerator.init_trackers("tensorboard")
-    finished = loop.run()
-    if accelerator.is_main_process:
-        _save(loop, out)
-    accelerator.end_training()
+    with contextlib.ExitStack() as held:
+        samples = None
+        if accelerator.is_main_process:
+            _check_folder(out, settings, resume=resume)
+            held.enter_context(locked(out, SAMPLES))
+            _check_folder(out, settings, resume=resume)  # again: another run may have ended there
+            write_atomically(out / SETTINGS_FILE, json.dumps(settings, indent=2).encode())
+            write_atomically(out / CONFIG_FILE, json.dumps(as_dict(experiment), indent=2).encode())
+            if data.samples is not None:
+                held_out = open_pairs(data.dataset, datasets / data.root, data.samples, **data.options)
+                samples = Samples(held_out, out / SAMPLES, accelerator.device)
+        checkpoint = Checkpoint(out, json.dumps(settings), resume=resume, processes=accelerator.num_processes)
+        loop = Loop(experiment, network, batches, samples, checkpoint, accelerator, progress=progress)
+        accelerator.init_trackers("tensorboard")
+        with interrupts() as interrupted:
+            finished = loop.run(interrupted)
+            if accelerator.is_main_process:
+                save_or_rescue(functools.partial(_save, loop), out, "the network")
+        accelerator.end_training()
     return finished
-
-
-def _accelerator(plan: Training, out: Path) -> Accelerator:
-    trackers = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
-    try:
-        accelerator = Accelerator(
-            mixed_precision=plan.mixed_precision,
-            gradient_accumulation_steps=plan.accumulation,
-            log_with=trackers,
-            project_dir=out,
-        )
-    except ValueError as error:
-        raise ValueError(f"mixed_precision={plan.mixed_precision!r} cannot be had in this process: {error}") from error
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched > 1 and accelerator.num_processes == 1:
-        raise ValueError(
-            f"{launched} processes were launched, but accelerate sees one; without a GPU, set ACCELERATE_USE_CPU=true"
-        )
-    return accelerator
 
 
 def _share(batch_size: int, accumulation: int, processes: int) -> int:
@@ -135,20 +141,25 @@ def _settings(experiment: Experiment, pairs: PairDataset, processes: int) -> dic
 def _check_folder(out: Path, settings: dict[str, Any], *, resume: bool) -> None:
     """Raise ValueError if a run must not begin, or not go on, in `out`."""
     if not resume:
-        if out.is_dir() and any(out.iterdir()):
+        if not is_unused(out):
             raise ValueError(f"{out} holds files already: go on with a run by --resume, or take another --out")
         return
-    if not (out / CHECKPOINT_FILE).exists():
-        raise ValueError(f"{out} holds no run to go on with, for there is no {CHECKPOINT_FILE}: leave --resume out")
+    # A run that was killed early has settings, and no checkpoint: it begins anew.
+    lost = (out / WEIGHTS_FILE).exists() and not (out / CHECKPOINT_FILE).exists()
+    if lost or not (out / SETTINGS_FILE).exists():
+        missing = CHECKPOINT_FILE if lost else SETTINGS_FILE
+        raise ValueError(
+            f"{out} holds no run to go on with, for there is no {missing}: leave --resume out, or take another --out"
+        )
     try:
-        changed = differences(json.loads((out / SETTINGS_FILE).read_bytes()), json.loads(json.dumps(settings)))
+        changed = differences(read_json(out / SETTINGS_FILE), json.loads(json.dumps(settings)))
     except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"{out / SETTINGS_FILE} does not say what the run is ({error}); take another --out") from error
     if changed:
         raise ValueError(f"{out} holds another run: {'; '.join(changed)}; take the same, or another --out")
 
 
-def _save(loop: Loop, out: Path) -> None:
-    save_weights(loop.network, out / WEIGHTS_FILE)
+def _save(loop: Loop, folder: Path) -> None:
+    save_weights(loop.network, folder / WEIGHTS_FILE)
     if loop.average is not None:
-        save_weights(loop.restorer, out / AVERAGE_FILE)
+        save_weights(loop.restorer, folder / AVERAGE_FILE)

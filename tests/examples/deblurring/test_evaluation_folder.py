@@ -1,5 +1,6 @@
 """The folder of an evaluation: who may write to it, which settings may go on in it, and what its tables say of them."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 from torch import Tensor
 
 from examples.deblurring.evaluation.metrics import Measurement
-from examples.deblurring.evaluation.settings import read_settings, with_defaults, writing_alone
+from examples.deblurring.evaluation.settings import read_settings, with_defaults
+from tafm_loss.runs import locked
 from tests.examples.deblurring.evaluation_runs import NETWORK, Evaluate, Refused
 
 
@@ -16,12 +18,10 @@ def names(folder: Path) -> list[str]:
 
 
 def test_two_evaluations_do_not_write_to_one_folder_at_once(run_on: Evaluate, refused: Refused, tmp_path: Path) -> None:
-    pytest.importorskip("fcntl")
     out = tmp_path / "out"
-    out.mkdir()
-    with writing_alone(out):
-        assert f"another evaluation is writing to {out}" in refused("input")
-        assert not list(out.iterdir())
+    with locked(out):
+        assert f"{out} is in use by process {os.getpid()} on " in refused("input")
+        assert [path.name for path in out.iterdir()] == [".lock"]
     assert run_on("input") == 0 and len(names(out)) == 4
 
 
