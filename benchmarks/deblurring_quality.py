@@ -49,6 +49,7 @@ OTHER_BLUR = TESTED[::3]
 BLUR_SEEDS = {"val": 1, "test": 2}
 START_SEED = 10_000
 FEW = 4
+QUICK_ARMS = ("SSIM", "tafm-compact, structure")
 PICTURE = ROOT / "docs" / "deblurring_quality.png"
 
 
@@ -152,7 +153,7 @@ def runs_of(bench: Bench, name: str, seed: int) -> list[Run]:
     """Return the runs of a stage and seed, L1 first: on test photographs, with the ratios that the trials chose."""
     stage, options = STAGES[name], bench.options
     runs = [Run(bench.runs, name, seed, PIXEL, 0.0)]
-    for arm in options.arms or stage.arms[: 2 if options.quick else None]:
+    for arm in options.arms or (QUICK_ARMS if options.quick else stage.arms):
         ratios = {*chosen_ratios(bench.runs, arm).values()} if stage.tested else RATIOS[arm]
         runs += [Run(bench.runs, name, seed, arm, ratio) for ratio in options.ratios or sorted(ratios)]
     return runs

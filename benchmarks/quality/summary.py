@@ -75,8 +75,8 @@ class Runs:
         self.ratios = {arm: chosen_ratios(folder, arm) for arm in self.arms if arm != PIXEL}
 
     def of(self, arm: str, price: float) -> list[RunFigures]:
-        """Return the runs of an arm for a price, in the order of seeds."""
-        ratio = 0.0 if arm == PIXEL else self.ratios[arm][price]
+        """Return the runs of an arm for a price, in the order of seeds: none of an arm that was not run."""
+        ratio = 0.0 if arm == PIXEL else self.ratios.get(arm, {}).get(price)
         own = [run for run in self.found if run["arm"] == arm and run["ratio"] == ratio]
         return sorted(own, key=lambda run: run["seed"])
 
