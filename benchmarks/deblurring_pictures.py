@@ -22,11 +22,11 @@ from torchvision.io import write_png
 
 sys.path.insert(0, str(ROOT))
 
-from deblurring_quality import BLUR_SEEDS, TESTED
+from deblurring_quality import BLUR_SEEDS, NETWORK, TESTED
 from quality.arms import PIXEL
 from quality.data import EXTENTS, NOISE, Pairs, gopro_pairs, held_out_pairs
 from quality.masks import Sharpening
-from quality.plan import NETWORK, OURS, PRICES, SEEN, TUNED
+from quality.plan import OURS, PRICES, SEEN, SIZES, TUNED
 from quality.runs import Run
 from quality.summary import chosen_ratios
 from quality.training import Trainer
@@ -52,7 +52,7 @@ class Restorer:
         ratio = 0.0 if arm == PIXEL else chosen_ratios(runs, arm)[PRICE]
         run = Run(runs, "confirmation", SEED, arm, ratio)
         self.figures: dict[str, Any] = run.figures()
-        self.network = create_network(**NETWORK)
+        self.network = create_network(NETWORK, width=SIZES["small"].width)
         load_weights(self.network, run.path.with_suffix(".safetensors"))
         self.network.eval()
         self.trainer = trainer

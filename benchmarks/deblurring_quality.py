@@ -9,7 +9,7 @@ DATASETS holds bsds500/train, val and test, gopro-scene and reds-320x180; WEIGHT
 metrics/*-features.safetensors. Every run is a file in RUNS/deblurring_quality, and runs that are there are skipped: an
 interrupted benchmark is taken up by the same command, and several processes may share it by --seeds and --arms. Writes
 results/deblurring_trials.json, deblurring_quality.json and deblurring_contrasts.json of all that is there. --quick does
-little of everything in RUNS/quick, which means nothing. --plot draws docs/deblurring_quality*.png from result files.
+little of everything, which means nothing. --plot draws docs/deblurring_quality*.png from result files.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from quality.data import Pairs, gopro_pairs, held_out_pairs, reds_pairs, trainin
 from quality.figure import draw
 from quality.judging import Judge, Judged
 from quality.measuring import METRICS, Measures
-from quality.plan import FINE_TUNE, INDEPENDENT, NETWORK, PRIMARY, RATIOS, SEEN, STAGES, START, UNSEEN, Stage
+from quality.plan import INDEPENDENT, PRIMARY, RATIOS, SEEN, SIZES, STAGES, UNSEEN, Stage
 from quality.results import results
 from quality.runs import Run
 from quality.summary import chosen_ratios
@@ -48,7 +48,7 @@ TESTED = [index for index in range(0, 200, 2) if index % 3 and index % 10]
 OTHER_BLUR = TESTED[::3]
 BLUR_SEEDS = {"val": 1, "test": 2}
 START_SEED = 10_000
-FEW = 4
+NETWORK = "residual-unet"
 QUICK_ARMS = ("SSIM", "tafm-compact, structure")
 PICTURE = ROOT / "docs" / "deblurring_quality.png"
 
@@ -58,9 +58,8 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.runs = options.runs / ("quick" if options.quick else "deblurring_quality")
-        self.most = FEW if options.quick else None
-        self.schedule = Schedule(FEW, FINE_TUNE.rate) if options.quick else FINE_TUNE
+        self.size = SIZES[options.size]
+        self.runs = runs_folder(options.runs, options.size)
         self.runs.mkdir(parents=True, exist_ok=True)
         self.datasets, self.photographs = options.datasets, options.datasets / "bsds500"
         places = Places(self.photographs / "train", options.weights, options.runs / "backbones")
@@ -72,13 +71,11 @@ class Bench:
 
     def start(self) -> nn.Module:
         """Return the network that all arms start from, trained with L1 now if it is not there."""
-        path, network = self.runs / "start.safetensors", create_network(**NETWORK).to(self.device)
-        network = network.to(memory_format=torch.channels_last)
+        path, network = self.runs / "start.safetensors", self._network()
         if not path.exists():
             print(f"training {path} with L1 alone", file=sys.stderr)
-            schedule = self.schedule if self.options.quick else START
-            pairs = training_pairs(self.photographs / "train", BATCH_SIZE * schedule.steps, seed=START_SEED)
-            save_weights(self.trainer.trained(network, None, 0.0, pairs, schedule), path)
+            pairs = self._training(self.size.start, START_SEED, 0)
+            save_weights(self.trainer.trained(network, None, 0.0, pairs, self.size.start), path)
         load_weights(network, path)
         return network.eval()
 
@@ -94,8 +91,11 @@ class Bench:
 
     def training(self, stage: Stage, seed: int) -> Pairs:
         """Return the pairs of a stage and seed, the same for all arms."""
-        count = BATCH_SIZE * self.schedule.steps
-        return training_pairs(self.photographs / "train", count, seed=seed, shift=stage.shift).to(self.device)
+        return self._training(self.size.fine_tune, seed, stage.shift).to(self.device)
+
+    def _training(self, schedule: Schedule, seed: int, shift: int) -> Pairs:
+        count = BATCH_SIZE * schedule.steps
+        return training_pairs(self.photographs / "train", count, size=self.size.crop, seed=seed, shift=shift)
 
     def judge(self, stage: Stage) -> Judge:
         """Return what measures the arms of a stage."""
@@ -103,8 +103,8 @@ class Bench:
         if stage.tested:
             judged = {SEEN: self._held_out("test", SEEN, TESTED)}
             judged |= {kind: self._held_out("test", kind, OTHER_BLUR) for kind in UNSEEN}
-            judged["GoPro"] = gopro_pairs(self.datasets / "gopro-scene", slice(0, self.most, 2))
-            judged["REDS"] = reds_pairs(self.datasets / "reds-320x180", slice(0, self.most, 4))
+            judged["GoPro"] = gopro_pairs(self.datasets / "gopro-scene", slice(0, self.size.most, 2))
+            judged["REDS"] = reds_pairs(self.datasets / "reds-320x180", slice(0, self.size.most, 4))
         else:
             every |= {INDEPENDENT: 2, "dists": 4}
             judged = {SEEN: self._held_out("val", SEEN, TRIED)}
@@ -114,16 +114,25 @@ class Bench:
         return Judge(choosing, cases, PRIMARY, self.measures, stage.prices, restore, self.device)
 
     def _held_out(self, split: str, kind: str, indices: Sequence[int]) -> Pairs:
-        return held_out_pairs(self.photographs / split, kind, indices[: self.most], seed=BLUR_SEEDS[split])
+        return held_out_pairs(self.photographs / split, kind, indices[: self.size.most], seed=BLUR_SEEDS[split])
 
     def _dtype(self) -> torch.dtype:
         """Return the precision in which all networks of these runs compute, chosen once by what is faster here."""
         path = self.runs / "precision.json"
         if not path.exists():
-            network = create_network(**NETWORK).to(self.device).to(memory_format=torch.channels_last)
-            path.write_text(json.dumps(str(faster_precision(network, self.device)).removeprefix("torch.")))
-        dtype: torch.dtype = getattr(torch, json.loads(path.read_text()))
-        return dtype
+            dtype = faster_precision(self._network(), self.size.crop, self.device)
+            path.write_text(json.dumps(str(dtype).removeprefix("torch.")))
+        chosen: torch.dtype = getattr(torch, json.loads(path.read_text()))
+        return chosen
+
+    def _network(self) -> nn.Module:
+        network = create_network(NETWORK, width=self.size.width).to(self.device)
+        return network.to(memory_format=torch.channels_last)
+
+
+def runs_folder(runs: Path, size: str) -> Path:
+    """Return the folder of the runs of a size."""
+    return runs / ("deblurring_quality" if size == "small" else f"deblurring_quality_{size}")
 
 
 def carry_out(bench: Bench, runs: Sequence[Run], stage: Stage) -> None:
@@ -141,7 +150,7 @@ def carry_out(bench: Bench, runs: Sequence[Run], stage: Stage) -> None:
         term = bench.term(run.arm)
         weight = 0.0 if term is None else bench.trainer.calibrated(start, term, pairs, run.ratio)
         began = time.perf_counter()
-        network = bench.trainer.trained(start, term, weight, pairs, bench.schedule)
+        network = bench.trainer.trained(start, term, weight, pairs, bench.size.fine_tune)
         seconds = time.perf_counter() - began
         if levels is None:
             levels = judge.levels(network)
@@ -153,7 +162,7 @@ def runs_of(bench: Bench, name: str, seed: int) -> list[Run]:
     """Return the runs of a stage and seed, L1 first: on test photographs, with the ratios that the trials chose."""
     stage, options = STAGES[name], bench.options
     runs = [Run(bench.runs, name, seed, PIXEL, 0.0)]
-    for arm in options.arms or (QUICK_ARMS if options.quick else stage.arms):
+    for arm in options.arms or (QUICK_ARMS if options.size == "quick" else stage.arms):
         ratios = {*chosen_ratios(bench.runs, arm).values()} if stage.tested else RATIOS[arm]
         runs += [Run(bench.runs, name, seed, arm, ratio) for ratio in options.ratios or sorted(ratios)]
     return runs
@@ -170,19 +179,21 @@ def main() -> None:
     parser.add_argument("--ratios", nargs="+", type=float, help="of these alone (default: those of each arm)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--quick", action="store_true", help="a few steps of a few arms; the figures mean nothing")
+    parser.add_argument("--size", choices=SIZES, default="small", help="of networks, crops and trainings")
+    quick = "a few steps of a few arms, as --size quick; the figures mean nothing"
+    parser.add_argument("--quick", action="store_const", dest="size", const="quick", help=quick)
     parser.add_argument("--plot", action="store_true", help="measure nothing; draw the picture from the result file")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of the result files")
     parser.add_argument("--picture", type=Path, default=PICTURE)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    refuse_quick_results(parser, quick=options.quick, out=options.out)
+    refuse_quick_results(parser, quick=options.size != "small", out=options.out)
     if not options.plot:
         bench = Bench(options)
         if unknown := set(options.arms or ()) - set(bench.arms):
             parser.error(f"no arm is called {', '.join(sorted(unknown))}; there are {', '.join(bench.arms)}")
         for name in options.stages:
-            for seed in options.seeds or STAGES[name].seeds[: 2 if options.quick else None]:
+            for seed in options.seeds or STAGES[name].seeds[: 2 if options.size == "quick" else None]:
                 carry_out(bench, runs_of(bench, name, seed), STAGES[name])
         for name, result in results(bench.runs).items():
             write_result(options.out / f"{name}.json", result)

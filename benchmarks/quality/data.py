@@ -13,7 +13,6 @@ from torch import Tensor
 from examples.deblurring.data.synthetic import SyntheticPairs
 from tafm_loss.images import find_images, read_pixels
 
-CROP_SIZE = 64
 HELD_OUT_SIZE = 160
 EXTENTS = (3.0, 9.0)
 # A camera's, see `add_sensor_noise`.
@@ -46,19 +45,20 @@ class Pairs(NamedTuple):
         return digest.hexdigest()[:16]
 
 
-def training_pairs(photographs: Path, count: int, *, seed: int, shift: int = 0) -> Pairs:
+def training_pairs(photographs: Path, count: int, *, size: int, seed: int, shift: int = 0) -> Pairs:
     """Return pairs of random crops under shakes of 3 to 9 px, turned and mirrored.
 
     Args:
         photographs: a folder.
         count: how many.
+        size: px, the side of the crops.
         seed: determines all; the first pairs do not depend on the count.
         shift: px; each sharp crop is moved by so much or less along both axes, as where two cameras are not aligned.
     """
     dataset = SyntheticPairs(photographs, extents=EXTENTS, kind=SEEN, **NOISE)
     images = [dataset.sharp(index) for index in range(len(dataset))]
     generator = torch.Generator().manual_seed(seed)
-    side = CROP_SIZE + 2 * shift + dataset.margin
+    side = size + 2 * shift + dataset.margin
     parts = []
     for start in range(0, count, 8):
         crops = torch.stack([_random_crop(images, side, generator) for _ in range(min(8, count - start))])
@@ -118,15 +118,16 @@ def _random_crop(images: list[Tensor], side: int, generator: torch.Generator) ->
 
 def _moved(blurred: Tensor, sharp: Tensor, shift: int, generator: torch.Generator) -> list[Tensor]:
     """Return crops of the final size in 8 bits, the sharp ones each from a place of its own."""
+    size = sharp.shape[-1] - 2 * shift
     if shift:
         places = torch.randint(2 * shift + 1, (len(sharp), 2), generator=generator).tolist()
-        sharp = torch.stack([_square(image, y, x) for image, (y, x) in zip(sharp, places, strict=True)])
-        blurred = _square(blurred, shift, shift)
+        sharp = torch.stack([_square(image, y, x, size) for image, (y, x) in zip(sharp, places, strict=True)])
+        blurred = _square(blurred, shift, shift, size)
     return [_eight_bits(blurred), _eight_bits(sharp)]
 
 
-def _square(images: Tensor, top: int, left: int) -> Tensor:
-    return images[..., top : top + CROP_SIZE, left : left + CROP_SIZE]
+def _square(images: Tensor, top: int, left: int, size: int) -> Tensor:
+    return images[..., top : top + size, left : left + size]
 
 
 def _draw(choices: int, generator: torch.Generator) -> int:

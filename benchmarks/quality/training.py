@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quality.data import CROP_SIZE, Pairs
+from quality.data import Pairs
 from tafm_loss import calibrate_weight
 
 BATCH_SIZE = 8
@@ -96,9 +96,9 @@ class Trainer(NamedTuple):
         return restored.float()
 
 
-def faster_precision(network: nn.Module, device: torch.device) -> torch.dtype:
-    """Return bfloat16 if two steps of the network take less time in it than in float32, which is what else there is."""
-    batch = torch.rand(BATCH_SIZE, 3, CROP_SIZE, CROP_SIZE, device=device).to(memory_format=torch.channels_last)
+def faster_precision(network: nn.Module, size: int, device: torch.device) -> torch.dtype:
+    """Return bfloat16 if two steps of the network on crops of `size` px take less time in it than in float32."""
+    batch = torch.rand(BATCH_SIZE, 3, size, size, device=device).to(memory_format=torch.channels_last)
 
     def seconds(dtype: torch.dtype) -> float:
         trainer = Trainer(device, dtype)

@@ -151,13 +151,13 @@ class Listed(torch.nn.Module):
 
 
 def test_the_first_training_pairs_do_not_depend_on_their_number(data: ModuleType, photographs: Path) -> None:
-    few, more = (data.training_pairs(photographs, count, seed=3) for count in (8, 16))
-    assert few.sharp.shape == (8, 3, data.CROP_SIZE, data.CROP_SIZE)
+    few, more = (data.training_pairs(photographs, count, size=48, seed=3) for count in (8, 16))
+    assert few.sharp.shape == (8, 3, 48, 48)
     assert torch.equal(few.blurred, more.blurred[:8])
     assert torch.equal(few.sharp, more.sharp[:8])
     assert few.digest() != more.digest()
-    assert few.digest() == data.training_pairs(photographs, 8, seed=3).digest()
-    assert few.digest() != data.training_pairs(photographs, 8, seed=4).digest()
+    assert few.digest() == data.training_pairs(photographs, 8, size=48, seed=3).digest()
+    assert few.digest() != data.training_pairs(photographs, 8, size=48, seed=4).digest()
 
 
 def test_real_pairs_are_cut_alike_and_reduced_as_asked(data: ModuleType, tmp_path: Path) -> None:
