@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from examples._common import count, differences, run_program, warnings_in_lines, write_atomically
+from examples._common import count, differences, run_program, user_path, warnings_in_lines, write_atomically
 from examples.deblurring.data.files import as_pixels, encode_png, images_below
 from examples.deblurring.evaluation.methods import open_method
 from examples.deblurring.evaluation.options import add_network_options, network_of, open_device
@@ -36,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="restore", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("weights", metavar="WEIGHTS", help="a file of weights, or the folder of a training run")
-    parser.add_argument("images", type=Path, metavar="IMAGES", help="an image, or a folder of images")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where restored images go, as PNG")
+    parser.add_argument("images", type=user_path, metavar="IMAGES", help="an image, or a folder of images")
+    parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="where restored images go, as PNG")
     add_network_options(parser)
     options = parser.parse_args(arguments)
     return run_program("restore", lambda: _restore(options), interrupted="interrupted; the same command goes on")

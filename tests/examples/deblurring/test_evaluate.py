@@ -181,6 +181,15 @@ def test_pairs_that_cannot_be_read_are_left_out_by_name_until_they_can(
     assert f"none of the {SCENES * FRAMES} pairs can be read" in refused("input", root=root, out="none")
 
 
+def test_a_run_that_is_called_input_is_not_taken_for_the_blurred_images(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "input").mkdir()
+    (tmp_path / "input" / "config.json").touch()
+    assert "write ./input for that" in refused("input")
+
+
 def test_a_metric_that_cannot_be_had_is_named_and_the_others_go_on(
     run_on: Evaluate, refused: Refused, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
