@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tafm_loss._ambient import usual_defaults
 from tafm_loss._files import user_path
 from tafm_loss._text import stable_name
 from tafm_loss.backbones.backbone import Backbone
@@ -61,6 +62,7 @@ class FinetuneResult:
     finished: bool = True
 
 
+@usual_defaults()
 def finetune_backbone(
     backbone: Backbone | str | Path,
     images: Images,
@@ -193,7 +195,7 @@ def finetune_backbone(
                 _save(tuned, folder, reports)
     if not finished:
         again = "" if checkpoint is None else "; resume=True goes on from there"
-        warnings.warn(f"interrupted at step {loop.state.step} of {steps}{again}", stacklevel=2)
+        warnings.warn(f"interrupted at step {loop.state.step} of {steps}{again}", stacklevel=3)
     return FinetuneResult(tuned, loop.state.history, reports, finished)
 
 
