@@ -50,6 +50,7 @@ copybutton_exclude = ".linenos, .gp"
 PAGES = {
     "examples/README.md": "docs/guides/examples.md",
     "examples/deblurring/README.md": "docs/guides/networks.md",
+    "examples/integrations/README.md": "docs/guides/integrations.md",
 }
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 

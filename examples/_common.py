@@ -1,6 +1,7 @@
 """What the programs of examples and benchmarks share: whole files, text in columns, work ahead, how a program ends."""
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -24,6 +25,7 @@ __all__ = [
     "prefetch",
     "read_json",
     "run_program",
+    "user_path",
     "warnings_in_lines",
     "write_atomically",
 ]
@@ -32,6 +34,9 @@ T = TypeVar("T")
 
 USER_ERROR = 2
 INTERRUPTED = 130
+# As PyTorch says it on Linux, on Windows, and of devices.
+WANT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
+TOO_LARGE = "the memory does not suffice: take smaller images, crops or batches, or tiles"
 
 
 # ---- files ----
@@ -103,22 +108,39 @@ def prefetch(make: Callable[[int], T], steps: Iterable[int], *, workers: int = 2
 # ---- programs ----
 
 
+def user_path(text: str) -> Path:
+    """Return a path of a command line; `~` is the home of the user, also where the shell leaves it, as in --out=~/x."""
+    return Path(os.path.expanduser(text))
+
+
 def run_program(name: str, work: Callable[[], int | None], *, interrupted: str = "interrupted") -> int:
     """Do the work of a program and return its exit code: that of `work`, 2 for a mistake of the user, 130 for Ctrl-C.
+
+    What the console cannot show is written as an escape of Python. A want of memory counts as a mistake.
 
     Args:
         name: of the program, for what is told on standard error.
         work: returns an exit code, or None for 0.
         interrupted: what is told of a Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return work() or 0
+        code = work() or 0
+        print(end="", flush=True)  # so that a full disk or a reader who has left is met here
+        return code
     except BrokenPipeError:
         # The reader of our output has left; what Python would flush at exit must not raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or WANT_OF_MEMORY.search(str(error))):
+            raise
+        print(f"{name}: error: {TOO_LARGE}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print(f"{name}: {interrupted}", file=sys.stderr)

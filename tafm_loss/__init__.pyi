@@ -7,6 +7,7 @@ from .backbones.registry import list_backbones
 from .blur import BlurKernels, BlurSynthesizer, blur_extent
 from .finetune import FinetuneResult, finetune_backbone
 from .losses import (
+    BalancedLoss,
     ContrastiveFeatureLoss,
     FeatureMaps,
     LatentComparisonLoss,
@@ -32,6 +33,7 @@ from .weights.loading import create_backbone, load_backbone
 __all__ = [
     "Backbone",
     "BackboneConfig",
+    "BalancedLoss",
     "BlurKernels",
     "BlurSynthesizer",
     "ContrastiveFeatureLoss",

@@ -66,7 +66,7 @@ def mirrored(blurred: Tensor, sharp: Tensor) -> Tensor:
 
 def grey(images: Tensor) -> Tensor:
     """Return images (N, 3, H, W) with every channel replaced by their luma."""
-    luma = torch.tensor(LUMA).to(images).view(3, 1, 1)
+    luma = images.new_tensor(LUMA).view(3, 1, 1)
     return (images * luma).sum(1, keepdim=True).expand_as(images)
 
 
@@ -87,9 +87,9 @@ def jpeg(images: Tensor, quality: int = JPEG_QUALITY) -> Tensor:
 
 def stranger(images: Tensor) -> Tensor:
     """Return another image for each: neighbours in the batch change places, and the last of an odd number takes one."""
-    places = torch.arange(len(images)) ^ 1
+    places = torch.arange(len(images), device=images.device) ^ 1
     places[places == len(images)] = len(images) - 2
-    return images[places.to(images.device)]
+    return images[places]
 
 
 def each_level(change: Callable[[Tensor], Tensor], levels: Tensor) -> Tensor:

@@ -49,9 +49,9 @@ def check_images(images: Tensor, name: str, *, channels: int | None = 3, minimum
         )
     shape = tuple(images.shape)
     if len(shape) != 4:
-        raise ValueError(
-            f"{name} must have shape (N, C, H, W), got {shape}; add a batch axis to a single image with images[None]"
-        )
+        single = "add a batch axis to a single image with images[None]"
+        advice = single if len(shape) < 4 else "flatten the axes of clips with images.flatten(0, -4)"
+        raise ValueError(f"{name} must have shape (N, C, H, W), got {shape}; {advice}")
     if channels is not None and shape[1] != channels:
         raise ValueError(
             f"{name} must have {channels} channels, got {shape[1]} in shape {shape}; "

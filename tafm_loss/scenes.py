@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from tafm_loss._ambient import usual_defaults
 from tafm_loss.images import LUMA
 
 __all__ = ["generate_scenes"]
@@ -31,8 +32,9 @@ def generate_scenes(n: int, size: int | tuple[int, int], *, generator: torch.Gen
     height, width = (size, size) if isinstance(size, int) else size
     if n < 0 or min(height, width) < 8:
         raise ValueError(f"n must not be negative and sides at least 8 px, got n={n} and {height} x {width}")
-    scenes = [_Scene(height, width, generator).paint() for _ in range(n)]
-    return torch.stack(scenes) if scenes else torch.empty(0, 3, height, width)
+    with usual_defaults("cpu" if generator is None else generator.device):
+        scenes = [_Scene(height, width, generator).paint() for _ in range(n)]
+        return torch.stack(scenes) if scenes else torch.empty(0, 3, height, width)
 
 
 class _Scene:

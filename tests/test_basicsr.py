@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tafm_loss import TaskAdaptiveFeatureLoss, WeightsError
-from tafm_loss.basicsr import PIXEL_LOSSES, PixelTAFMLoss, TAFMPerceptualLoss, register
+from tafm_loss.basicsr import PIXEL_LOSSES, PixelTAFMLoss, TAFMLoss, TAFMPerceptualLoss, register
 from tests.basicsr_copies import Registry, install_basicsr, install_hinet, install_nafnet
 
 Install = Callable[[pytest.MonkeyPatch], Callable[[dict[str, Any]], nn.Module]]
@@ -29,7 +29,7 @@ def images(size: int = 32, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("install", [install_basicsr, install_nafnet, install_hinet])
-def test_option_files_find_both_types_however_often_they_are_registered(
+def test_option_files_find_all_types_however_often_they_are_registered(
     install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build = install(monkeypatch)
@@ -37,6 +37,7 @@ def test_option_files_find_both_types_however_often_they_are_registered(
     register()
     assert isinstance(build({"type": "TAFMPerceptualLoss", "perceptual_weight": 0.1}), TAFMPerceptualLoss)
     assert isinstance(build({"type": "PixelTAFMLoss", "loss_weight": 0.5, "reduction": "mean"}), PixelTAFMLoss)
+    assert isinstance(build({"type": "TAFMLoss", "loss_weight": 0.1}), TAFMLoss)
     assert isinstance(build({"type": "L1Loss"}), nn.Module)
     assert capsys.readouterr().out == ""
 
@@ -181,10 +182,80 @@ def test_mistakes_in_an_option_file_are_named(options: dict[str, Any], message: 
 
 
 def test_unknown_options_and_backbones_are_refused() -> None:
-    with pytest.raises(TypeError, match="layer_weights"):
-        TAFMPerceptualLoss(layer_weights={"conv5_4": 1.0})
     with pytest.raises(WeightsError):
         TAFMPerceptualLoss(backbone="./not-there")
+
+
+VGG = {
+    "layer_weights": {"conv5_4": 1.0},
+    "vgg_type": "vgg19",
+    "use_input_norm": True,
+    "range_norm": False,
+    "criterion": "l1",
+}
+
+
+@pytest.mark.parametrize("kind", [TAFMPerceptualLoss, TAFMLoss, PixelTAFMLoss])
+def test_a_vgg_option_file_with_another_type_is_told_what_maps_to_what(kind: type[nn.Module]) -> None:
+    with pytest.raises(TypeError) as error:
+        kind(**VGG)
+    for part in (
+        kind.__name__ if kind is PixelTAFMLoss else "TAFMPerceptualLoss",
+        *VGG,
+        "layers:",
+        "backbone",
+        "distance",
+    ):
+        assert part in str(error.value)
+    with pytest.raises(TypeError, match="perceptual_wieght"):
+        kind(perceptual_wieght=1.0)
+
+
+# ---- one tensor, and a ratio instead of a weight ----
+
+
+def test_trainers_that_want_one_tensor_get_it_with_its_weight() -> None:
+    pred, target = images(seed=0), images(seed=1)
+    loss_fn = TAFMLoss(loss_weight=0.25)
+    assert torch.equal(loss_fn(pred, target), TaskAdaptiveFeatureLoss(weight=0.25)(pred, target))
+    assert loss_fn.loss_weight == 0.25
+
+
+@pytest.mark.parametrize("distance", [None, "l2", "normalized_l2"])
+@pytest.mark.parametrize("pixel", list(PIXEL_LOSSES))
+def test_a_ratio_stands_for_the_weight_in_every_type(
+    pixel: str, distance: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    pred, target = images(seed=0).requires_grad_(), images(seed=1)
+    options: dict[str, Any] = {"gradient_ratio": 0.5, "pixel": pixel, "distance": distance}
+    pixel_loss = lambda pred, target: 0.5 * PIXEL_LOSSES[pixel](pred, target)  # noqa: E731
+    one = TAFMLoss(loss_weight=1.0, pixel_weight=0.5, **options)
+    two = TAFMPerceptualLoss(pixel_weight=0.5, **options)
+    both = PixelTAFMLoss(loss_weight=0.5, **options)
+    with caplog.at_level("INFO", "basicsr"):
+        losses = [one(pred, target), two(pred, target)[0], both(pred, target) - pixel_loss(pred, target)]
+    for loss in losses:
+        (ours,), (theirs,) = (torch.autograd.grad(part, pred) for part in (loss, pixel_loss(pred, target)))
+        assert float(ours.norm() / theirs.norm()) == pytest.approx(0.5, rel=1e-3)
+    assert [record.getMessage() for record in caplog.records][-1].endswith("gradient ratio 0.5")
+    assert len(caplog.records) == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TAFMPerceptualLoss(gradient_ratio=0.6), "gradient_ratio needs pixel: .*one of l1, mse"),
+        (lambda: TAFMLoss(gradient_ratio=0.6), "gradient_ratio needs pixel"),
+        (lambda: TAFMPerceptualLoss(pixel="l1"), "pixel is for gradient_ratio alone"),
+        (lambda: TAFMPerceptualLoss(gradient_ratio=0.6, pixel="l2"), "pixel must be one of"),
+        (lambda: PixelTAFMLoss(gradient_ratio=0.6, perceptual_weight=0.1), "a weight or a gradient_ratio"),
+        (lambda: TAFMLoss(gradient_ratio=0.6, loss_weight=0.1, pixel="l1"), "a weight or a gradient_ratio"),
+        (lambda: PixelTAFMLoss(gradient_ratio=0), "ratio must be more than 0"),
+    ],
+)
+def test_ratios_that_cannot_be_kept_are_refused(make: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 # ---- the real package ----

@@ -11,6 +11,7 @@ def test_messages_name_the_argument_and_the_remedy() -> None:
         ([1.0], TypeError, "pred must be a torch.Tensor, got list"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), TypeError, r"pred must be .* got torch.uint8; .* / 255"),
         (torch.zeros(3, 8, 8), ValueError, r"\(N, C, H, W\), got \(3, 8, 8\); add a batch axis"),
+        (torch.zeros(2, 5, 3, 8, 8), ValueError, r"got \(2, 5, 3, 8, 8\); flatten .* images\.flatten\(0, -4\)"),
         (torch.zeros(1, 4, 8, 8), ValueError, "must have 3 channels, got 4"),
         (torch.zeros(1, 3, 8, 7), ValueError, "at least 8 px high and wide, got 8 x 7"),
     ):

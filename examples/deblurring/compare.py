@@ -6,11 +6,10 @@ python -m examples.deblurring.compare results/input results/hinet results/hinet-
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
-from examples._common import run_program, warnings_in_lines
+from examples._common import run_program, user_path, warnings_in_lines
 from examples.deblurring.evaluation.comparison import compare
 from examples.deblurring.evaluation.options import open_device
 from examples.deblurring.evaluation.tables import as_text
@@ -23,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULT", help="a folder that evaluate.py has filled")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the comparison goes")
+    parser.add_argument("results", nargs="+", type=user_path, metavar="RESULT", help="a folder of evaluate.py")
+    parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="where the comparison goes")
     parser.add_argument(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",

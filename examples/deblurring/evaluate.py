@@ -14,8 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from examples._common import run_program, warnings_in_lines
+from examples._common import run_program, user_path, warnings_in_lines
 from examples.deblurring.data.opening import key_values
+from examples.deblurring.evaluation.methods import RUN_FILE
 from examples.deblurring.evaluation.metrics import GROUPS, METRICS
 from examples.deblurring.evaluation.options import OF_A_NETWORK, add_network_options, network_of, open_device
 from examples.deblurring.evaluation.run import evaluate
@@ -53,10 +54,10 @@ def _parser() -> argparse.ArgumentParser:
         help=f"a file of weights, the folder of a training run, or `{INPUT}` for the blurred images themselves",
     )
     parser.add_argument("--dataset", required=True, metavar="NAME", help="such as gopro, realblur_j, hide, flat")
-    parser.add_argument("--root", required=True, metavar="DIR", help="the folder of the data set")
+    parser.add_argument("--root", type=user_path, required=True, metavar="DIR", help="the folder of the data set")
     parser.add_argument("--split", default="test", help="default: %(default)s")
     parser.add_argument("--dataset-options", nargs="+", default=[], metavar="KEY=VALUE", help="such as complete=false")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go; names the method")
+    parser.add_argument("--out", type=user_path, required=True, metavar="DIR", help="for the results; names the method")
     parser.add_argument(
         "--metrics",
         default=USUAL_METRICS,
@@ -66,12 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--align", action="store_true", help="also after RealBlur's alignment by ECC")
     parser.add_argument(
         "--trunks",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="the networks of LPIPS and DISTS, made by `python -m examples.deblurring.fetch trunks DIR` "
         "(default: torchvision downloads them, 233 and 528 MB)",
     )
-    parser.add_argument("--niqe-parameters", metavar="FILE", help="niqe_pris_params.npz, for NIQE")
+    parser.add_argument("--niqe-parameters", type=user_path, metavar="FILE", help="niqe_pris_params.npz, for NIQE")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N images only")
     parser.add_argument("--save-images", action="store_true", help="write all restored images")
     add_network_options(parser)
@@ -96,11 +97,11 @@ def _settings(options: argparse.Namespace) -> Settings:
     return Settings(
         network=_network(options),
         dataset=options.dataset,
-        root=str(Path(options.root).resolve()),
+        root=str(options.root.resolve()),
         split=options.split,
         dataset_options=with_defaults(options.dataset, key_values(options.dataset_options, "--dataset-options")),
         metrics=metrics,
-        niqe_parameters=options.niqe_parameters and str(Path(options.niqe_parameters).resolve()),
+        niqe_parameters=options.niqe_parameters and str(options.niqe_parameters.resolve()),
         limit=options.limit,
         save_images=options.save_images,
     )
@@ -108,6 +109,8 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _network(options: argparse.Namespace) -> Network | None:
     if options.weights == INPUT:
+        if Path(INPUT, RUN_FILE).exists():
+            raise ValueError(f"`{INPUT}` means the blurred images, and is a run here as well: write ./{INPUT} for that")
         default = _parser().get_default
         if said := [name for name in OF_A_NETWORK if getattr(options, name) != default(name)]:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in said)

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from examples._common import USER_ERROR, align, run_program
+from examples._common import USER_ERROR, align, run_program, user_path
 from examples.deblurring.data.archives import is_empty, unpack
 from examples.deblurring.data.files import named
 from examples.deblurring.data.hub import download, file_sizes, online
@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="fetch"
     )
     parser.add_argument("what", choices=[*sorted(SOURCES | ELSEWHERE), TRUNKS])
-    parser.add_argument("folder", type=Path, help="folder of data sets or of trunks, made if it is not there")
+    parser.add_argument("folder", type=user_path, help="folder of data sets or of trunks, made if it is not there")
     parser.add_argument("--yes", action="store_true", help="do not ask before downloading")
     options = parser.parse_args(arguments)
     agrees = (lambda: True) if options.yes else _ask

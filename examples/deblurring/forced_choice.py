@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from examples._common import read_json, run_program, write_atomically
+from examples._common import read_json, run_program, user_path, write_atomically
 from examples.deblurring.evaluation.choices import SHARP, count_choices, make_study, read_images
 from examples.deblurring.evaluation.page import CROP_SIZE, make_example, render_page
 from examples.deblurring.evaluation.tables import as_text
@@ -36,17 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     crops.add_argument("--limit", type=int, metavar="N", help="the first N images only")
     make = commands.add_parser("make", help="a page for people, without the names of the methods")
     make.set_defaults(work=_make)
-    make.add_argument("--key", type=Path, required=True, metavar="FILE", help="where the key goes")
+    make.add_argument("--key", type=user_path, required=True, metavar="FILE", help="where the key goes")
     make.add_argument("--seed", type=int, default=0, help="of the order and the sides (default: %(default)s)")
     make.add_argument("--without-sharp", action="store_true", help="do not show the sharp image between the two")
     for command in (crops, make):
-        command.add_argument("--sharp", type=Path, required=True, metavar="DIR")
+        command.add_argument("--sharp", type=user_path, required=True, metavar="DIR")
         command.add_argument("--methods", nargs="+", required=True, metavar="LABEL=DIR", help="the control comes first")
-        command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page")
+        command.add_argument("--out", type=user_path, required=True, metavar="FILE", help="the page")
     count = commands.add_parser("count", help="the share of the second method, from the key and the answers")
     count.set_defaults(work=_count)
-    count.add_argument("key", type=Path)
-    count.add_argument("answers", nargs="+", type=Path)
+    count.add_argument("key", type=user_path)
+    count.add_argument("answers", nargs="+", type=user_path)
     options = parser.parse_args(arguments)
     return run_program("forced_choice", lambda: options.work(options))
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from examples._common import differences, read_json, run_program, write_atomically
+from examples._common import differences, read_json, run_program, user_path, write_atomically
 from examples.deblurring.data.files import encode_png
 from examples.deblurring.data.opening import key_values, list_datasets, open_pairs
 from examples.deblurring.data.pairs import PairedImages
@@ -126,8 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="precrop"
     )
     parser.add_argument("dataset", choices=[name for name in list_datasets() if name not in {"gopro_all", "synthetic"}])
-    parser.add_argument("root", type=Path, help="its folder")
-    parser.add_argument("out", type=Path, help="folder of the crops, new or begun by this command")
+    parser.add_argument("root", type=user_path, help="its folder")
+    parser.add_argument("out", type=user_path, help="folder of the crops, new or begun by this command")
     parser.add_argument("--split", default="train", help="which part (default: %(default)s)")
     parser.add_argument("--size", type=int, default=512, metavar="PX", help="default: %(default)s")
     parser.add_argument("--step", type=int, default=256, metavar="PX", help="default: %(default)s")

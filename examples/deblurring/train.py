@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from examples._common import INTERRUPTED, run_program
+from examples._common import INTERRUPTED, run_program, user_path
 from examples.deblurring.training.config import load_experiment
 from examples.deblurring.training.run import train
 from examples.deblurring.training.smoke import smoke
@@ -33,9 +33,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m examples.deblurring.train", description="Trains a deblurring network. Ctrl-C saves it."
     )
-    parser.add_argument("config", nargs="*", type=Path, metavar="CONFIG", help="a YAML file of configs/")
-    parser.add_argument("--datasets", type=Path, default=Path("datasets"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/NAME_OF_CONFIG")
+    parser.add_argument("config", nargs="*", type=user_path, metavar="CONFIG", help="a YAML file of configs/")
+    parser.add_argument(
+        "--datasets", type=user_path, default=Path("datasets"), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument("--out", type=user_path, metavar="DIR", help="default: runs/NAME_OF_CONFIG")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument(
         "--set",

@@ -7,6 +7,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from tafm_loss._ambient import usual_defaults
 from tafm_loss.backbones.config import BackboneConfig
 from tafm_loss.images import check_images
 
@@ -33,14 +34,17 @@ class Backbone(nn.Module):
     # The SHA-256 of the file, and what the backbone was when it was read.
     _file: tuple[str, BackboneConfig, int] | None = None
 
+    @usual_defaults()
     def __init__(self, network: nn.Module, config: BackboneConfig) -> None:
         super().__init__()
         self.network = network
         self.config = config
         self._state_names = tuple(network.state_dict())
         self._frozen = False
-        self.register_buffer("mean", torch.tensor(config.mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.std, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        numbers = (*network.parameters(), *network.buffers())
+        like = next((tensor for tensor in numbers if tensor.is_floating_point()), torch.empty(0))
+        self.register_buffer("mean", like.new_tensor(config.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", like.new_tensor(config.std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return {tap: features} of images (N, 3, H, W), RGB in [0, 1], of any floating type.
@@ -92,6 +96,7 @@ class Backbone(nn.Module):
         bits = (tensor.view(INTEGERS[tensor.dtype.itemsize]) for tensor in self.state().values())
         return int(sum(tensor.sum(dtype=torch.int64).item() for tensor in bits))
 
+    @usual_defaults()
     def frozen_copy(self) -> "Backbone":
         """Return a copy that holds no parameter and no state, and stays in evaluation mode for good.
 

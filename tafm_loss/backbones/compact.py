@@ -177,22 +177,22 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 def _replicate_border(images: Tensor) -> Tensor:
-    """Return images with a border of `STEM_BORDER` px, one less below and to the right where a side is odd.
+    """Return images with a border of `STEM_BORDER` px.
 
     By concatenation, because the gradient of PyTorch's replicating `pad` does not compile for a CPU.
     """
     for axis in (-2, -1):
         first, last = images.narrow(axis, 0, 1), images.narrow(axis, -1, 1)
-        after = STEM_BORDER - images.shape[axis] % 2
-        images = torch.cat([*[first] * STEM_BORDER, images, *[last] * after], axis)
+        images = torch.cat([*[first] * STEM_BORDER, images, *[last] * STEM_BORDER], axis)
     return images
 
 
 def _parities_as_channels(maps: Tensor) -> Tensor:
-    """Return (N, 4 C, H / 2, W / 2), as `pixel_unshuffle` does, but in channels-last and for an empty batch too."""
-    batch, channels, height, width = maps.shape
-    pairs = maps.view(batch, channels, height // 2, 2, width // 2, 2)
-    return pairs.permute(0, 2, 4, 1, 3, 5).flatten(3).permute(0, 3, 1, 2)
+    """Return (N, 4 C, H // 2, W // 2) in channels-last, as `pixel_unshuffle` does for even H and W."""
+    pairs = maps.unfold(2, 2, 2).unfold(3, 2, 2)
+    # Stacked, because a mere view does not compile for sizes that change.
+    parities = torch.stack([pairs[..., y, x] for y in (0, 1) for x in (0, 1)], 2)
+    return parities.flatten(1, 2).contiguous(memory_format=torch.channels_last)
 
 
 def _nyquist_filters() -> Tensor:

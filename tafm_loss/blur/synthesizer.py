@@ -5,9 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tafm_loss._ambient import usual_defaults
 from tafm_loss.blur.camera import Nodes
 from tafm_loss.blur.convolution import BORDERS, apply_blur, without_margin
 from tafm_loss.blur.kernels import (
@@ -107,6 +109,7 @@ class BlurSynthesizer(nn.Module):
         self._sharp = int(self.extents[0] == 0)
         self._largest = self.extents[-1] * (1 + self.extent_jitter)
 
+    @usual_defaults()
     def sample(
         self, n: int, *, image_size: tuple[int, int] | None = None, generator: torch.Generator | None = None
     ) -> BlurKernels:
@@ -247,7 +250,7 @@ def _checked_extents(extents: Sequence[float]) -> tuple[float, ...]:
         raise TypeError(f"extents must be a sequence of lengths in px such as (0, 10, 25), got {extents!r}")
     values = tuple(float(extent) for extent in extents)
     # As the kernels will have them: extents that float32 cannot tell apart are one.
-    stored = torch.tensor(values, dtype=torch.float32).tolist()
+    stored = np.array(values, dtype=np.float32).tolist()
     rising = all(a < b for a, b in pairwise(stored))
     blurred = values[1:] if values[:1] == (0,) else values
     if not rising or not blurred or not all(LEAST_EXTENT <= value <= LARGEST_EXTENT for value in blurred):

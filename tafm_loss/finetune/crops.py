@@ -1,6 +1,7 @@
 """Scenes in, aligned crops out, graded by a synthesizer, by a callable of the user, or as real exposures are."""
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -45,6 +46,12 @@ class SceneCrops:
         """What the scenes are, in words."""
         every = len(self._scene_of)
         return self.source.description + ("" if len(self) == every else f" ({len(self)} of {every} items)")
+
+    @property
+    def names_digest(self) -> str:
+        """The beginning of the SHA-256 of the names of all items, by which other images are known."""
+        names = "\n".join(self.source.names)
+        return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:8]
 
     def __len__(self) -> int:
         """Return the number of items."""

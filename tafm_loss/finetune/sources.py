@@ -42,12 +42,19 @@ class UnusableImageError(Exception):
 class Source:
     """Items by number, read when asked for, from any number of threads; `read` may raise UnusableImageError.
 
-    `scenes` are those that the items belong to; `description` says in words what they are.
+    `scenes` are those that the items belong to; `description` says in words what they are; `names` tell them apart.
     """
 
-    def __init__(self, read: Callable[[int], Graded], scenes: Sequence[Hashable], description: str) -> None:
+    def __init__(
+        self,
+        read: Callable[[int], Graded],
+        scenes: Sequence[Hashable],
+        description: str,
+        names: Iterable[str] | None = None,
+    ) -> None:
         self.scenes = scenes
         self.description = description
+        self.names = list(map(str, scenes) if names is None else names)
         self.faults: dict[int, str] = {}
         self._read = read
 
@@ -133,7 +140,8 @@ def _open_folder(folder: Path, minimum_size: int) -> Source:
     # The frames of a video lie in a folder of their own.
     files = [path.relative_to(folder) for path in paths]
     scenes = [file if file.parent == Path() else file.parent for file in files]
-    return Source(read, scenes if len(set(scenes)) > 1 else files, f"{len(paths)} images of {folder.resolve().name}")
+    description = f"{len(paths)} images of {folder.resolve().name}"
+    return Source(read, scenes if len(set(scenes)) > 1 else files, description, [file.as_posix() for file in files])
 
 
 def _open_frames(exposures: FrameExposures, minimum_size: int) -> Source:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tafm_loss._ambient import usual_defaults
 from tafm_loss._files import user_path
 from tafm_loss._text import stable_name
 from tafm_loss.backbones.backbone import Backbone
@@ -61,6 +62,7 @@ class FinetuneResult:
     finished: bool = True
 
 
+@usual_defaults()
 def finetune_backbone(
     backbone: Backbone | str | Path,
     images: Images,
@@ -172,7 +174,7 @@ def finetune_backbone(
         checkpoint = None
         if folder is not None:
             processes = accelerator.num_processes
-            checkpoint = Checkpoint(folder, _named(config, held_out), resume=resume, processes=processes)
+            checkpoint = Checkpoint(folder, _named(config, crops, held_out), resume=resume, processes=processes)
         held.enter_context(torch.enable_grad())
         loop = Loop(Tuning(tuned, goal), crops, held_out, blur, plan, accelerator, checkpoint, progress)
         with interrupts() as interrupted:
@@ -193,7 +195,7 @@ def finetune_backbone(
                 _save(tuned, folder, reports)
     if not finished:
         again = "" if checkpoint is None else "; resume=True goes on from there"
-        warnings.warn(f"interrupted at step {loop.state.step} of {steps}{again}", stacklevel=2)
+        warnings.warn(f"interrupted at step {loop.state.step} of {steps}{again}", stacklevel=3)
     return FinetuneResult(tuned, loop.state.history, reports, finished)
 
 
@@ -203,9 +205,11 @@ def _check_reported(start: Backbone, judged: Tensor | None) -> None:
         raise ValueError(f"validation: images must be at least {least} px high and wide, got {judged.shape[-1]} px")
 
 
-def _named(config: BackboneConfig, held_out: SceneCrops | None) -> str:
-    validated = "nothing" if held_out is None else held_out.description
-    return f"{config.recipe} of {config.training_data} from {config.base_weights}, validated on {validated}"
+def _named(config: BackboneConfig, crops: SceneCrops, held_out: SceneCrops | None) -> str:
+    """Return all that decides the result, in words: a run must not go on with something else."""
+    validated = "nothing" if held_out is None else f"{held_out.description}, named {held_out.names_digest}"
+    data = f"{config.training_data}, named {crops.names_digest}"
+    return f"{config.recipe} of {data}, from {config.base_weights}, validated on {validated}"
 
 
 def _reports(start: Backbone, tuned: Backbone, judged: Tensor, seed: int, *, progress: bool) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What is minimised."""
 
 from tafm_loss.losses.balance import RECOMMENDED_RATIO, calibrate_weight, gradient_ratio, multi_output
+from tafm_loss.losses.balanced import BalancedLoss
 from tafm_loss.losses.contrastive import ContrastiveFeatureLoss
 from tafm_loss.losses.feature import FeatureMaps, TaskAdaptiveFeatureLoss
 from tafm_loss.losses.latent import LatentComparisonLoss
@@ -8,6 +9,7 @@ from tafm_loss.losses.negatives import ProgressiveNegatives
 
 __all__ = [
     "RECOMMENDED_RATIO",
+    "BalancedLoss",
     "ContrastiveFeatureLoss",
     "FeatureMaps",
     "LatentComparisonLoss",

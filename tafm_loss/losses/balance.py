@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tafm_loss.images import check_images
+from tafm_loss.losses.feature import FeatureMaps
 from tafm_loss.losses.options import checked_weight
 
-__all__ = ["RECOMMENDED_RATIO", "calibrate_weight", "gradient_ratio", "multi_output"]
+__all__ = ["RECOMMENDED_RATIO", "Loss", "calibrate_weight", "gradient_norm", "gradient_ratio", "multi_output"]
 
 # How strong the gradient of a feature loss should be beside that of the pixel loss. With it the recommended form of
 # tafm-compact was put to the test: benchmarks/results/deblurring_quality.json.
@@ -21,7 +22,9 @@ RECOMMENDED_RATIO = 0.6
 Loss = Callable[[Tensor, Any], Tensor]
 
 
-def gradient_ratio(loss: Loss, pixel_loss: Loss, pred: Tensor, target: Tensor) -> float:
+def gradient_ratio(
+    loss: Loss, pixel_loss: Loss, pred: Tensor | Sequence[Tensor], target: Tensor | FeatureMaps
+) -> float:
     """Return the norm of the gradient of `loss` with respect to `pred`, divided by that of `pixel_loss`.
 
     With an optimiser that normalises or clips gradients only this ratio decides how much a term counts, not its
@@ -30,20 +33,25 @@ def gradient_ratio(loss: Loss, pixel_loss: Loss, pred: Tensor, target: Tensor) -
     Args:
         loss: called as loss(pred, target), giving a scalar.
         pixel_loss: likewise.
-        pred: restored images (N, C, H, W); take them from the network that the ratio is meant for.
-        target: sharp images of the same shape.
+        pred: restored images (N, C, H, W), or a list of a network's outputs, over which `multi_output` adds both
+            losses; take them from the network that the ratio is meant for.
+        target: sharp images of the same shape; `FeatureMaps` if both losses take them.
 
     Raises:
         ValueError: if the gradient of `pixel_loss` is zero, one of the two is not finite, or a loss is no scalar.
     """
-    pixel_norm = _gradient_norm(pixel_loss, pred, target, "pixel_loss")
+    pixel_norm = _finite_norm(pixel_loss, pred, target, "pixel_loss")
     if pixel_norm == 0:
         raise ValueError("the gradient of pixel_loss must not be zero; take a pred that differs from target")
-    return _gradient_norm(loss, pred, target, "loss") / pixel_norm
+    return _finite_norm(loss, pred, target, "loss") / pixel_norm
 
 
 def calibrate_weight(
-    loss: Loss, pixel_loss: Loss, pred: Tensor, target: Tensor, ratio: float = RECOMMENDED_RATIO
+    loss: Loss,
+    pixel_loss: Loss,
+    pred: Tensor | Sequence[Tensor],
+    target: Tensor | FeatureMaps,
+    ratio: float = RECOMMENDED_RATIO,
 ) -> float:
     """Return the factor on `loss` that makes its `gradient_ratio` to `pixel_loss` equal `ratio`.
 
@@ -87,14 +95,33 @@ def multi_output(loss: Loss, preds: Sequence[Tensor], target: Tensor, weights: S
     return functools.reduce(torch.add, parts)
 
 
-def _gradient_norm(loss: Loss, pred: Tensor, target: Tensor, name: str) -> float:
-    leaf = pred.detach().float().requires_grad_()
-    with torch.enable_grad():
-        value = loss(leaf, target.detach())
+def gradient_norm(loss: Loss, pred: Tensor | Sequence[Tensor], target: Any, name: str) -> Tensor:
+    """Return the norm () of the gradient of `loss` with respect to `pred`, or to all outputs in it.
+
+    Raises:
+        ValueError: if the loss, called `name` in the message, gives no single number.
+    """
+    preds = [pred] if isinstance(pred, Tensor) else pred
+    with torch.inference_mode(False), torch.enable_grad():
+        # Cloned, because autograd cannot work on tensors that inference_mode made.
+        leaves = [image.detach().float().clone().requires_grad_() for image in preds]
+        fixed = target.detach().clone() if isinstance(target, Tensor) else target
+        value = loss(leaves[0], fixed) if isinstance(pred, Tensor) else multi_output(loss, leaves, fixed)
         if value.dim() != 0:
             raise ValueError(f"{name} must give one number, got shape {tuple(value.shape)}; take reduction='mean'")
-        (gradient,) = torch.autograd.grad(value, leaf)
-    norm = float(torch.linalg.vector_norm(gradient.double()))
+        gradients = torch.autograd.grad(value, leaves)
+    return _norm(torch.stack([_norm(gradient) for gradient in gradients]))
+
+
+def _norm(gradient: Tensor) -> Tensor:
+    # Squares of small numbers vanish in float32, and Apple's GPUs have no float64.
+    largest = gradient.abs().amax().clamp(min=torch.finfo(gradient.dtype).tiny)
+    norm: Tensor = torch.linalg.vector_norm(gradient / largest) * largest
+    return norm
+
+
+def _finite_norm(loss: Loss, pred: Tensor | Sequence[Tensor], target: Any, name: str) -> float:
+    norm = float(gradient_norm(loss, pred, target, name))
     if not math.isfinite(norm):
         raise ValueError(f"the gradient of {name} must be finite, got a norm of {norm}")
     return norm

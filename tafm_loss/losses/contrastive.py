@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.losses.distances import DISTANCES
-from tafm_loss.losses.feature import FeatureMaps, TaskAdaptiveFeatureLoss, load_source
+from tafm_loss.losses.feature import FeatureMaps, TaskAdaptiveFeatureLoss
 from tafm_loss.losses.options import Layers
 
 __all__ = ["ContrastiveFeatureLoss", "Negatives", "guarded_ratio"]
@@ -71,6 +71,8 @@ class ContrastiveFeatureLoss(TaskAdaptiveFeatureLoss):
         tensor(0.)
     """
 
+    _usual_layers = None
+
     def __init__(
         self,
         backbone: str | Path | Backbone = "tafm-compact",
@@ -82,7 +84,7 @@ class ContrastiveFeatureLoss(TaskAdaptiveFeatureLoss):
         input_range: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         if layers is None:
-            backbone = backbone if isinstance(backbone, Backbone) else load_source(backbone)
+            backbone = self._load(backbone, None)
             layers = tuple(backbone.config.taps)
         super().__init__(
             backbone, layers=layers, distance=distance, reduction=reduction, weight=weight, input_range=input_range
@@ -140,7 +142,7 @@ class ContrastiveFeatureLoss(TaskAdaptiveFeatureLoss):
             if images.shape != pred.shape:
                 shapes = f"{tuple(pred.shape)} and {tuple(images.shape)}"
                 raise ValueError(f"pred and negatives must have the same shape, got {shapes}")
-        target_maps = self._target_maps(pred, target, *batches)
+        target_maps = self._target_maps(pred, target)
         with torch.no_grad():
             negative_maps = [self._maps(images) for images in batches]
         return {

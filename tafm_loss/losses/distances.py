@@ -59,7 +59,9 @@ def normalized_l2(a: Tensor, b: Tensor) -> Tensor:
     eps inside the root keeps the gradient finite at vectors of zeros.
     """
     a, b = _as_float32(a, b)
-    distance: Tensor = _NormalizedL2.apply(a, b)
+    if torch.compiler.is_compiling():  # which chooses by itself what is kept for the gradient
+        return _distance_and_lengths(a, b)[0]
+    distance: Tensor = _NormalizedL2.apply(a, b)[0]
     return distance
 
 
@@ -73,7 +75,9 @@ def structure(a: Tensor, b: Tensor) -> Tensor:
     entries.
     """
     a, b = _as_float32(a, b)
-    distance: Tensor = _Structure.apply(a, b)
+    if torch.compiler.is_compiling():
+        return _structure_and_energy(a, b)[0]
+    distance: Tensor = _Structure.apply(a, b)[0]
     return distance
 
 
@@ -85,22 +89,38 @@ class _NormalizedL2(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        distance, s, t = _distance_and_lengths(a, b)
-        ctx.save_for_backward(a, b, s, t, distance)
-        return distance
+    def forward(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _distance_and_lengths(a, b)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        distance, s, t = output
+        ctx.mark_non_differentiable(s, t)
+        ctx.save_for_backward(*inputs, s, t, distance)
+        ctx.save_for_forward(*inputs, s, t)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b, s, t, distance = ctx.saved_tensors
         if torch.is_grad_enabled():
             # A second derivative is asked for, and what forward saved has no history.
-            distance, s, t = _distance_and_lengths(a, b)
+            s, t = _inverse_length(a), _inverse_length(b)
+            distance = (a * s - b * t).square().sum(1, keepdim=True)
         # |u|^2 = 1 - eps s^2, so that u.(u - v) = (distance + |u|^2 - |v|^2) / 2 needs no pass over the channels.
         excess = NORM_EPS * (t.square() - s.square())
         grad_a = _gradient(a, b, s, t, (distance + excess) / 2, grad) if ctx.needs_input_grad[0] else None
         grad_b = _gradient(b, a, t, s, (distance - excess) / 2, grad) if ctx.needs_input_grad[1] else None
         return grad_a, grad_b
+
+    @staticmethod
+    def jvp(ctx: Any, change_a: Tensor, change_b: Tensor) -> tuple[Tensor, None, None]:
+        a, b, s, t = ctx.saved_tensors
+        change = _change_of_direction(a, s, change_a) - _change_of_direction(b, t, change_b)
+        return 2 * ((a * s - b * t) * change).sum(1, keepdim=True), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], a: Tensor, b: Tensor) -> tuple[Any, tuple[int, ...]]:
+        return _over_one_batch(_NormalizedL2, info.batch_size, in_dims, a, b)
 
 
 def _distance_and_lengths(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,6 +130,11 @@ def _distance_and_lengths(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 def _inverse_length(features: Tensor) -> Tensor:
     return features.square().sum(1, keepdim=True).add_(NORM_EPS).rsqrt_()
+
+
+def _change_of_direction(features: Tensor, inverse_length: Tensor, change: Tensor) -> Tensor:
+    along = (features * change).sum(1, keepdim=True)
+    return inverse_length * (change - inverse_length.square() * along * features)
 
 
 def _gradient(a: Tensor, b: Tensor, s: Tensor, t: Tensor, p: Tensor, grad: Tensor) -> Tensor:
@@ -131,13 +156,17 @@ class _Structure(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        energy = _window_energy(a, b)
-        ctx.save_for_backward(a, b, energy)
-        return (_window_sum((a - b).square()) / energy).mean(1, keepdim=True)
+    def forward(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        return _structure_and_energy(a, b)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs, output[1])
+        ctx.save_for_forward(*inputs, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b, energy = ctx.saved_tensors
         if torch.is_grad_enabled():
             # A second derivative is asked for, and what forward saved has no history.
@@ -150,9 +179,27 @@ class _Structure(torch.autograd.Function):
         grad_b = -of_difference - of_energy * b if ctx.needs_input_grad[1] else None
         return grad_a, grad_b
 
+    @staticmethod
+    def jvp(ctx: Any, change_a: Tensor, change_b: Tensor) -> tuple[Tensor, None]:
+        a, b, energy = ctx.saved_tensors
+        difference, around = a - b, 2 * (a * change_a + b * change_b)
+        of_difference = _window_sum(2 * difference * (change_a - change_b))
+        of_energy = _window_sum(around + STRUCTURE_FLOOR * _image_mean(around))
+        share = _window_sum(difference.square()) / energy
+        return ((of_difference - share * of_energy) / energy).mean(1, keepdim=True), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], a: Tensor, b: Tensor) -> tuple[Any, tuple[int, ...]]:
+        return _over_one_batch(_Structure, info.batch_size, in_dims, a, b)
+
+
+def _structure_and_energy(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    energy = _window_energy(a, b)
+    return (_window_sum((a - b).square()) / energy).mean(1, keepdim=True), energy
+
 
 def _window_energy(a: Tensor, b: Tensor) -> Tensor:
-    energy = a.square().add_(b.square())
+    energy = a.square() + b.square()
     floor = STRUCTURE_FLOOR * _image_mean(energy) + NORM_EPS
     return _window_sum(energy.add_(floor))
 
@@ -168,6 +215,18 @@ def _window_sum(features: Tensor) -> Tensor:
     padded = F.pad(features, (1, 1, 1, 1))
     rows = (padded[:, :, :-2] + padded[:, :, 1:-1]).add_(padded[:, :, 2:])
     return (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:])
+
+
+def _over_one_batch(
+    function: type[torch.autograd.Function], size: int, in_dims: tuple[int | None, ...], *features: Tensor
+) -> tuple[Any, tuple[int, ...]]:
+    """Return what `function` gives for features of `size` batches (N, ...) as one, and the axes of the batches."""
+    stacked = [
+        x.expand(size, *x.shape) if axis is None else x.movedim(axis, 0)
+        for x, axis in zip(features, in_dims, strict=True)
+    ]
+    results: tuple[Tensor, ...] = function.apply(*[x.flatten(0, 1) for x in stacked])
+    return tuple(x.unflatten(0, (size, -1)) for x in results), (0,) * len(results)
 
 
 def _as_float32(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

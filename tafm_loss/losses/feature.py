@@ -2,21 +2,22 @@
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tafm_loss._ambient import usual_defaults
 from tafm_loss._version import __version__
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.images import check_images
 from tafm_loss.losses.distances import DISTANCES
 from tafm_loss.losses.options import Layers, checked_range, checked_weight, layer_names, layer_weights, require_one_of
-from tafm_loss.weights.loading import RECOMMENDED, load_backbone
+from tafm_loss.losses.ranges import RangeWatch
+from tafm_loss.weights.loading import RECOMMENDED, cut_backbone, load_backbone
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -84,6 +85,10 @@ class TaskAdaptiveFeatureLoss(nn.Module):
         True
     """
 
+    # What is read of a backbone if no layers are given; None for all of its taps.
+    _usual_layers: ClassVar[str | None] = RECOMMENDED
+
+    @usual_defaults()
     def __init__(
         self,
         backbone: str | Path | Backbone = "tafm-compact",
@@ -101,7 +106,9 @@ class TaskAdaptiveFeatureLoss(nn.Module):
         self.reduction = reduction
         self.weight = checked_weight(weight, "weight")
         self.input_range = checked_range(input_range)
-        source = backbone if isinstance(backbone, Backbone) else load_source(backbone, layers, recommended=True)
+        source = self._load(backbone, layers)
+        if source.mean.is_meta:
+            raise RuntimeError("the backbone has no weights: it is on the device meta; load it anew")
         config = source.config
         self.distance = config.recommended_distance if distance is None else distance
         require_one_of(self.distance, DISTANCES, f"recommended_distance in the config of {config.name}")
@@ -112,7 +119,7 @@ class TaskAdaptiveFeatureLoss(nn.Module):
         self.sha256 = source.sha256
         chosen = layers if layers is not None else config.recommended_layers or None
         self.layers = layer_weights(chosen, tuple(config.taps))
-        self._range_checked = False
+        self._range = RangeWatch(*self.input_range)
         self.eval()
 
     @classmethod
@@ -129,7 +136,7 @@ class TaskAdaptiveFeatureLoss(nn.Module):
             ValueError: as `load_backbone` and the constructor.
         """
         loading = {name: options.pop(name) for name in LOADING_OPTIONS if name in options}
-        return cls(load_backbone(source, **loading) if loading else source, **options)
+        return cls(cls._load(source, options.get("layers"), **loading) if loading else source, **options)
 
     def forward(self, pred: Tensor, target: Tensor | FeatureMaps) -> Tensor:
         """Return the loss in float32: (), or (N,) for reduction="none". Gradient reaches `pred` alone.
@@ -177,15 +184,35 @@ class TaskAdaptiveFeatureLoss(nn.Module):
             ValueError: if its shape, device or size is not what the backbone takes.
         """
         self._check_images(images, "images")
-        self._warn_about_range(images)
+        self._range.see(images)
         return FeatureMaps(self._maps(images), tuple(images.shape), self.sha256)
+
+    @classmethod
+    def _load(cls, source: str | Path | Backbone, layers: Layers | None, **loading: Any) -> Backbone:
+        """Return the backbone that `source` names or is, no deeper than the layers or, for None, `_usual_layers`."""
+        wanted = cls._usual_layers if layers is None else layer_names(layers)
+        if isinstance(source, Backbone):
+            return cut_backbone(source, wanted)
+        if not isinstance(source, str | Path):
+            raise TypeError(f"backbone must be a name, a folder or a Backbone, got {type(source).__name__}")
+        return load_backbone(source, layers=wanted, **loading)
 
     def train(self, mode: bool = True) -> "TaskAdaptiveFeatureLoss":
         """Stay in evaluation mode whatever `mode` is, and return self."""
         return super().train(False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TaskAdaptiveFeatureLoss":
-        self.backbone._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # Where it goes and in which type is asked with a tensor that may be lost: `to_empty` keeps no values.
+        mean = self.backbone.mean
+        try:
+            moved = fn(mean.new_zeros(1, 2, 2, 2))
+        except NotImplementedError:  # from the device meta to another
+            moved = torch.empty(1, 2, 2, 2)
+        if mean.is_meta and not moved.is_meta:
+            raise RuntimeError(f"the weights of {type(self).__name__} were lost on the device meta; make the loss anew")
+        self.backbone.to(moved)
+        if moved.is_contiguous(memory_format=torch.channels_last):
+            self.backbone.to(memory_format=torch.channels_last)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
@@ -202,15 +229,14 @@ class TaskAdaptiveFeatureLoss(nn.Module):
         distance = DISTANCES[self.distance]
         return {tap: distance(features, target_maps[tap]) for tap, features in self._maps(pred).items()}
 
-    def _target_maps(self, pred: Tensor, target: Tensor | FeatureMaps, *others: Tensor) -> dict[str, Tensor]:
+    def _target_maps(self, pred: Tensor, target: Tensor | FeatureMaps) -> dict[str, Tensor]:
         """Check what is compared, and return the features of the target without graph."""
         self._check_images(pred, "pred")
         if isinstance(target, FeatureMaps):
-            self._warn_about_range(pred, *others)
             self._check_features(pred, target)
             return {tap: _without_graph(target.maps[tap]) for tap in self.layers}
         self._check_images(target, "target")
-        self._warn_about_range(pred, target, *others)
+        self._range.see(target)
         if target.shape != pred.shape:
             raise ValueError(f"pred and target must have the same shape, got {_shape(pred)} and {_shape(target)}")
         with torch.no_grad():
@@ -255,36 +281,6 @@ class TaskAdaptiveFeatureLoss(nn.Module):
             raise ValueError(
                 f"target holds features on {there}, but pred is on {pred.device}; move them with target.to(pred.device)"
             )
-
-    def _warn_about_range(self, *batches: Tensor) -> None:
-        # Looking at values waits for the device, so it is done at the first call alone, and never in a traced graph.
-        if torch.compiler.is_compiling() or self._range_checked:
-            return
-        self._range_checked = True
-        black, white = self.input_range
-        top = max(float(images.detach().amax()) for images in batches)
-        if top > white + (white - black):
-            warnings.warn(
-                f"the images reach {top:g}, far outside the input_range {self.input_range}; scale them, or for "
-                "8-bit values pass input_range=(0, 255)",
-                stacklevel=2,
-            )
-        bottom = max(float(images.detach().amin()) for images in batches)
-        if bottom < black - (white - black) / 2:
-            warnings.warn(
-                f"the images reach down to {bottom:g}, far outside the input_range {self.input_range}; for images in "
-                "[-1, 1] pass input_range=(-1, 1)",
-                stacklevel=2,
-            )
-
-
-def load_source(source: str | Path, layers: Layers | None = None, *, recommended: bool = False) -> Backbone:
-    """Return the backbone for some layers; for None all that it has, or those that its config recommends."""
-    if not isinstance(source, str | Path):
-        raise TypeError(f"backbone must be a name, a folder or a Backbone, got {type(source).__name__}")
-    if layers is None:
-        return load_backbone(source, layers=RECOMMENDED if recommended else None)
-    return load_backbone(source, layers=layer_names(layers))
 
 
 def _without_graph(features: Tensor) -> Tensor:

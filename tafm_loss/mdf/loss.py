@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from tafm_loss._ambient import usual_defaults
 from tafm_loss._files import user_path
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.backbones.discriminators import ARCHITECTURE, discriminator_backbone
@@ -54,6 +55,8 @@ class DiscriminativeFeatureLoss(TaskAdaptiveFeatureLoss):
         WeightsError: if the weights cannot be had.
     """
 
+    _usual_layers = None
+
     def __init__(
         self,
         discriminators: str | Path | Backbone,
@@ -84,6 +87,7 @@ class DiscriminativeFeatureLoss(TaskAdaptiveFeatureLoss):
         )
 
 
+@usual_defaults()
 def read_discriminators(path: str | Path, *, scales: int = 8) -> Backbone:
     """Return the first discriminators of an official file of MDF as a backbone.
 

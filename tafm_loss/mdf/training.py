@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tafm_loss._ambient import usual_defaults
 from tafm_loss._files import user_path
 from tafm_loss._text import stable_name
 from tafm_loss.backbones.discriminators import PatchDiscriminators, discriminator_backbone
@@ -37,6 +38,7 @@ STATISTICS_VERSIONS = 2
 STATISTICS_SIDE = 256
 
 
+@usual_defaults()
 def train_discriminators(
     image: Tensor | str | os.PathLike[str],
     degradation: Degradation,

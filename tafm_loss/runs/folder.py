@@ -14,6 +14,7 @@ from tafm_loss.runs.checkpoint import CHECKPOINT_FILE
 __all__ = ["is_unused", "locked", "save_or_rescue"]
 
 LOCK_FILE = ".lock"
+HOLDER = "process "
 
 
 @contextlib.contextmanager
@@ -46,14 +47,14 @@ def locked(folder: Path, *inner: str) -> Iterator[None]:
         raise BlockingIOError(f"{folder} is in use by {holder}: wait for its end, or take another folder") from None
     except (OSError, NotImplementedError):
         pass
+    told = False
     try:
         if lock.is_locked:
-            with contextlib.suppress(OSError):  # Windows lets nobody write to what is locked
-                lock_file.write_text(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%F %T %z')}")
+            told = _tell_holder(lock_file)
             _remove_temporaries(folder, inner)
         yield
     finally:
-        if lock.is_locked:
+        if told:
             # While it is held: nobody waits for this lock, so nobody is left with a file that is gone.
             with contextlib.suppress(OSError):
                 lock_file.unlink()
@@ -61,6 +62,17 @@ def locked(folder: Path, *inner: str) -> Iterator[None]:
         if made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def _tell_holder(lock_file: Path) -> bool:
+    """Say in the lock file who holds it, and return whether that could be; Windows lets nobody read what is locked."""
+    with contextlib.suppress(OSError, ValueError):
+        there = lock_file.read_text()
+        # Where the system has no locks, filelock makes do with a text of its own, which must stay.
+        if not there or there.startswith(HOLDER):
+            lock_file.write_text(f"{HOLDER}{os.getpid()} on {platform.node()}, since {time.strftime('%F %T %z')}")
+            return True
+    return False
 
 
 def _remove_temporaries(folder: Path, inner: Sequence[str]) -> None:

@@ -142,6 +142,7 @@ def fill_network(
 
     Raises:
         WeightsFormatError: naming the tensors that are missing, unexpected, of another shape or kind, or not finite.
+        RuntimeError: if something sends every new weight to the meta device.
     """
     wanted = network.state_dict()
     unexpected = [name for name in file.tensors if name not in wanted and not (accepts and accepts(name))]
@@ -163,6 +164,11 @@ def fill_network(
             f"{file.name} does not fit {architecture}: {told}{_prefix_advice(file.tensors, wanted)}"
         )
     network.load_state_dict(selected, assign=any(tensor.is_meta for tensor in wanted.values()))
+    if any(tensor.is_meta for tensor in network.state_dict().values()):
+        raise RuntimeError(
+            f"the weights of {file.name} were dropped as soon as they were loaded: modules are made without weights "
+            "here, as under accelerate's init_empty_weights; load the backbone, or make the loss, outside of it"
+        )
 
 
 def discriminators_in(file: WeightFile) -> PatchDiscriminators:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
+from tafm_loss._ambient import usual_defaults
 from tafm_loss._files import user_path
 from tafm_loss._text import did_you_mean
 from tafm_loss.backbones.architecture import Architecture, Bundled
@@ -24,7 +25,7 @@ from tafm_loss.weights.files import WeightFile, check_digest, discriminators_in,
 from tafm_loss.weights.folders import SHA256, read_folder
 from tafm_loss.weights.hub import HUB_PREFIX, REPOSITORY, HubRepository, HubSource, checked_token, read_repository
 
-__all__ = ["PUBLISHED", "RECOMMENDED", "create_backbone", "load_backbone", "locate", "read_source"]
+__all__ = ["PUBLISHED", "RECOMMENDED", "create_backbone", "cut_backbone", "load_backbone", "locate", "read_source"]
 
 FOLDER_PREFIX = "local-dir:"
 HUB_ID = re.compile(r"(?P<repo_id>[^/\s@]+/[^/\s@]+)(?:@(?P<revision>[^@\s]+))?")
@@ -39,6 +40,7 @@ Layers = Sequence[str] | str
 PUBLISHED: Mapping[str, HubSource] = {}
 
 
+@usual_defaults()
 def create_backbone(
     name: str, *, weights: str | os.PathLike[str] | None = "default", layers: Layers | None = None
 ) -> Backbone:
@@ -87,6 +89,7 @@ def create_backbone(
     return backbone if drawn else came_from(backbone, file.sha256)
 
 
+@usual_defaults()
 def load_backbone(
     source: str | os.PathLike[str],
     *,
@@ -146,6 +149,31 @@ def load_backbone(
     if sha256 is not None:
         check_digest(backbone.sha256, sha256, str(source))
     return backbone
+
+
+def cut_backbone(backbone: Backbone, layers: Layers | None) -> Backbone:
+    """Return a backbone that reads some layers, its network cut after the deepest; itself if that cannot be cut.
+
+    Args:
+        backbone: which may be cut already, and is left alone.
+        layers: as for `create_backbone`; None for all of its taps.
+
+    Raises:
+        ValueError: if a tap is unknown.
+    """
+    config, layers = backbone.config, _recommended(backbone.config, layers)
+    architecture = ARCHITECTURES.get(config.architecture)
+    names = {layers} if isinstance(layers, str) else set(layers or config.taps)
+    if architecture is None or not names < config.taps.keys() or not names <= set(architecture.taps):
+        return backbone
+    if type(architecture.build_empty(tuple(names))) is not type(backbone.network):  # somebody's own, of the same name
+        return backbone
+    # As a file would hold them.
+    weights = {
+        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in backbone.state().items()
+    }
+    file = WeightFile(config.name, backbone.sha256, weights, config)
+    return came_from(_build(architecture, file, tuple(names)).to(backbone.mean), file.sha256)
 
 
 def locate(source: str | os.PathLike[str], revision: str | None = None) -> Architecture | Path | HubSource:
@@ -239,7 +267,7 @@ def _checked_sha256(sha256: str | None) -> str | None:
 
 
 def _warn(what: str, advice: str) -> None:
-    warnings.warn(f"the {what} nothing until it is trained; {advice}", UserWarning, stacklevel=3)
+    warnings.warn(f"the {what} nothing until it is trained; {advice}", UserWarning, stacklevel=4)
 
 
 def _backbone(file: WeightFile, layers: Layers | None, module: nn.Module | None, where: str) -> Backbone:

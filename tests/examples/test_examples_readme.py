@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tafm_loss import gradient_ratio
+from tafm_loss import gradient_ratio, multi_output
 from tafm_loss.basicsr import register
 from tafm_loss.losses import RECOMMENDED_RATIO
-from tests.basicsr_copies import PSNRLoss, install_basicsr, install_hinet, install_nafnet
+from tests.basicsr_copies import PSNRLoss, Registry, install_basicsr, install_hinet, install_nafnet
 
 yaml = pytest.importorskip("yaml")
 
@@ -131,51 +131,65 @@ class Outputs(nn.Module):
 SCALES = {"MPRNet": (1, 1, 1), "MIMO-UNet": (4, 2, 1)}
 
 
-def trained(section: str, dropped: str, weight: float) -> Outputs:
-    """Return a network after the loop of a patch, with the lines taken out that start with `dropped`."""
-    (patch,) = blocks(section, "diff")
-    code = "\n".join(line[1:] for line in patch.splitlines() if not line.startswith(dropped))
-    network = Outputs(SCALES[section])
-    generator = torch.Generator().manual_seed(0)
-    namespace = {
-        "network": network,
-        "optimizer": torch.optim.SGD(network.parameters(), lr=0.1),
-        "loader": [torch.rand(2, 2, 3, 64, 64, generator=generator).unbind() for _ in range(2)],
-        "device": "cpu",
-        "weight": weight,
-        "pixel_loss": mimo_pixel_loss() if section == "MIMO-UNet" else nn.L1Loss(),
-        "F": F,
-    }
-    run(code, namespace)
-    return network
+def test_a_ratio_is_an_option_of_basicsr(calibrated: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = install_basicsr(monkeypatch)
+    register()
+    (block,) = re.findall(r"```yaml\n(.*?)```", README.split("## BasicSR")[0], re.DOTALL)
+    perceptual = build(yaml.safe_load(block)["train"]["perceptual_opt"])
+    restored = calibrated["levels"][0].clone().requires_grad_()
+    (ours,), (theirs,) = (
+        torch.autograd.grad(loss, restored)
+        for loss in (perceptual(restored, calibrated["sharp"])[0], F.l1_loss(restored, calibrated["sharp"]))
+    )
+    assert float(ours.norm() / theirs.norm()) == pytest.approx(RECOMMENDED_RATIO, rel=1e-3)
 
 
-def mimo_pixel_loss() -> Callable[[Tensor, Tensor], Tensor]:
-    (block,) = blocks("MIMO-UNet", "python")
-    return run(block, {})["pixel_loss"]
+def test_trainers_with_a_registry_of_their_own_get_one_tensor(calibrated: Namespace) -> None:
+    registry = Registry()
+    (lines,), (options,) = blocks("neosr, traiNNer-redux", "python"), train_options("neosr, traiNNer-redux")
+    run(lines, {"LOSS_REGISTRY": registry})
+    loss_fn = registry.get(options["perceptual_opt"].pop("type"))(**options["perceptual_opt"])
+    ratio = gradient_ratio(loss_fn, nn.L1Loss(), calibrated["levels"][-1], calibrated["sharp"])
+    assert ratio == pytest.approx(RECOMMENDED_RATIO, rel=0.03)
+
+
+def stand_in(section: str, network: Outputs) -> tuple[Namespace, str, str]:
+    """Return what the loop of a repository knows, and what it calls outputs and sharp images."""
+    if section == "MPRNet":
+        edges = lambda pred, sharp: F.l1_loss(pred.diff(dim=-1), sharp.diff(dim=-1))  # noqa: E731
+        return {"criterion_char": nn.L1Loss(), "criterion_edge": edges}, "restored", "target"
+    return {"criterion": nn.L1Loss(), "device": "cpu"}, "pred_img", "label_img"
 
 
 @pytest.mark.parametrize("section", list(SCALES))
-def test_a_patched_loop_trains_as_before_plus_the_loss_on_every_output(section: str) -> None:
-    before = trained(section, "+", weight=0.0)
-    unweighted = trained(section, "-", weight=0.0)
-    patched = trained(section, "-", weight=1.0)
-    start = Outputs(SCALES[section])
-    for index in range(3):
-        old, same, new, first = (network.convolutions[index].weight for network in (before, unweighted, patched, start))
-        torch.testing.assert_close(same, old)
-        assert not torch.allclose(old, first) and not torch.allclose(new, old)
+def test_a_patched_loop_trains_every_output_on_both_losses(section: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.Module, "cuda", lambda module: module)
+    network = Outputs(SCALES[section])
+    namespace, outputs, sharp = stand_in(section, network)
+    setup, step = blocks(section, "python")
+    run(setup, namespace)
+    generator = torch.Generator().manual_seed(0)
+    blurred, namespace[sharp] = torch.rand(2, 2, 3, 64, 64, generator=generator)
+    namespace[outputs] = network(blurred)
+    run(step, namespace)
+    namespace["loss"].backward()
+    pixel = multi_output(namespace["pixel_loss"], namespace[outputs], namespace[sharp])
+    assert namespace["loss"] > pixel > 0
+    assert namespace["balanced"].log()["ratio"] == pytest.approx(RECOMMENDED_RATIO, rel=1e-3)
+    for convolution in network.convolutions:
+        assert convolution.weight.grad is not None and convolution.weight.grad.any()
+    if section == "MIMO-UNet":  # what its loop logs
+        torch.testing.assert_close(namespace["loss_content"] + 0.1 * namespace["loss_fft"], pixel)
 
 
 def test_the_spectral_term_counts_real_and_imaginary_parts() -> None:
-    pixel_loss = mimo_pixel_loss()
+    fft_loss = run(blocks("MIMO-UNet", "python")[0], {"criterion": nn.L1Loss(), "device": "cpu"})["fft_loss"]
     target = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     # A constant has one coefficient, c H W, which is real: c / 2 on average over both parts.
-    assert float(pixel_loss(target + 0.5, target)) == pytest.approx(0.5 + 0.1 * 0.25, rel=1e-4)
+    assert float(fft_loss(target + 0.5, target)) == pytest.approx(0.25, rel=1e-4)
     row = torch.sin(2 * torch.pi * torch.arange(8) / 8).expand(1, 3, 8, 8)
     # A sine has two imaginary coefficients of H W / 2 each: 1 / 2 on average as well.
-    mean = float(row.abs().mean())
-    assert float(pixel_loss(target + row, target)) == pytest.approx(mean + 0.1 * 0.5, rel=1e-4)
+    assert float(fft_loss(target + row, target)) == pytest.approx(0.5, rel=1e-4)
 
 
 # ---- text ----
@@ -190,7 +204,7 @@ def test_the_table_of_weights_is_what_the_block_computes(calibrated: Namespace) 
 
 
 def test_every_example_is_listed_and_every_link_points_at_something() -> None:
-    for example in [*EXAMPLES.glob("*.py"), EXAMPLES / "deblurring"]:
+    for example in [*EXAMPLES.glob("*.py"), EXAMPLES / "deblurring", EXAMPLES / "integrations"]:
         assert example.name.startswith("_") or f"[{example.name}]({example.name}" in README, example.name
     for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", README):
         page = (EXAMPLES / target).resolve() if target else EXAMPLES / "README.md"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torchvision.utils import save_image
 
 from tafm_loss import Backbone, BlurSynthesizer, finetune_backbone, load_backbone
 from tafm_loss.finetune import GradedObjective, Measured
@@ -29,9 +30,9 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(backbone: Backbone, scenes: Tensor, blur: BlurSynthesizer, tmp_path: Path) -> Run:
-    def call(**options: Any) -> Any:
+    def call(images: Any = scenes, **options: Any) -> Any:
         given = {"synthesizer": blur, "steps": 1, "out_dir": tmp_path / "out", **SMALL, **options}
-        return finetune_backbone(backbone, scenes, **given)
+        return finetune_backbone(backbone, images, **given)
 
     return call
 
@@ -131,6 +132,18 @@ def test_a_report_that_cannot_be_written_says_that_the_backbone_is_safe(
     with pytest.raises(OSError, match=r"the report could not be .*report\.png.*; the tuned backbone is safe in .*out"):
         run(validation=scenes)
     assert load_backbone(tmp_path / "out").config.measurements
+
+
+def test_a_run_does_not_go_on_with_other_images(run: Run, backbone: Backbone, scenes: Tensor, tmp_path: Path) -> None:
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    for number, scene in enumerate(scenes):
+        save_image(scene, photographs / f"{number}.png")
+    images = {"images": photographs, "resume": True}
+    assert run(**images).finished and run(**images).finished
+    (photographs / "0.png").rename(photographs / "00.png")
+    with pytest.raises(ValueError, match=r"of another run: .*6 images of photographs, named [0-9a-f]{8}, from"):
+        run(**images)
 
 
 def test_gradients_that_the_caller_has_switched_off_do_not_matter(run: Run) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tafm_loss import TaskAdaptiveFeatureLoss, calibrate_weight, gradient_ratio, multi_output
 from tafm_loss.losses import RECOMMENDED_RATIO
@@ -150,3 +151,64 @@ def test_target_features_are_computed_once_per_size_and_losses_stay_per_image(mo
 def test_wrong_outputs_are_errors(preds, weights, error, message: str) -> None:
     with pytest.raises(error, match=message):
         multi_output(L1, preds, TARGET, weights=weights)
+
+
+# ---- what calibration takes ----
+
+
+class WithoutFloat64(TorchDispatchMode):
+    """Refuse float64, as Apple's GPUs do."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        assert not (isinstance(result, Tensor) and result.dtype == torch.float64), f"{func} gives float64"
+        return result
+
+
+def test_small_gradients_need_no_float64() -> None:
+    pred, target = PRED.clone(), PRED + 1e-3
+
+    def faint(pred: Tensor, target: Tensor) -> Tensor:
+        return 1e-30 * L1(pred, target)
+
+    with WithoutFloat64():
+        assert gradient_ratio(faint, L1, pred, target) == pytest.approx(1e-30, rel=1e-4)
+        assert calibrate_weight(TaskAdaptiveFeatureLoss(), L1, pred, target) > 0
+
+
+def test_images_restored_in_inference_mode_are_taken() -> None:
+    expected = gradient_ratio(TaskAdaptiveFeatureLoss(), L1, PRED, TARGET)
+    with torch.inference_mode():
+        pred, target, loss_fn = PRED.clone(), TARGET.clone(), TaskAdaptiveFeatureLoss()
+        assert gradient_ratio(loss_fn, L1, pred, target) == pytest.approx(expected)
+    assert gradient_ratio(loss_fn, L1, pred, target) == pytest.approx(expected)
+    loss_fn(PRED.clone().requires_grad_(), target).backward()
+
+
+def test_the_ratio_over_several_outputs_is_that_of_their_sums() -> None:
+    preds = [PRED, toys.image_batch(2, 2, 16, 20)]
+    leaves = [pred.clone().requires_grad_() for pred in preds]
+    loss_fn = TaskAdaptiveFeatureLoss()
+    norms = [
+        torch.cat([part.flatten() for part in torch.autograd.grad(multi_output(loss, leaves, TARGET), leaves)]).norm()
+        for loss in (loss_fn, L1)
+    ]
+    assert gradient_ratio(loss_fn, L1, preds, TARGET) == pytest.approx(float(norms[0] / norms[1]), rel=1e-5)
+    assert calibrate_weight(loss_fn, L1, preds, TARGET) == pytest.approx(0.6 * float(norms[1] / norms[0]), rel=1e-5)
+
+
+def test_cached_features_stand_for_their_images() -> None:
+    loss_fn, other = TaskAdaptiveFeatureLoss(), TaskAdaptiveFeatureLoss(distance="l1")
+    expected = gradient_ratio(loss_fn, other, PRED, TARGET)
+    assert gradient_ratio(loss_fn, other, PRED, loss_fn.features(TARGET)) == pytest.approx(expected)
+
+
+def test_a_compiled_loss_takes_several_outputs() -> None:
+    torch.compiler.reset()
+    loss_fn = TaskAdaptiveFeatureLoss()
+    preds = [image_batch(2).requires_grad_(), toys.image_batch(3, 2, 16, 20).requires_grad_()]
+    expected = multi_output(loss_fn, preds, TARGET)
+    total = multi_output(torch.compile(loss_fn, backend="aot_eager", fullgraph=True), preds, TARGET)
+    torch.testing.assert_close(total, expected)
+    total.backward()
+    assert all(bool(pred.grad.any()) for pred in preds)

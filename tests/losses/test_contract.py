@@ -1,6 +1,5 @@
 """The contract that every loss keeps. A loss joins by one line in `LOSSES`."""
 
-import contextlib
 import copy
 import functools
 import pickle
@@ -411,27 +410,3 @@ def test_overshoots_are_fine(loss_fn: nn.Module) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert loss_fn(GOOD * 1.6 - 0.3, GOOD).isfinite()
-
-
-def test_8_bit_values_are_warned_about_once(loss_fn: nn.Module) -> None:
-    with pytest.warns(UserWarning, match=r"25\d.*input_range"):
-        loss_fn(GOOD * 255, image_batch(1) * 255)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        loss_fn(GOOD * 255, image_batch(1) * 255)
-
-
-def test_images_from_minus_one_to_one_are_warned_about(loss_fn: nn.Module) -> None:
-    with pytest.warns(UserWarning, match=r"input_range=\(-1, 1\)"):
-        loss_fn(GOOD * 2 - 1, image_batch(1) * 2 - 1)
-
-
-def test_8_bit_values_are_never_looked_for_while_compiling(loss_fn: nn.Module) -> None:
-    torch.compiler.reset()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*input_range.*")
-        torch.compile(loss_fn, fullgraph=True, backend="eager")(GOOD * 255, image_batch(1) * 255)
-    with contextlib.suppress(UserWarning), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        loss_fn(GOOD * 255, image_batch(1) * 255)
-        pytest.fail("the first eager call must still look")

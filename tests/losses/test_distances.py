@@ -199,3 +199,38 @@ def test_is_symmetric_not_negative_and_zero_for_equals_alone(name: str, a: Tenso
     if name in ("cosine", "normalized_l2"):
         x, y = (z / (z.square().sum(1, keepdim=True) + 1e-8).sqrt() for z in (x, y))
     assert (there[(x - y).abs().amax(1, keepdim=True) > 1e-3] > 0).all()
+
+
+# ---- torch.func ----
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(2, 5, 4, 3), (2, 5)])
+@pytest.mark.parametrize("in_dims", [(0, 0), (0, None), (None, 0), (1, 0)])
+def test_vmap_over_either_side_is_a_loop(name: str, shape: tuple[int, ...], in_dims: tuple[int | None, ...]) -> None:
+    inputs = [random_features(seed, 3, *shape) for seed in (0, 1)]
+    alone = [x if axis is not None else x[:1].expand_as(x) for x, axis in zip(inputs, in_dims, strict=True)]
+    given = [x[0] if axis is None else x.movedim(0, axis) for x, axis in zip(inputs, in_dims, strict=True)]
+
+    def total(a: Tensor, b: Tensor) -> Tensor:
+        return DISTANCES[name](a, b).sum()
+
+    expected = torch.stack([DISTANCES[name](a, b) for a, b in zip(*alone, strict=True)])
+    torch.testing.assert_close(torch.func.vmap(DISTANCES[name], in_dims)(*given), expected)
+    gradients = torch.func.vmap(torch.func.grad(total, argnums=(0, 1)), in_dims)(*given)
+    leaves = [x.clone().requires_grad_() for x in alone]
+    each = sum(total(a, b) for a, b in zip(*leaves, strict=True))
+    torch.testing.assert_close(gradients, torch.autograd.grad(each, leaves), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(2, 5, 4, 3), (2, 5)])
+def test_forward_mode_is_the_slope(name: str, shape: tuple[int, ...]) -> None:
+    a, b, change_a, change_b = (random_features(seed, *shape) for seed in range(4))
+    _, slope = torch.func.jvp(DISTANCES[name], (a, b), (change_a, change_b))
+    leaves = a.clone().requires_grad_(), b.clone().requires_grad_()
+    of_a, of_b = torch.autograd.grad(DISTANCES[name](*leaves).sum(), leaves)
+    torch.testing.assert_close(slope.sum(), (of_a * change_a + of_b * change_b).sum(), rtol=1e-4, atol=1e-5)
+    by_forward = torch.func.jacfwd(torch.func.grad(lambda x: DISTANCES[name](x, b).sum()))(a)
+    by_reverse = torch.func.jacrev(torch.func.grad(lambda x: DISTANCES[name](x, b).sum()))(a)
+    torch.testing.assert_close(by_forward, by_reverse, rtol=1e-3, atol=1e-4)

@@ -1,6 +1,7 @@
 """What is particular to the loss: its options, taps, units, cached targets and errors."""
 
 import copy
+import dataclasses
 import hashlib
 import pickle
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tafm_loss import TaskAdaptiveFeatureLoss, __version__, create_backbone
+from tafm_loss import ContrastiveFeatureLoss, TaskAdaptiveFeatureLoss, __version__, create_backbone
 from tafm_loss.backbones.backbone import Backbone
 from tafm_loss.losses.distances import DISTANCES
 from tafm_loss.weights.folders import save_backbone
@@ -160,6 +161,44 @@ def test_a_name_loads_no_more_than_the_layers_need(layers: list[str] | None) -> 
     assert set(cut.backbone.state()) < set(whole.backbone.state())
     pred, target = image_batch(0, 1, 64, 64), image_batch(1, 1, 64, 64)
     torch.testing.assert_close(cut(pred, target), whole.terms(pred, target)["stage1"] * 4)
+
+
+def cut_losses(folder: Path, source: Backbone) -> dict[str, tuple[TaskAdaptiveFeatureLoss, set[str]]]:
+    """Return losses that read `source` in several ways, and the names of the weights that each should hold."""
+    save_backbone(source, folder)
+    sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    first, three = (
+        {name for name in source.state() if name.startswith(parts)}
+        for parts in (("stem",), ("stem", "stages.0", "stages.1"))
+    )
+    load = TaskAdaptiveFeatureLoss.from_pretrained
+    return {
+        "an object": (TaskAdaptiveFeatureLoss(source), first),
+        "an object, with layers": (TaskAdaptiveFeatureLoss(source, layers=["stage3"]), three),
+        "an object, all": (ContrastiveFeatureLoss(source), set(source.state())),
+        "a digest": (load(folder, sha256=sha256), first),
+        "a digest, with layers": (load(folder, sha256=sha256, layers={"stage3": 1.0}), three),
+        "a digest, all": (ContrastiveFeatureLoss.from_pretrained(folder, sha256=sha256), set(source.state())),
+    }
+
+
+def test_every_way_to_name_a_backbone_loads_no_more_than_is_read(tmp_path: Path) -> None:
+    source = create_backbone("tafm-compact")
+    source.config = dataclasses.replace(source.config, name="mine")
+    for way, (loss_fn, expected) in cut_losses(tmp_path, source).items():
+        assert set(loss_fn.backbone.state()) == expected, way
+        assert loss_fn.sha256 == source.sha256, way
+    whole = TaskAdaptiveFeatureLoss(source, layers=list(source.config.taps))
+    images = image_batch(0, 1, 64, 64), image_batch(1, 1, 64, 64)
+    torch.testing.assert_close(TaskAdaptiveFeatureLoss(source)(*images), 4 * whole.terms(*images)["stage1"])
+    assert TaskAdaptiveFeatureLoss(source)(images[0], whole.features(images[1])) > 0
+
+
+def test_a_cut_copy_keeps_the_type_of_the_numbers_and_another_network_is_not_cut() -> None:
+    source = create_backbone("tafm-compact").double()
+    assert TaskAdaptiveFeatureLoss(source).backbone.network.stem.fine.dtype == torch.float64
+    other = two_taps(architecture="tafm-compact", recommended_layers={"fine": 1.0})
+    assert TaskAdaptiveFeatureLoss(other)(PRED, TARGET) > 0
 
 
 def test_a_saved_backbone_loads_from_its_folder(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import pytest
 
 from tafm_loss.runs import is_unused, locked, save_or_rescue
@@ -48,6 +49,18 @@ def test_a_folder_is_unused_until_somebody_writes_there(tmp_path: Path) -> None:
     assert is_unused(tmp_path)
     (tmp_path / ".notes.tmp").touch()
     assert not is_unused(tmp_path)
+
+
+def test_what_filelock_itself_has_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    acquire = filelock.FileLock.acquire
+
+    def without_flock(self: filelock.FileLock, **options: float) -> None:
+        acquire(self, **options)
+        Path(self.lock_file).write_text("1234\nhost\n")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", without_flock)
+    with locked(tmp_path):
+        assert (tmp_path / ".lock").read_text() == "1234\nhost\n"
 
 
 def test_where_no_lock_can_be_had_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

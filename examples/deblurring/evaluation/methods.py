@@ -16,7 +16,7 @@ from examples.deblurring.models.checkpoints import load_weights
 from examples.deblurring.models.local_statistics import pools_over_image, use_local_statistics
 from examples.deblurring.models.networks import create_network
 
-__all__ = ["Method", "describe_network", "open_method"]
+__all__ = ["RUN_FILE", "Method", "describe_network", "open_method"]
 
 # What training leaves in a folder; not imported from there, for an evaluation needs none of what training needs.
 RUN_FILE = "config.json"

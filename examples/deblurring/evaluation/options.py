@@ -1,10 +1,10 @@
 """Which network, how and where it is applied: what the programs that restore images take on their command lines."""
 
 import argparse
-from pathlib import Path
 
 import torch
 
+from examples._common import user_path
 from examples.deblurring.data.opening import key_values
 from examples.deblurring.evaluation.inference import ENSEMBLES
 from examples.deblurring.evaluation.methods import describe_network
@@ -46,7 +46,7 @@ def network_of(options: argparse.Namespace) -> Network:
     if options.overlap is not None and options.tile is None:
         raise ValueError("--overlap is of --tile: give that too, or leave it out")
     return describe_network(
-        Path(options.weights),
+        user_path(options.weights),
         options.network,
         key_values(options.network_options, "--network-options"),
         ema=options.ema,

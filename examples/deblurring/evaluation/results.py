@@ -27,6 +27,7 @@ class Result(NamedTuple):
         rows: the values of all images.
         missing: {metric: reason} of those that could not be had.
         images_in_set: how many images the data set has, of which a limit may have taken the first.
+        skipped: {name: reason} of those that cannot be read.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class Result(NamedTuple):
     rows: ImageRows
     missing: dict[str, str]
     images_in_set: int
+    skipped: dict[str, str] = {}  # noqa: RUF012 - never changed
 
     @property
     def label(self) -> str:
@@ -65,6 +67,7 @@ def write_summary(result: Result, summary: Summary, **more: Any) -> None:
         "settings": read_json(result.folder / "settings.json"),
         "images_in_set": result.images_in_set,
         "missing": result.missing,
+        "skipped": result.skipped,
         **more,
         **as_json(summary),
     }
@@ -84,6 +87,7 @@ def read_result(folder: Path) -> Result:
     try:
         summary = read_json(path)
         missing, images_in_set = dict(summary["missing"]), int(summary["images_in_set"])
+        skipped = dict(summary.get("skipped", {}))  # which earlier versions did not have
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"the evaluation in {folder} has not come to its end, for there is no {path.name}: give its command again"
@@ -91,15 +95,16 @@ def read_result(folder: Path) -> Result:
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read ({error!r}): give the command of the evaluation again") from error
     rows = read_rows(folder / ROWS_FILE)
-    return Result(folder, settings, rows, missing, images_in_set)
+    return Result(folder, settings, rows, missing, images_in_set, skipped)
 
 
 def describe(result: Result) -> str:
     """Say in one sentence what was evaluated, and how."""
     settings = result.settings
     data = f"{settings.dataset}, {settings.split}{_options(settings.dataset_options)}"
-    if len(result.rows.names) < result.images_in_set:
-        data += f", only the first {len(result.rows.names)} of {result.images_in_set} images"
+    seen = len(result.rows.names) + len(result.skipped)
+    if seen < result.images_in_set:
+        data += f", only the first {seen} of {result.images_in_set} images"
     network = settings.network
     if network is None:
         return f"The blurred images of {data}; tafm-loss {settings.version}."

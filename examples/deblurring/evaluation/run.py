@@ -1,6 +1,8 @@
 """An evaluation from settings to a folder of results, which the same settings go on with after an interruption."""
 
 import contextlib
+import functools
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,9 +10,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from examples._common import prefetch, write_atomically
-from examples.deblurring.data.files import as_pixels, encode_png
-from examples.deblurring.data.pairs import PairDataset
+from examples._common import count, prefetch, write_atomically
+from examples.deblurring.data.files import as_pixels, encode_png, named
+from examples.deblurring.data.pairs import PairDataset, PairSample
 from examples.deblurring.evaluation.methods import Method, open_method
 from examples.deblurring.evaluation.metrics import ECC_FAILED, GAIN, INPUT_PSNR, Measurement
 from examples.deblurring.evaluation.page import PLACE, SAVED_IMAGES, make_gallery, render_page
@@ -31,6 +33,8 @@ def evaluate(
 ) -> Table:
     """Restore and measure all images, and return the table of the means.
 
+    Pairs that cannot be read are skipped and named, in a warning, in the table and in summary.json.
+
     Written to `folder`: settings.json, images.csv (a line an image, as they come), summary.json, table.md, table.tex,
     page.html and, if the settings say so, images/NAME.png. Images that are in images.csv are not measured again.
 
@@ -43,7 +47,8 @@ def evaluate(
 
     Raises:
         BlockingIOError: if another evaluation is writing to `folder`.
-        ValueError: if `folder` is of other settings; if none of the metrics can be had; if an image cannot be measured.
+        ValueError: if `folder` is of other settings; if none of the metrics can be had, or no pair be read; if an image
+            cannot be measured.
         FloatingPointError: if a network's output is not finite.
         OSError: if a file is missing or cannot be written.
     """
@@ -64,8 +69,11 @@ def evaluate(
         if todo:
             # Of fewer images, if the limit has grown.
             (folder / SUMMARY_FILE).unlink(missing_ok=True)
-        _measure_all(pairs, todo, method, measure, rows, images, device, progress)
-        result = Result(folder, settings, read_rows(rows.path), measure.missing, len(pairs))
+        skipped = _measure_all(pairs, todo, method, measure, rows, images, device, progress)
+        if not rows.done:
+            name, reason = next(iter(skipped.items()))
+            raise ValueError(f"none of the {len(skipped)} pairs can be read; {name}: {reason}")
+        result = Result(folder, settings, read_rows(rows.path), measure.missing, len(pairs), skipped)
         return _write_report(result, device)
 
 
@@ -87,14 +95,20 @@ def _measure_all(
     images: Path | None,
     device: torch.device,
     progress: bool,
-) -> None:
+) -> dict[str, str]:
+    """Add the rows of the images, and return the names of those that cannot be read, with the reasons."""
+    skipped = {}
     if images is not None:
         images.mkdir(exist_ok=True)
     done = len(rows.done)
     bar = tqdm(todo, disable=not progress, initial=done, total=done + len(todo), desc="evaluate", unit="image")
-    with contextlib.closing(prefetch(pairs.__getitem__, todo)) as samples:
+    with contextlib.closing(prefetch(functools.partial(_read, pairs), todo)) as samples:
         for index, sample in zip(bar, samples, strict=True):
             pair = pairs.pairs[index]
+            if isinstance(sample, str):
+                warnings.warn(f"skipped {pair.name}: {sample}", stacklevel=3)
+                skipped[pair.name] = sample
+                continue
             blurred, sharp = (image.to(device) / 255 for image in sample)
             restored = method(blurred)
             if not bool(restored.isfinite().all()):
@@ -107,6 +121,15 @@ def _measure_all(
                 write_atomically(images / f"{pair.name}.png", encode_png(as_pixels(restored)))
             # Last: an image with a line is done.
             rows.add(pair.name, pair.scene, {**values, **_gain(restored, blurred, sharp)})
+    return skipped
+
+
+def _read(pairs: PairDataset, index: int) -> PairSample | str:
+    """Return a pair, or why it cannot be read."""
+    try:
+        return pairs[index]
+    except (ValueError, OSError) as error:
+        return str(error)
 
 
 def _gain(restored: Tensor, blurred: Tensor, sharp: Tensor) -> dict[str, float]:
@@ -120,6 +143,8 @@ def _write_report(result: Result, device: torch.device) -> Table:
     failures = int(result.rows.column(ECC_FAILED).sum()) if ECC_FAILED in result.rows.columns else None
     write_summary(result, summary, ecc_failures=failures, device=str(device))
     notes = [describe(result), *(f"{name} is missing: {reason}" for name, reason in result.missing.items())]
+    if result.skipped:
+        notes.append(f"{count(len(result.skipped), 'pair')} cannot be read and left out: {named(result.skipped)}.")
     table = result_table(result.label, summary, notes)
     tables = [table, *([scene_table(summary)] if len(summary.scenes) < len(result.rows.names) else [])]
     write_atomically(result.folder / "table.md", "\n".join(map(as_markdown, tables)).encode())

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,38 @@ def test_the_first_images_are_taken_and_the_result_says_so(run_on: Evaluate, tmp
     assert len(lines(out)) == 3 and summary_of(out)["images_in_set"] == 4
     for name in ("table.md", "table.tex", "page.html"):
         assert "only the first 3 of 4 images" in (out / name).read_text()
+
+
+def test_pairs_that_cannot_be_read_are_left_out_by_name_until_they_can(
+    run_on: Evaluate, refused: Refused, gopro_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(gopro_root, root)
+    damaged = sorted(root.rglob("blur/*.png"))[0]
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-40])
+    assert run_on("input", root=root) == 0
+    shown = capsys.readouterr()
+    out = tmp_path / "out"
+    (name,) = summary_of(out)["skipped"]
+    assert f"warning: skipped {name}: {damaged} cannot be read as an image" in shown.err
+    assert f"1 pair cannot be read and left out: {name}." in shown.out and "only the first" not in shown.out
+    assert len(lines(out)) == SCENES * FRAMES - 1
+    damaged.write_bytes(whole)
+    assert run_on("input", root=root) == 0
+    assert len(lines(out)) == SCENES * FRAMES and summary_of(out)["skipped"] == {}
+    for path in root.rglob("blur/*.png"):
+        path.write_bytes(b"")
+    assert f"none of the {SCENES * FRAMES} pairs can be read" in refused("input", root=root, out="none")
+
+
+def test_a_run_that_is_called_input_is_not_taken_for_the_blurred_images(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "input").mkdir()
+    (tmp_path / "input" / "config.json").touch()
+    assert "write ./input for that" in refused("input")
 
 
 def test_a_metric_that_cannot_be_had_is_named_and_the_others_go_on(

@@ -40,7 +40,28 @@ def test_images_of_a_folder_or_one_are_restored_by_their_paths(tmp_path: Path, w
     # The network adds a tenth.
     assert bool((read_pixels(tmp_path / "out" / "one.png") == 100 + 26).all())
     assert restore.main([weights, str(photographs / "one.png"), "--out", str(tmp_path / "alone"), *NETWORK]) == 0
-    assert [path.name for path in (tmp_path / "alone").iterdir()] == ["one.png"]
+    assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == ["one.png", "restore.json"]
+
+
+def test_a_file_that_is_no_image_is_skipped_and_the_same_command_goes_on(
+    tmp_path: Path, weights: str, photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [weights, str(photographs), "--out", str(tmp_path / "out"), *NETWORK]
+    whole = (photographs / "one.png").read_bytes()
+    (photographs / "one.png").write_bytes(whole[:-30])
+    assert restore.main(command) == 0
+    captured = capsys.readouterr()
+    assert f"warning: skipped {photographs / 'one.png'}: " in captured.err
+    assert captured.out == f"1 image in {tmp_path / 'out'}; 1 image skipped\n"
+    (photographs / "one.png").write_bytes(whole)
+    (photographs / "deeper" / "two.png").write_bytes(b"")  # what is restored is not read again
+    assert restore.main(command) == 0
+    assert capsys.readouterr().out == f"2 images in {tmp_path / 'out'}, 1 of them from before\n"
+    assert restore.main([*command, "--tile", "192"]) == 2
+    assert "restored otherwise: tile is null there and 192 now; name another --out" in capsys.readouterr().err
+    command[1] = str(photographs / "deeper")
+    assert restore.main([*command[:3], str(tmp_path / "none"), *NETWORK]) == 2
+    assert "none of the 1 image in" in capsys.readouterr().err
 
 
 def test_no_image_is_overwritten(

@@ -1,0 +1,1 @@
+"""The loss in trainers that people use: one small run for each."""
