@@ -190,9 +190,10 @@ def _replicate_border(images: Tensor) -> Tensor:
 def _parities_as_channels(maps: Tensor) -> Tensor:
     """Return (N, 4 C, H // 2, W // 2) in channels-last, as `pixel_unshuffle` does for even H and W."""
     pairs = maps.unfold(2, 2, 2).unfold(3, 2, 2)
-    # Stacked, because a mere view does not compile for sizes that change.
-    parities = torch.stack([pairs[..., y, x] for y in (0, 1) for x in (0, 1)], 2)
-    return parities.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+    if torch.compiler.is_compiling():  # for sizes that change, a mere view does not compile
+        parities = torch.stack([pairs[..., y, x] for y in (0, 1) for x in (0, 1)], 2)
+        return parities.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+    return pairs.permute(0, 2, 3, 1, 4, 5).flatten(3).permute(0, 3, 1, 2)
 
 
 def _nyquist_filters() -> Tensor:

@@ -142,7 +142,7 @@ class ContrastiveFeatureLoss(TaskAdaptiveFeatureLoss):
             if images.shape != pred.shape:
                 shapes = f"{tuple(pred.shape)} and {tuple(images.shape)}"
                 raise ValueError(f"pred and negatives must have the same shape, got {shapes}")
-        target_maps = self._target_maps(pred, target)
+        target_maps = self._target_maps(pred, target, *batches)
         with torch.no_grad():
             negative_maps = [self._maps(images) for images in batches]
         return {

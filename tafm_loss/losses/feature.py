@@ -229,14 +229,14 @@ class TaskAdaptiveFeatureLoss(nn.Module):
         distance = DISTANCES[self.distance]
         return {tap: distance(features, target_maps[tap]) for tap, features in self._maps(pred).items()}
 
-    def _target_maps(self, pred: Tensor, target: Tensor | FeatureMaps) -> dict[str, Tensor]:
+    def _target_maps(self, pred: Tensor, target: Tensor | FeatureMaps, *others: Tensor) -> dict[str, Tensor]:
         """Check what is compared, and return the features of the target without graph."""
         self._check_images(pred, "pred")
         if isinstance(target, FeatureMaps):
             self._check_features(pred, target)
             return {tap: _without_graph(target.maps[tap]) for tap in self.layers}
         self._check_images(target, "target")
-        self._range.see(target)
+        self._range.see(target, *others)
         if target.shape != pred.shape:
             raise ValueError(f"pred and target must have the same shape, got {_shape(pred)} and {_shape(target)}")
         with torch.no_grad():

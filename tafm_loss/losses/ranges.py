@@ -31,17 +31,18 @@ class RangeWatch:
         self._lowest, self._highest = math.inf, -math.inf
         self._warned = False
 
-    def see(self, images: Tensor) -> None:
-        """Take notice of a batch of images (N, 3, H, W) in the range of the loss."""
+    def see(self, *batches: Tensor) -> None:
+        """Take notice of the images (N, 3, H, W) of one step that are in the range of the loss."""
         if torch.compiler.is_compiling() or self._warned:
             return
         self._batches += 1
         if self._batches % LOOK_EVERY != 1:
             return
         try:
-            low, high = torch.stack(images.detach().aminmax()).tolist()
+            ends = torch.stack([end for images in batches for end in images.detach().aminmax()]).tolist()
         except RuntimeError:  # under torch.func.vmap no value can be read
             return
+        low, high = min(ends), max(ends)
         self._looks += 1
         self._lowest, self._highest = min(self._lowest, low), max(self._highest, high)
         fault = self._fault(low, high)

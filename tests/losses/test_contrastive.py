@@ -160,7 +160,7 @@ COINCIDENCES = {
 
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("case", COINCIDENCES.values(), ids=COINCIDENCES.keys())
-@pytest.mark.filterwarnings("ignore:the images reach")
+@pytest.mark.filterwarnings("ignore:the target has values")
 def test_value_and_gradient_are_finite_whatever_coincides(case, distance: str) -> None:
     for make in (two_taps, toys.pixels):
         loss, gradient = loss_and_gradient(ContrastiveFeatureLoss(make(), distance=distance), *case)

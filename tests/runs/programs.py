@@ -1,12 +1,14 @@
 """Long runs in small, in processes of their own: how each is started, started again, and what it must end in."""
 
+import contextlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 # accelerate's own launcher starts several processes on GPUs alone.
@@ -46,11 +48,16 @@ class Program(NamedTuple):
 
 def kill(process: "subprocess.Popen[bytes]") -> bool:
     """Kill a run and all its processes; return whether it was cut short by that."""
-    cut_short = process.poll() is None
-    if cut_short:
-        os.killpg(process.pid, signal.SIGKILL)
+    if process.poll() is not None:
+        return False
+    # Not the group: torchrun gives each of its workers one of its own.
+    launcher = psutil.Process(process.pid)
+    for each in [launcher, *launcher.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+            each.wait(60)
     process.wait()
-    return cut_short
+    return True
 
 
 def finish(process: "subprocess.Popen[bytes]") -> str:

@@ -1,7 +1,7 @@
 """Pairs of a blurred and a sharp image: what they are called, and how they are read."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -76,6 +76,10 @@ class PairDataset(Dataset[PairSample]):
         if twice := [name for name, count in counts.items() if count > 1]:
             raise ValueError(f"{len(twice)} names belong to more than one pair: {named(twice)}")
         self.pairs = pairs
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Do without the pairs of these names, be they there or not; the others keep their order."""
+        self.pairs = [pair for pair in self.pairs if pair.name not in names]
 
     def __len__(self) -> int:
         """Return the number of pairs."""

@@ -18,6 +18,7 @@ from examples.deblurring.models.networks import create_network
 from examples.deblurring.training.batches import Batches
 from examples.deblurring.training.config import Experiment, as_dict, check_schedule
 from examples.deblurring.training.loop import Loop
+from examples.deblurring.training.quarantine import QUARANTINE_FILE, quarantine, quarantined
 from examples.deblurring.training.samples import Samples
 from tafm_loss.runs import (
     CHECKPOINT_FILE,
@@ -51,6 +52,8 @@ WITHOUT_EFFECT = {
 def train(experiment: Experiment, datasets: Path, out: Path, *, resume: bool = False, progress: bool = True) -> bool:
     """Train a network, and return whether the end was reached, or an interrupt came first.
 
+    Pairs that cannot be read are left out, with a warning, also when the run goes on; quarantine.json names them.
+
     Written to `out`: config.json and settings.json; history.jsonl, a row at a time; samples/STEP.png; checkpoint.pt;
     and, at the end or after an interrupt, network.safetensors and, with a moving average, network_ema.safetensors. The
     last weights are the result: none are chosen by a test set.
@@ -83,8 +86,15 @@ def _train(
     data, plan = experiment.data, experiment.training
     size = _share(plan.batch_size, plan.accumulation, accelerator.num_processes)
     first = accelerator.process_index * size
+    if not resume and accelerator.is_main_process:
+        _check_unused(out)
+    pairs = open_pairs(data.dataset, datasets / data.root, data.split, **data.options)
+    begun = resume and (out / SETTINGS_FILE).exists()
+    left_out = quarantined(out) if begun else {}
+    pairs.leave_out(left_out)
+    left_out |= quarantine(pairs, accelerator, begun=begun, progress=progress)
     batches = Batches(
-        open_pairs(data.dataset, datasets / data.root, data.split, **data.options),
+        pairs,
         crop_size=data.crop_size,
         augmentation=data.augmentation,
         batch_size=plan.batch_size,
@@ -101,6 +111,8 @@ def _train(
             _check_folder(out, settings, resume=resume)
             held.enter_context(locked(out, SAMPLES))
             _check_folder(out, settings, resume=resume)  # again: another run may have ended there
+            if left_out:
+                write_atomically(out / QUARANTINE_FILE, json.dumps(left_out, indent=2).encode())
             write_atomically(out / SETTINGS_FILE, json.dumps(settings, indent=2).encode())
             write_atomically(out / CONFIG_FILE, json.dumps(as_dict(experiment), indent=2).encode())
             if data.samples is not None:
@@ -138,11 +150,15 @@ def _settings(experiment: Experiment, pairs: PairDataset, processes: int) -> dic
     return {name: value for name, value in settings.items() if name not in WITHOUT_EFFECT}
 
 
+def _check_unused(out: Path) -> None:
+    if not is_unused(out):
+        raise ValueError(f"{out} holds files already: go on with a run by --resume, or take another --out")
+
+
 def _check_folder(out: Path, settings: dict[str, Any], *, resume: bool) -> None:
     """Raise ValueError if a run must not begin, or not go on, in `out`."""
     if not resume:
-        if not is_unused(out):
-            raise ValueError(f"{out} holds files already: go on with a run by --resume, or take another --out")
+        _check_unused(out)
         return
     # A run that was killed early has settings, and no checkpoint: it begins anew.
     lost = (out / WEIGHTS_FILE).exists() and not (out / CHECKPOINT_FILE).exists()

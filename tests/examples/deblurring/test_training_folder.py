@@ -1,7 +1,9 @@
 """What befalls a training run from outside: the environment, another run, damage, a folder that is closed."""
 
+import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,36 @@ def test_variables_of_accelerate_change_nothing(
     monkeypatch.setenv(*variable.split("="))
     run("run")
     assert same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_pairs_that_cannot_be_read_are_left_out_for_good(
+    datasets: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(datasets / "tree", tmp_path / "tree")
+    here = f"data.root={tmp_path / 'tree'}"
+    damaged, other = sorted((tmp_path / "tree" / "train" / "input").iterdir())[:2]
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-40])
+    with pytest.warns(
+        UserWarning, match=rf"1 of \d+ pairs cannot be read, {damaged.stem}: .* cannot be read as an image"
+    ):
+        run("unbroken", here)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        breaking(patch, 3)
+        run("run", here)
+    assert list(json.loads((tmp_path / "run" / "quarantine.json").read_text())) == [damaged.stem]
+    # What is left out stays so, be it repaired or removed; what was read must still be there.
+    damaged.write_bytes(whole)
+    before = other.read_bytes()
+    other.write_bytes(b"")
+    with pytest.raises(ValueError, match=f"{other.stem}: .* they could be when the run began: restore them"):
+        run("run", here, resume=True)
+    other.write_bytes(before)
+    for path in (damaged, damaged.parents[1] / "target" / damaged.name):
+        path.unlink()
+    run("run", here, resume=True)
+    assert same(tmp_path / "run", tmp_path / "unbroken")
 
 
 def test_a_folder_that_another_run_holds_is_refused(tmp_path: Path, run: Run) -> None:
