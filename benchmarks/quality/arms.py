@@ -49,12 +49,12 @@ def arms(places: Places, trainer: Trainer, start: Callable[[], nn.Module]) -> di
     def feature(backbone: Callable[[], Backbone], **options: Any) -> Callable[[], Term]:
         return lambda: _on_pairs(TaskAdaptiveFeatureLoss(backbone(), **options).to(device))
 
-    def trunk(name: str, **options: Any) -> Callable[[], Backbone]:
-        return lambda: create_backbone(name, weights=places.trunks / f"{name}-features.safetensors", **options)
+    def trunk(name: str) -> Callable[[], Backbone]:
+        return lambda: create_backbone(name, weights=places.trunks / f"{name}-features.safetensors")
 
-    def vgg16(**options: Any) -> Callable[[], Term]:
-        make = feature(trunk("vgg16", **options), distance="l1")
-        # It takes twenty times as long as the others, and its gradient in bfloat16 has a cosine of 0.997 with this one.
+    def vgg16() -> Callable[[], Term]:
+        make = feature(trunk("vgg16"), distance="l1")
+        # It takes ten times as long as the others, and its gradient in bfloat16 has a cosine of 0.997 with this one.
         return lambda: _in_precision(make(), trainer)
 
     def squeezenet() -> Backbone:
@@ -66,8 +66,6 @@ def arms(places: Places, trainer: Trainer, start: Callable[[], nn.Module]) -> di
         "tafm-compact, structure": feature(lambda: create_backbone("tafm-compact"), **STRUCTURE),
         "random features, structure": feature(lambda: random_compact(0), **STRUCTURE),
         "VGG16 relu3_3": vgg16(),
-        "VGG16 relu2_2": vgg16(layers=["relu2_2"]),
-        "VGG16 conv5_3": vgg16(layers=["relu5_3"]),
         "LPIPS squeeze": lambda: _on_pairs(load_perceptual("lpips_squeeze", trunks=places.trunks, device=device)),
         "AlexNet": feature(trunk("alexnet"), **LPIPS_FORM),
         "SqueezeNet 1.1": feature(trunk("squeezenet1_1"), **LPIPS_FORM),

@@ -27,10 +27,7 @@ RATIOS = {
     "SqueezeNet 1.0, restorations": LOW,
     "SqueezeNet 1.1": HIGH,
     "AlexNet": HIGH,
-    "VGG16 relu2_2": HIGH,
-    "VGG16 conv5_3": HIGH,
     "random features, structure": LOW,
-    "SqueezeNet 1.0, graded": LOW,
 }
 CONFIRMED = (
     "SSIM",
