@@ -75,17 +75,21 @@ def _gains(result: Mapping[str, Any], arm: str, metric: str, price: float) -> li
 
 def _draw_curves(axis: Any, runs: Sequence[Mapping[str, Any]]) -> None:
     """Draw a line an arm over its ratios, as trained, and L1 with its masks: best is down and right."""
+    from matplotlib import colormaps
+
+    colours = colormaps["tab20"]
     (pixel,) = (run for run in runs if run["arm"] == PIXEL)
     level = pixel["levels"][SEEN]
     masked = [(-price, pixel["equal"][str(price)][SEEN][PRIMARY]) for price in STAGES["trials"].prices]
     axis.plot(*zip((0.0, pixel["raw"][SEEN][PRIMARY]), *masked, strict=True), "k--o", label="L1 and its mask")
+    axis.set_prop_cycle(color=[colours(index) for index in range(colours.N)])
     for arm in dict.fromkeys(run["arm"] for run in runs if run is not pixel):
         own = sorted((run for run in runs if run["arm"] == arm), key=lambda run: run["ratio"])
         points = [(run["raw"][SEEN]["psnr"] - level, run["raw"][SEEN][PRIMARY]) for run in own]
-        axis.plot(*zip(*points, strict=True), "-o", markersize=4, color=COLOURS.get(arm), label=f"L1 + {arm}")
+        axis.plot(*zip(*points, strict=True), "-o", markersize=4, label=f"L1 + {arm}")
     axis.set_xlabel("PSNR against L1 as it is, dB")
     axis.set_ylabel(METRICS[PRIMARY].heading)
-    axis.set_title("Each arm over its four ratios of gradients, as trained: one seed, validation photographs")
+    axis.set_title("Each arm over its four ratios, as trained\n(one seed, validation photographs)")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
