@@ -105,6 +105,13 @@ PROGRAMS = [
         results=("deblurring_trials", "deblurring_quality", "deblurring_gains", "deblurring_contrasts"),
         plots=True,
     ),
+    Program(
+        "deblurring_pictures",
+        "What do arms of deblurring_quality look like at one PSNR? Pictures only.",
+        "a minute",
+        "--datasets {datasets} --runs {runs}",
+        results=(),
+    ),
     Program("demo", "What does the demo of the README give?", "5 minutes"),
     Program(
         "discriminators",

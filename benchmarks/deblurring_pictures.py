@@ -42,7 +42,7 @@ SHARP, BLURRED = "sharp", "blurred"
 SEED = 0
 # Photographs in the public domain or under CC0 that come with scikit-image: what is shown of each.
 SHOWN = {"chelsea": (90, 130, 96, 96), "coffee": (120, 250, 96, 96), "astronaut": (60, 170, 96, 96)}
-WIDTH, GAP = 300, 6
+WIDTH, GAP = 320, 6
 
 
 class Restorer:
@@ -96,7 +96,8 @@ def write_images(batch: Tensor, folder: Path) -> None:
 
 def picture(restorers: dict[str, Restorer]) -> Image.Image:
     """Return a row a photograph: blurred, what each arm makes of it, sharp."""
-    titles = [BLURRED, *("L1 and its mask" if arm == PIXEL else f"L1 + {arm}" for arm in ARMS), SHARP]
+    arms = ("L1\nand its mask" if arm == PIXEL else f"L1 + {arm}".replace(", ", ",\n") for arm in ARMS)
+    titles = [title if "\n" in title else f"{title}\n" for title in (BLURRED, *arms, SHARP)]
     rows = [beside([text(title, WIDTH) for title in titles], GAP)]
     generator = torch.Generator().manual_seed(SEED)
     synthesizer = BlurSynthesizer((sum(EXTENTS) / 2,))
