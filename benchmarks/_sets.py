@@ -112,7 +112,7 @@ PROGRAMS = [
         "--datasets {datasets} --runs {runs}",
         results=(),
     ),
-    Program("demo", "What does the demo of the README give?", "5 minutes"),
+    Program("demo", "What does the demo of the README give?", "5 minutes", "--trunks {weights}/metrics"),
     Program(
         "discriminators",
         "What do discriminators learn that are trained on one photograph and its blur?",

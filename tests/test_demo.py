@@ -285,12 +285,16 @@ def test_a_demo_is_repeatable_and_leaves_the_random_state_alone(
             Image.fromarray(pixels).save(images / f"{index}.png")
     state = torch.get_rng_state()
     out = tmp_path / "new" / "out"
-    first, second = (run_demo(images=images, out=out, steps=3, seed=1, progress=False) for _ in range(2))
+    metrics = {"L1 (lower)": (lambda x, y: (x - y).abs().mean((1, 2, 3)), 3)}
+    first, second = (
+        run_demo(images=images, out=out, steps=3, seed=1, progress=False, metrics=metrics) for _ in range(2)
+    )
     assert torch.equal(state, torch.get_rng_state())
     assert capsys.readouterr() == ("", "")
     assert first.rows == second.rows and first.notes == second.notes
     for row in first.rows:
-        assert [len(cell.partition(".")[2]) for cell in row[1:]] == [2, 4, 2]
+        assert [len(cell.partition(".")[2]) for cell in row[1:]] == [2, 4, 2, 3]
+    assert first.head[-1] == "L1 (lower)"
     assert [row[0] for row in first.rows] == ["blurred", "L1", "L1 + mask", "L1 + TAFM"]
     assert sorted(path.name for path in out.iterdir()) == ["demo.png", "response.png"]
     for file in first.files:

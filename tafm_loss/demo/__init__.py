@@ -4,7 +4,7 @@ import dataclasses
 import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +55,8 @@ __all__ = [
     "with_feature_loss",
 ]
 
+# A column: what computes it, and its digits.
+Metric: TypeAlias = tuple[Callable[[Tensor, Tensor], Tensor], int]
 OURS, RIVAL = "L1 + TAFM", "L1 + mask"
 MASK_SIGMAS = (0.7, 1.0, 1.5, 2.5)
 LARGEST_GAIN = 4.0
@@ -93,6 +95,7 @@ def run_demo(
     seed: int = 0,
     device: torch.device | None = None,
     progress: bool = True,
+    metrics: Mapping[str, Metric] | None = None,
 ) -> DemoResult:
     """Train a small deblurring network with L1 and with L1 + `TaskAdaptiveFeatureLoss`, and compare them.
 
@@ -107,6 +110,7 @@ def run_demo(
         seed: of the scenes, the blur, the network and the batches.
         device: where the networks are trained; None for the processor.
         progress: whether to show a progress bar.
+        metrics: more columns of the table, {heading: (what returns (N,) of restored and sharp images, digits)}.
 
     Raises:
         ModuleNotFoundError: if matplotlib or piq is missing.
@@ -128,7 +132,8 @@ def run_demo(
     pixel, feature = (restore(network, blurred).cpu() for network in (arms.pixel, arms.feature))
     mask = matching_mask(pixel, feature, held_out.sharp)
     restored = {"blurred": held_out.blurred, "L1": pixel, RIVAL: mask(pixel), OURS: feature}
-    values = {name: measure(found, held_out.sharp) for name, found in restored.items()}
+    columns = {**METRICS, **(metrics or {})}
+    values = {name: measure(found, held_out.sharp, columns) for name, found in restored.items()}
     notes = [
         f"Means over {len(held_out.sharp)} held-out {kind}, blurred by a shake of 5 to 8 px with noise of {NOISE:g}.",
         f"{OURS} is L1 + {arms.weight:.3g} x TAFM: its gradient is {RECOMMENDED_RATIO:g} x that of L1 at the start.",
@@ -144,7 +149,7 @@ def run_demo(
     files = [out / "demo.png", out / "response.png"]
     write_figure(plot_restorations({**restored, "sharp": held_out.sharp}, held_out.sharp, _legend, caption), files[0])
     _draw_response(held_out, kind, seed, files[1])
-    return DemoResult(["", *METRICS], _rows(values), notes, files)
+    return DemoResult(["", *columns], _rows(values, columns), notes, files)
 
 
 class Mask(NamedTuple):
@@ -206,22 +211,22 @@ def ssim(images: Tensor, reference: Tensor) -> Tensor:
     return torch.as_tensor(piq.ssim(images, reference, data_range=1.0, downsample=False, reduction="none"))
 
 
-METRICS: Mapping[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
+METRICS: Mapping[str, Metric] = {
     "PSNR, dB (higher)": (psnr, 2),
     "SSIM (higher)": (ssim, 4),
     "sharpness (1 = sharp)": (sharpness, 2),
 }
 
 
-def measure(images: Tensor, sharp: Tensor) -> dict[str, Tensor]:
+def measure(images: Tensor, sharp: Tensor, columns: Mapping[str, Metric] = METRICS) -> dict[str, Tensor]:
     """Return {heading: (N,) values} of images against `sharp`."""
-    return {heading: metric(images, sharp) for heading, (metric, _) in METRICS.items()}
+    return {heading: metric(images, sharp) for heading, (metric, _) in columns.items()}
 
 
-def _rows(values: Mapping[str, Mapping[str, Tensor]]) -> list[list[str]]:
+def _rows(values: Mapping[str, Mapping[str, Tensor]], columns: Mapping[str, Metric]) -> list[list[str]]:
     """Return the table of means over the scenes."""
     return [
-        [name, *(f"{float(row[heading].mean()):.{digits}f}" for heading, (_, digits) in METRICS.items())]
+        [name, *(f"{float(row[heading].mean()):.{digits}f}" for heading, (_, digits) in columns.items())]
         for name, row in values.items()
     ]
 
