@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("--trunks", type=Path, metavar="DIR", help="of AlexNet and VGG16 (default: torchvision's own)")
     trunks = parser.parse_args().trunks
     metrics = {title: (load_perceptual(name, trunks=trunks), DIGITS) for name, title in PERCEPTUAL.items()}
+    # Before the picture is written, which is in the repository.
+    origin = metadata(command_line())
     with tempfile.TemporaryDirectory() as folder:
         result = run_demo(out=Path(folder), metrics=metrics)
         with Image.open(Path(folder) / "demo.png") as picture:
@@ -40,7 +42,7 @@ def main() -> None:
     write_atomically(ROOT / "docs" / "demo.jpg", encoded.getvalue())
     # An empty heading would leave the column of names without one.
     table = {"columns": ["Arm", *result.head[1:]], "rows": result.rows, "caption": " ".join(result.notes)}
-    write_result(RESULTS / "demo.json", {"table": table, "metadata": metadata(command_line())})
+    write_result(RESULTS / "demo.json", {"table": table, "metadata": origin})
     print(result)
 
 
