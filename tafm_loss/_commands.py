@@ -29,7 +29,7 @@ from tafm_loss._text import align
 from tafm_loss.backbones.architecture import Architecture, Bundled
 from tafm_loss.backbones.registry import describe_backbones
 from tafm_loss.blur.frames import FrameExposures
-from tafm_loss.blur.pairs import write_pairs
+from tafm_loss.blur.pairs import LAYOUTS, write_pairs
 from tafm_loss.demo import run_demo
 from tafm_loss.finetune import GradedObjective, Objective, TripletObjective, default_synthesizer
 from tafm_loss.finetune.crops import SceneCrops
@@ -105,12 +105,14 @@ def _blur(options: argparse.Namespace) -> Said:
         seed=options.seed,
         shot_noise=options.shot_noise,
         read_noise=options.read_noise,
+        layout=options.layout,
         progress=not options.quiet,
     )
     for path, reason in found.skipped:
         print(f"tafm-loss: skipped {path}: {reason}", file=sys.stderr)
+    blurred, sharp = (options.out / folder for folder in LAYOUTS[options.layout])
     text = (
-        f"{_count(found.written + found.kept, 'pair')} in {options.out / 'input'} and {options.out / 'target'}"
+        f"{_count(found.written + found.kept, 'pair')} in {blurred} and {sharp}"
         + (f", {found.kept} of them from before" if found.kept else "")
         + (f"; {_count(len(found.skipped), 'image')} skipped" if found.skipped else "")
     )

@@ -207,6 +207,8 @@ def _add_blur(commands: Commands) -> None:
     add("--shot-noise", type=float, default=0.0, metavar="S", help=shot)
     read = "read noise of the blurred images: standard deviation of linear light; 2.9e-5 is a real camera's"
     add("--read-noise", type=float, default=0.0, metavar="R", help=read)
+    layout = "names of the two folders: OUT/input and OUT/target, or OUT/blur and OUT/sharp (default: input-target)"
+    add("--layout", choices=["input-target", "blur-sharp"], default="input-target", help=layout)
     add("--seed", type=int, default=0, help="of kernels and noise")
 
 

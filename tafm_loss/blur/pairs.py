@@ -25,7 +25,9 @@ __all__ = ["PairsReport", "crop_like", "write_pairs"]
 
 SETTINGS_FILE = "settings.json"
 TABLE_FILE = "pairs.csv"
-SUBFOLDERS = ("input", "target")
+# The folders of the blurred and of the sharp images.
+LAYOUTS = {"input-target": ("input", "target"), "blur-sharp": ("blur", "sharp")}
+DEFAULT_LAYOUT = "input-target"
 COLUMNS = ("name", "source", "kind", "extent_px", "measured_px", "seed")
 # What `read_image` says of files that are no images.
 NOT_AN_IMAGE = "cannot be read as an image"
@@ -60,16 +62,18 @@ def write_pairs(
     seed: int = 0,
     shot_noise: float = 0.0,
     read_noise: float = 0.0,
+    layout: str = DEFAULT_LAYOUT,
     progress: bool = True,
 ) -> PairsReport:
     """Blur a folder of sharp images into pairs `out/input/NAME.png` (blurred) and `out/target/NAME.png` (sharp).
 
     NAME is the path of the image below `source` without its suffix; with several extents there is one pair for each,
-    `NAME_10px` and `NAME_25px`, nested exposures of the same shake. `out/pairs.csv` says how each pair was made,
-    `out/settings.json` holds all that decides the result. Files are 8-bit RGB. The same settings give the same pairs,
-    in whatever order: the same call takes up an interrupted run. Nothing is overwritten: a pair that is whole is
-    kept, even if its image has changed since. Images that cannot be read, are too small for the blur, or of which
-    half a pair of other content is there, are skipped with a warning.
+    `NAME_10px` and `NAME_25px`, nested exposures of the same shake. The extent 2.5 is written 2p5, because some
+    trainers cut names at the first dot. `out/pairs.csv` says how each pair was made, `out/settings.json` holds all that
+    decides the result. Files are 8-bit RGB. The same settings give the same pairs, in whatever order: the same call
+    takes up an interrupted run. Nothing is overwritten: a pair that is whole is kept, even if its image has changed
+    since. Images that cannot be read, are too small for the blur, or of which half a pair of other content is there,
+    are skipped with a warning.
 
     Args:
         source: a folder of images, searched with its sub-folders.
@@ -78,6 +82,8 @@ def write_pairs(
         seed: of the kernels and the noise; those of an image depend on this and its path below `source` alone.
         shot_noise: photon noise of the blurred images, see `add_sensor_noise`; 8.9e-5 is a real camera's.
         read_noise: read noise of the blurred images; 2.9e-5 is a real camera's.
+        layout: how the folders of blurred and sharp images are called: "input-target", or "blur-sharp" for
+            `out/blur/NAME.png` and `out/sharp/NAME.png`.
         progress: whether to show a progress bar.
 
     Raises:
@@ -85,22 +91,23 @@ def write_pairs(
         NotADirectoryError: if `source` is no folder, or `out` is a file.
         FileExistsError: if `out` holds other files.
         BlockingIOError: if another run holds `out`; the message says which.
-        ValueError: if `out` holds pairs of other settings, lies in `source` or around it; if `source` holds no image
-            that can be used, or two that differ in their suffix alone; for an extent of 0 or negative noise.
+        ValueError: if `out` holds pairs of other settings or of older names, lies in `source` or around it; if `source`
+            holds no image that can be used, or two that differ in their suffix alone; for an extent of 0, negative
+            noise or an unknown layout.
     """
     from tqdm.auto import tqdm
 
     source, out = user_path(source), user_path(out)
-    _check_arguments(source, out, synthesizer)
+    _check_arguments(source, out, synthesizer, layout)
     check_noise(shot_noise, read_noise)
     scenes = _find_scenes(source, out, synthesizer, seed)
-    made_with = {"version": __version__, "source": source.resolve().name, "seed": seed}
+    made_with = {"version": __version__, "source": source.resolve().name, "seed": seed, "layout": layout}
     made_with |= {"shot_noise": shot_noise, "read_noise": read_noise, "synthesizer": type(synthesizer).__name__}
     made_with |= synthesizer.settings()
     _PairFolder(out, made_with)  # before anything is written to a folder of something else
     written, kept = 0, 0
     skipped = []
-    with locked(out, *SUBFOLDERS):
+    with locked(out, *LAYOUTS[layout]):
         folder = _PairFolder(out, made_with)
         try:
             for scene in tqdm(scenes, disable=not progress, desc="blur", unit="image"):
@@ -130,13 +137,15 @@ def crop_like(sharp: Tensor, blurred: Tensor) -> Tensor:
     return sharp[..., top : top + height, left : left + width]
 
 
-def _check_arguments(source: Path, out: Path, synthesizer: BlurSynthesizer) -> None:
+def _check_arguments(source: Path, out: Path, synthesizer: BlurSynthesizer, layout: str) -> None:
     if not isinstance(synthesizer, BlurSynthesizer):
         raise TypeError(f"synthesizer must be a BlurSynthesizer, got {type(synthesizer).__name__}")
     if synthesizer.extents[0] == 0:
         raise ValueError(
             f"pairs need extents above 0, got {synthesizer.extents}: an extent of 0 pairs an image with itself"
         )
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout must be {' or '.join(LAYOUTS)}, got {layout!r}")
     if not source.is_dir():
         raise NotADirectoryError(f"source must be a folder of images; there is no folder {source}")
     if out.exists() and not out.is_dir():
@@ -147,8 +156,7 @@ def _check_arguments(source: Path, out: Path, synthesizer: BlurSynthesizer) -> N
 
 
 def _find_scenes(source: Path, out: Path, synthesizer: BlurSynthesizer, seed: int) -> list[_Scene]:
-    # Not :g, which writes different extents alike.
-    suffixes = [f"_{extent!r}px".replace(".0px", "px") for extent in synthesizer.extents]
+    suffixes = [f"_{_shortest(extent).replace('.', 'p')}px" for extent in synthesizer.extents]
     scenes: list[_Scene] = []
     first_of: dict[str, Path] = {}
     found, written = find_images(source), out.resolve()
@@ -169,6 +177,11 @@ def _find_scenes(source: Path, out: Path, synthesizer: BlurSynthesizer, seed: in
     if not scenes:
         raise ValueError(f"there is no image ({', '.join(sorted(IMAGE_SUFFIXES))}) in {source}")
     return scenes
+
+
+def _shortest(extent: float) -> str:
+    # Not :g, which writes different extents alike.
+    return repr(extent).removesuffix(".0")
 
 
 def _process(
@@ -203,6 +216,7 @@ class _PairFolder:
 
     def __init__(self, path: Path, made_with: dict[str, Any]) -> None:
         self.path = path
+        self.subfolders = LAYOUTS[made_with["layout"]]
         self.made_with = (json.dumps(made_with, indent=1) + "\n").encode()
         self._check_settings()
         self.rows = self._read_table()
@@ -249,7 +263,7 @@ class _PairFolder:
         write_atomically(self.path / TABLE_FILE, text.getvalue().encode())
 
     def _files(self, name: str) -> tuple[Path, Path]:
-        blurred, sharp = (self.path / subfolder / f"{name}.png" for subfolder in SUBFOLDERS)
+        blurred, sharp = (self.path / subfolder / f"{name}.png" for subfolder in self.subfolders)
         return blurred, sharp
 
     def _read_table(self) -> dict[str, dict[str, str]]:
@@ -279,9 +293,17 @@ class _PairFolder:
             there = read_object(path.read_bytes())
         except ValueError:
             raise ValueError(f"{path} is not what made these pairs: name another folder, or delete this one") from None
-        if changed := differences(there, json.loads(self.made_with)):
+        now = json.loads(self.made_with)
+        # Folders that were begun before there was a choice have the default layout, and dots in their names.
+        if changed := differences({"layout": DEFAULT_LAYOUT, **there}, now):
             raise ValueError(
                 f"{self.path} holds pairs made with other settings: {'; '.join(changed)}; "
+                "name another folder, or delete this one"
+            )
+        dotted = [extent for extent in map(_shortest, now["extents"]) if "." in extent]
+        if "layout" not in there and len(now["extents"]) > 1 and dotted:
+            raise ValueError(
+                f"{self.path} holds pairs of older names, with a dot as in NAME_{dotted[0]}px: "
                 "name another folder, or delete this one"
             )
 

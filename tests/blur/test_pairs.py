@@ -69,7 +69,7 @@ def test_the_folders_hold_pairs_of_the_same_names_with_their_sources_and_setting
     out = tmp_path / "out"
     assert write(source, out) == PairsReport(written=8, kept=0, skipped=[])
     stems = ["b", "walk/a.v2", "walk/day 1/grey", "walk/deep"]
-    expected = {f"{stem}_{extent}px.png" for stem in stems for extent in ("4", "8.5")}
+    expected = {f"{stem}_{extent}px.png" for stem in stems for extent in ("4", "8p5")}
     assert names_of(out / "input") == names_of(out / "target") == expected
     assert len(contents(out)) == 2 * 8 + 2
     for row in table(out):
@@ -82,7 +82,7 @@ def test_the_folders_hold_pairs_of_the_same_names_with_their_sources_and_setting
     assert names_of(tmp_path / "one" / "input") == {f"{stem}.png" for stem in stems}
     found = json.loads((tmp_path / "one" / "settings.json").read_text())
     fixed = {"version": __version__, "source": "photos", "seed": 3, "shot_noise": 0.0, "read_noise": 0.5}
-    fixed["synthesizer"] = "BlurSynthesizer"
+    fixed |= {"synthesizer": "BlurSynthesizer", "layout": "input-target"}
     assert found == {**fixed, **json.loads(json.dumps(BlurSynthesizer((4.0,)).settings()))}
 
 
@@ -221,6 +221,49 @@ def test_other_settings_are_refused_and_named(source: Path, tmp_path: Path) -> N
         (out / "settings.json").write_text(text)
         with pytest.raises(ValueError, match=r"settings\.json is not what made these pairs"):
             write(source, out)
+
+
+def test_the_layout_names_the_folders_and_nothing_else(source: Path, tmp_path: Path) -> None:
+    usual, other = tmp_path / "usual", tmp_path / "other"
+    write(source, usual)
+    assert write(source, other, layout="blur-sharp").written == write(source, other, layout="blur-sharp").kept == 8
+    assert contents(other / "blur") == contents(usual / "input")
+    assert contents(other / "sharp") == contents(usual / "target")
+    assert {path.name for path in other.iterdir() if path.is_dir()} == {"blur", "sharp"}
+    with pytest.raises(ValueError, match='layout is "blur-sharp" there and "input-target" now'):
+        write(source, other)
+    with pytest.raises(ValueError, match="layout must be input-target or blur-sharp, got 'sharp-blur'"):
+        write(source, tmp_path / "none", layout="sharp-blur")
+
+
+def older(out: Path) -> None:
+    """Turn a folder into one that was begun when names had dots and there was one layout."""
+    settings = json.loads((out / "settings.json").read_text())
+    del settings["layout"]
+    (out / "settings.json").write_text(json.dumps(settings))
+    for path in out.rglob("*_8p5px.png"):
+        path.rename(path.with_name(path.name.replace("8p5", "8.5")))
+
+
+@pytest.mark.parametrize("extents", [(4.0, 8.0), (8.5,)])
+def test_an_older_folder_without_dots_is_taken_up(source: Path, tmp_path: Path, extents: tuple[float, ...]) -> None:
+    blur = synthesizer(extents=extents)
+    pairs_there = write(source, tmp_path / "out", synthesizer=blur).written
+    older(tmp_path / "out")
+    before = contents(tmp_path / "out")
+    assert write(source, tmp_path / "out", synthesizer=blur) == PairsReport(0, pairs_there, [])
+    assert contents(tmp_path / "out") == before
+    with pytest.raises(ValueError, match='layout is "input-target" there and "blur-sharp" now'):
+        write(source, tmp_path / "out", synthesizer=blur, layout="blur-sharp")
+
+
+def test_an_older_folder_with_dots_in_its_names_is_refused(source: Path, tmp_path: Path) -> None:
+    write(source, tmp_path / "out")
+    older(tmp_path / "out")
+    before = contents(tmp_path / "out")
+    with pytest.raises(ValueError, match=r"pairs of older names, with a dot as in NAME_8\.5px: name another folder"):
+        write(source, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
 
 
 def test_a_folder_of_other_files_is_refused(source: Path, tmp_path: Path) -> None:

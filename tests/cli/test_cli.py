@@ -287,6 +287,16 @@ def test_blur_makes_pairs_and_names_what_it_skips(
     assert "4 pairs in" in (again := capsys.readouterr().out) and ", 4 of them from before; 1 image" in again
 
 
+def test_blur_writes_into_the_folders_of_the_layout(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["blur", str(photos), str(out), "--extents", "2.5", "4", "--layout", "blur-sharp"]) == 0
+    assert f"4 pairs in {out / 'blur'} and {out / 'sharp'}; " in capsys.readouterr().out
+    names = ["a_2p5px.png", "a_4px.png", "b_2p5px.png", "b_4px.png"]
+    assert sorted(path.name for path in (out / "blur").iterdir()) == names
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -239,17 +239,19 @@ def test_flat_halves_may_differ_in_suffix_but_two_of_a_name_may_not(tmp_path: Pa
         flat_pairs(tmp_path, "all")
 
 
-def test_flat_reads_what_the_package_writes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["input-target", "blur-sharp"])
+def test_flat_reads_what_the_package_writes(tmp_path: Path, layout: str) -> None:
     for name in ("b/1", "a"):
         path = tmp_path / "sharp" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_png(torch.zeros(3, 40, 40, dtype=torch.uint8)))
-    write_pairs(tmp_path / "sharp", tmp_path / "pairs", BlurSynthesizer((2.0, 4.0)), progress=False)
+    blur = BlurSynthesizer((2.5, 4.0))
+    write_pairs(tmp_path / "sharp", tmp_path / "pairs", blur, layout=layout, progress=False)
     pairs = flat_pairs(tmp_path / "pairs", "all")
     assert [(pair.scene, pair.name) for pair in pairs] == [
-        ("a", "a_2px"),
+        ("a", "a_2p5px"),
         ("a", "a_4px"),
-        ("b-1", "b-1_2px"),
+        ("b-1", "b-1_2p5px"),
         ("b-1", "b-1_4px"),
     ]
     assert PairedImages(pairs)[0].sharp.shape == (3, 40, 40)
