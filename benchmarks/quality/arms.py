@@ -49,11 +49,11 @@ def arms(places: Places, trainer: Trainer, start: Callable[[], nn.Module]) -> di
     def feature(backbone: Callable[[], Backbone], **options: Any) -> Callable[[], Term]:
         return lambda: _on_pairs(TaskAdaptiveFeatureLoss(backbone(), **options).to(device))
 
-    def trunk(name: str, **options: Any) -> Callable[[], Backbone]:
-        return lambda: create_backbone(name, weights=places.trunks / f"{name}-features.safetensors", **options)
+    def trunk(name: str) -> Callable[[], Backbone]:
+        return lambda: create_backbone(name, weights=places.trunks / f"{name}-features.safetensors")
 
-    def vgg16(tap: str) -> Callable[[], Term]:
-        make = feature(trunk("vgg16", layers=[tap]), distance="l1")
+    def vgg16() -> Callable[[], Term]:
+        make = feature(trunk("vgg16"), distance="l1")
         # It takes ten times as long as the others, and its gradient in bfloat16 has a cosine of 0.997 with this one.
         return lambda: _in_precision(make(), trainer)
 
@@ -65,7 +65,7 @@ def arms(places: Places, trainer: Trainer, start: Callable[[], nn.Module]) -> di
         "SSIM": lambda: _ssim,
         "tafm-compact, structure": feature(lambda: create_backbone("tafm-compact"), **STRUCTURE),
         "random features, structure": feature(lambda: random_compact(0), **STRUCTURE),
-        **{f"VGG16 {tap}": vgg16(tap) for tap in ("relu2_2", "relu3_3")},
+        "VGG16 relu3_3": vgg16(),
         "LPIPS squeeze": lambda: _on_pairs(load_perceptual("lpips_squeeze", trunks=places.trunks, device=device)),
         "AlexNet": feature(trunk("alexnet"), **LPIPS_FORM),
         "SqueezeNet 1.1": feature(trunk("squeezenet1_1"), **LPIPS_FORM),

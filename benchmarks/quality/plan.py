@@ -28,8 +28,6 @@ RATIOS = {
     "SqueezeNet 1.1": HIGH,
     "AlexNet": HIGH,
     "random features, structure": LOW,
-    "VGG16 relu2_2": HIGH,
-    "SqueezeNet 1.0, graded": LOW,
 }
 CONFIRMED = (
     "SSIM",

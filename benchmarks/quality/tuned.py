@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from quality.data import EXTENTS
 from tafm_loss import Backbone, BlurSynthesizer, list_backbones, load_backbone
-from tafm_loss.finetune import GradedObjective, Objective, TripletObjective, finetune_backbone
+from tafm_loss.finetune import Objective, TripletObjective, finetune_backbone
 
 GRADES = (0.0, 0.5, 1.0, 2.0)
 SETTINGS = {"batch_size": 4, "crop_size": 72, "learning_rate": 1e-3}
@@ -48,7 +48,6 @@ class Tuning(NamedTuple):
 
 TUNINGS = {
     "triplet": Tuning(TripletObjective, 200),
-    "graded": Tuning(lambda: GradedObjective(geometry=1.0), 200),
     "restorations": Tuning(TripletObjective, 150, restorations=True),
 }
 
