@@ -2,12 +2,13 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tafm_loss import ContrastiveFeatureLoss, DiscriminativeFeatureLoss, TaskAdaptiveFeatureLoss, create_backbone
@@ -27,23 +28,38 @@ VGG16_TAPS = (64, 128, 256, 512, 512)
 OFFICIAL_WIDTHS = [32] * 4 + [64] * 4
 
 
-class BasicSRVgg19(nn.Module):
-    """The perceptual loss on conv5_4 that restoration papers train with, as BasicSR computes it."""
+class Vgg19Loss(nn.Module):
+    """VGG19 as BasicSR computes it: normalised images, convolutions before their in-place ReLUs, distances added up.
 
-    def __init__(self) -> None:
+    Args:
+        taps: the indices of the convolutions in torchvision's `features`.
+        criterion: the distance of the features at a tap.
+    """
+
+    def __init__(self, taps: Sequence[int] = (VGG_CONV5_4,), criterion: Loss = F.l1_loss) -> None:
         super().__init__()
         from torchvision.models import vgg19
 
-        self.features = vgg19(weights=None).features[: VGG_CONV5_4 + 1].requires_grad_(False)
+        self.taps = taps
+        self.features = vgg19(weights=None).features[: max(taps) + 1].requires_grad_(False)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
-        self.criterion = nn.L1Loss()
+        self.criterion = criterion
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Return the mean absolute difference of the features."""
-        ours = self.features((pred - self.mean) / self.std)
-        theirs = self.features((target.detach() - self.mean) / self.std)
-        return self.criterion(ours, theirs)
+        """Return the sum over the taps of the distances of the features."""
+        ours, theirs = self._taps(pred), self._taps(target.detach())
+        return torch.stack([self.criterion(a, b) for a, b in zip(ours, theirs, strict=True)]).sum()
+
+    def _taps(self, images: Tensor) -> list[Tensor]:
+        found = []
+        x = (images - self.mean) / self.std
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            if index in self.taps:
+                # The ReLU that follows works in place.
+                found.append(x.clone())
+        return found
 
 
 def build(name: str, target: Tensor) -> Loss:
@@ -97,7 +113,7 @@ def _contrastive(count: int, target: Tensor) -> Loss:
 
 
 def _basicsr_vgg19(target: Tensor) -> Loss:
-    return BasicSRVgg19().to(target.device)
+    return Vgg19Loss().to(target.device)
 
 
 def _lpips(net: str, target: Tensor) -> Loss:

@@ -134,6 +134,12 @@ PROGRAMS = [
         script="finetuning",
     ),
     Program(
+        "integration_cost",
+        "What does the loss cost in each trainer, beside that trainer's own VGG term?",
+        "10 minutes",
+        quick="--quick --out {out}/integration_cost.json",
+    ),
+    Program(
         "latent_comparison",
         "Does the latent comparison make BDIRNet robust to blur of other families?",
         "an hour",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "docs/results/*.md", "examples/deblurring/README.md")
+DOCUMENTS = ("README.md", "docs/results/*.md", "examples/deblurring/README.md", "examples/integrations/README.md")
 BLOCK = re.compile(r"(?P<head><!-- table:(?P<name>[\w-]+) -->\n).*?(?P<tail><!-- /table -->)", re.DOTALL)
 NUMBER = re.compile(r"[+-]?\d")
 MARKER = re.compile(r"<!-- table:([\w-]+) -->")
