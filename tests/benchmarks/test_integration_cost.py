@@ -1,6 +1,8 @@
 """What each trainer's own term is made of, how its case is scaled, and what the table says where there is no term."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -45,3 +47,18 @@ def test_a_trainer_without_a_term_has_the_time_of_the_loss_and_no_ratio(benchmar
     assert rows[0]["ratio"] > 0 and "-" not in table["rows"][0]
     assert rows[1]["ratio"] is None and table["rows"][1][1] == "none"
     assert [cell == "-" for cell in table["rows"][1][4:]] == [True, False, True]
+
+
+def test_the_table_of_trainers_has_the_ratios_of_the_result() -> None:
+    root = Path(__file__).resolve().parents[2]
+    result = json.loads((root / "benchmarks/results/integration_cost.json").read_text())
+    ratios = {row["trainer"]: f"{row['ratio']:.3f}" for row in result["rows"] if row["ratio"] is not None}
+    text = (root / "examples/integrations/README.md").read_text().partition("## What it costs")[0]
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    costs = {cells[0]: cells[-1] for cells in lines}
+    for trainer, name in [
+        ("BasicSR 1.4.2 (ESRGAN)", "BasicSR 1.4.2"),
+        ("NAFNet, with BasicSR's term", "NAFNet"),
+        ("traiNNer-redux", "neosr, traiNNer-redux"),
+    ]:
+        assert costs[name] == ratios[trainer]
