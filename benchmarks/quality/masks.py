@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from examples.deblurring.evaluation.similarity import psnr
 from tafm_loss.demo import Mask
 
 SIGMAS = (0.7, 1.5)
@@ -87,8 +88,8 @@ class Sharpened:
     def _unclamped(self, level: float) -> float | None:
         constant, linear, square = self._products
         gains = GAINS[:, None]
-        psnr = -10 * (constant + linear * gains + square * gains**2).log10().mean(1)
-        reached = GAINS[psnr >= level]
+        expected = -10 * (constant + linear * gains + square * gains**2).log10().mean(1)
+        reached = GAINS[expected >= level]
         return float(reached.max()) if len(reached) else None
 
 
@@ -112,4 +113,4 @@ def chosen_masks(
 
 def mean_psnr(restored: Tensor, sharp: Tensor) -> float:
     """Return the mean over images (N, 3, H, W) of their PSNR, dB."""
-    return float(-10 * (restored - sharp).double().square().mean((1, 2, 3)).log10().mean())
+    return float(psnr(restored, sharp).mean())

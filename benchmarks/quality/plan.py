@@ -8,7 +8,6 @@ from quality.training import Schedule
 PRIMARY = "lpips"
 # Decides tuned against untuned: its network was trained from random weights on people's judgements, not on ImageNet.
 INDEPENDENT = "stlpips"
-GUARDS = ("dists", "mdsi", INDEPENDENT)
 # dB below the PSNR of L1 as it is.
 PRICES = (0.1, 0.3)
 # On validation photographs an arm must reach its level with this share of the price, to have room on other seeds.

@@ -90,8 +90,9 @@ def _arms_table(runs: Runs) -> dict[str, Any]:
         *((price, SEEN, metric) for metric in (PRIMARY, INDEPENDENT, "dists", "mdsi") for price in PRICES),
         *((low, case, PRIMARY) for case in REAL),
     ]
+    pixel = runs.of(PIXEL, low)
+    counted = ", ".join(f"{case}: {len(pixel[0]['raw'][case]['psnr'])}" for case in REAL)
     arms = sorted(runs.arms, key=lambda arm: float(runs.means(arm, low, SEEN, PRIMARY).mean()))
-    pixel = {run["seed"]: run["seconds"] for run in runs.of(PIXEL, low)}
     return {
         "columns": [
             "arm",
@@ -107,13 +108,13 @@ def _arms_table(runs: Runs) -> dict[str, Any]:
                 _title(arm),
                 " / ".join(f"{ratio:g}" for ratio in runs.ratios[arm].values()) if arm != PIXEL else "",
                 *(_cell(runs.means(arm, price, case, metric).tolist(), metric) for price, case, metric in columns),
-                f"{statistics.median(run['seconds'] / pixel[run['seed']] for run in runs.of(arm, low)):.1f}",
+                _relative_time(runs, arm, low),
             ]
             for arm in arms
         ],
         "caption": f"Means over {len(pixel)} seeds and the test photographs, every arm after the mask that brings it "
-        "so far below the PSNR of L1 as it is. Lower is better throughout. Real: pairs of a camera, never trained on. "
-        "A dash: no mask gets there on every seed. Training time: over that of L1 alone.",
+        f"so far below the PSNR of L1 as it is. Lower is better throughout. Real: pairs of a camera, {counted}, never "
+        "trained on. A dash: no mask gets there on every seed. Training time: over that of L1 alone.",
     }
 
 
@@ -130,7 +131,6 @@ def _gains_table(runs: Runs) -> dict[str, Any]:
         if arm != PIXEL
     }
     ordered = sorted(gains, key=lambda arm: -(gains[arm][0].gain if gains[arm][0] else math.inf))
-    pixel = {run["seed"]: run["seconds"] for run in runs.of(PIXEL, price)}
     return {
         "columns": [
             "L1 +",
@@ -144,13 +144,20 @@ def _gains_table(runs: Runs) -> dict[str, Any]:
             [
                 arm,
                 *("-" if each is None else f"{each.gain:+.1f} %" for each in gains[arm]),
-                f"{statistics.median(run['seconds'] / pixel[run['seed']] for run in runs.of(arm, price)):.1f}",
+                _relative_time(runs, arm, price),
             ]
             for arm in ordered
         ],
         "caption": f"What each loss gains over L1 with its best mask, {price} dB below the PSNR of L1 as it is: means "
-        f"over {len(pixel)} seeds; above 0 is better. A dash: not on every seed. Time: over that of L1.",
+        f"over {len(runs.of(PIXEL, price))} seeds; above 0 is better. A dash: not on every seed. Time: over that of "
+        "L1.",
     }
+
+
+def _relative_time(runs: Runs, arm: str, price: float) -> str:
+    """Return how long the training of an arm takes over that of L1, the median over seeds."""
+    pixel = {run["seed"]: run["seconds"] for run in runs.of(PIXEL, price)}
+    return f"{statistics.median(run['seconds'] / pixel[run['seed']] for run in runs.of(arm, price)):.1f}"
 
 
 def _contrasts_result(runs: Runs) -> dict[str, Any]:
