@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from _backbones import random_compact
 from torch import Tensor, nn
 
+from examples.bundled.base import base_backbone
 from examples.deblurring.evaluation.perceptual import load_perceptual
-from quality.lite import lite_backbone
 from quality.training import Term, Trainer
 from quality.tuned import TUNINGS, tuned
 from tafm_loss import Backbone, TaskAdaptiveFeatureLoss, create_backbone
@@ -63,6 +63,7 @@ def arms(places: Places, trainer: Trainer, start: Callable[[], nn.Module]) -> di
     return {
         PIXEL: lambda: None,
         "SSIM": lambda: _ssim,
+        "tafm-lite": feature(lambda: create_backbone("tafm-lite")),
         "tafm-compact, structure": feature(lambda: create_backbone("tafm-compact"), **STRUCTURE),
         "random features, structure": feature(lambda: random_compact(0), **STRUCTURE),
         "VGG16 relu3_3": vgg16(),
@@ -70,12 +71,12 @@ def arms(places: Places, trainer: Trainer, start: Callable[[], nn.Module]) -> di
         "AlexNet": feature(trunk("alexnet"), **LPIPS_FORM),
         "SqueezeNet 1.1": feature(trunk("squeezenet1_1"), **LPIPS_FORM),
         "SqueezeNet 1.0": feature(squeezenet, **LPIPS_FORM),
-        "EfficientNet-Lite0": feature(lite_backbone, **LPIPS_FORM),
+        "EfficientNet-Lite0": feature(base_backbone, **LPIPS_FORM),
         **{
             f"{title}, {name}": feature(
                 lambda untuned=untuned, name=name: tuned(untuned, name, places.made, places.train, start), **LPIPS_FORM
             )
-            for title, untuned in (("SqueezeNet 1.0", squeezenet), ("EfficientNet-Lite0", lite_backbone))
+            for title, untuned in (("SqueezeNet 1.0", squeezenet), ("EfficientNet-Lite0", base_backbone))
             for name in TUNINGS
         },
     }

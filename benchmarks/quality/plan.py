@@ -16,6 +16,7 @@ TRIAL_SHARE = 0.8
 LOW, HIGH = (0.5, 1.0, 2.0, 4.0), (1.0, 2.0, 4.0, 8.0)
 RATIOS = {
     "SSIM": LOW,
+    "tafm-lite": LOW,
     "tafm-compact, structure": LOW,
     "VGG16 relu3_3": HIGH,
     "LPIPS squeeze": LOW,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from quality.data import EXTENTS
-from tafm_loss import Backbone, BlurSynthesizer, list_backbones, load_backbone
+from tafm_loss import Backbone, BlurSynthesizer, load_backbone
 from tafm_loss.finetune import Objective, TripletObjective, finetune_backbone
 
 GRADES = (0.0, 0.5, 1.0, 2.0)
@@ -70,7 +70,6 @@ def tuned(
             **SETTINGS,
             **options,
         )
-    own = None if backbone.config.architecture in list_backbones() else backbone.network
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return load_backbone(out, module=own)
+        return load_backbone(out)

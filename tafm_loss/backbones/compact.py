@@ -1,15 +1,15 @@
-"""The bundled network: small, anti-aliased, made for judging blur at the cost of a few convolutions."""
+"""The cheapest bundled network: anti-aliased, made for judging blur at the cost of a few convolutions."""
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tafm_loss.backbones.architecture import Architecture, Bundled, measure_taps
+from tafm_loss.backbones.architecture import Bundled
+from tafm_loss.backbones.bundled import BundledArchitecture, without_autocast
 from tafm_loss.backbones.config import BackboneConfig, Tap
 
 __all__ = ["COMPACT_CONFIG", "CompactArchitecture", "CompactNetwork"]
@@ -34,18 +34,11 @@ COMPACT_CONFIG = BackboneConfig(
 )
 
 
-class CompactArchitecture(Architecture):
-    """The bundled network, with the weights in the package."""
+class CompactArchitecture(BundledArchitecture):
+    """The small network that has seen nothing but blur, with the weights in the package."""
 
-    name = COMPACT_CONFIG.architecture
-    source = "tafm-loss"
-    licence = COMPACT_CONFIG.licence
-    training_data = COMPACT_CONFIG.training_data
-    mean = COMPACT_CONFIG.mean
-    std = COMPACT_CONFIG.std
-    taps = tuple(COMPACT_CONFIG.taps)
-    default_weights = WEIGHTS
-    default_weights_name = f"{WEIGHTS.file} in the package"
+    def __init__(self) -> None:
+        super().__init__(COMPACT_CONFIG, WEIGHTS)
 
     def build(self, layers: Sequence[str]) -> nn.Module:
         """Return the network up to the deepest of `layers`, with PyTorch's random initialisation."""
@@ -55,18 +48,6 @@ class CompactArchitecture(Architecture):
         """Return the network; its filters are constants that a network on the meta device would not have."""
         with torch.random.fork_rng(devices=[]):
             return self.build(layers)
-
-    def default_layers(self) -> tuple[str, ...]:
-        """Return every tap."""
-        return self.taps
-
-    def measure(self, network: nn.Module) -> tuple[dict[str, Tap], int]:
-        """Return the taps of `network` and the smallest image size, in px."""
-        return measure_taps(network.eval()), COMPACT_CONFIG.minimum_size
-
-    def accepts(self, tensor_name: str) -> bool:
-        """Whether the network with all of its taps has a tensor of that name."""
-        return tensor_name in self.build_empty(self.taps).state_dict()
 
 
 class CompactNetwork(nn.Module):
@@ -126,7 +107,7 @@ class Stem(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return features (N, width, H // 2, W // 2) of images (N, 3, H, W)."""
         # What near images differ by is in the last digits of these features: half precision would lose it.
-        with _without_autocast(images.device):
+        with without_autocast(images):
             return self._convolve(images)
 
     def _convolve(self, images: Tensor) -> Tensor:
@@ -169,11 +150,6 @@ class BlurPool(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return features (N, C, H // 2, W // 2)."""
         return F.conv2d(features, self.kernel, stride=2, padding=1, groups=len(self.kernel))
-
-
-def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    # Tensors without values, on the device "meta", know no autocast.
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _replicate_border(images: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from tafm_loss.backbones.compact import CompactArchitecture
 from tafm_loss.backbones.config import Tap
 from tafm_loss.backbones.discriminators import ARCHITECTURE as DISCRIMINATORS
 from tafm_loss.backbones.embedding import EmbeddingArchitecture
+from tafm_loss.backbones.lite import LiteArchitecture
 from tafm_loss.backbones.torchvision_networks import TORCHVISION_NAMES, TorchvisionArchitecture
 
 __all__ = ["ARCHITECTURES", "BackboneSummary", "describe_backbones", "is_ours", "list_backbones"]
@@ -16,6 +17,7 @@ __all__ = ["ARCHITECTURES", "BackboneSummary", "describe_backbones", "is_ours", 
 ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.name: architecture
     for architecture in (
+        LiteArchitecture(),
         CompactArchitecture(),
         *(TorchvisionArchitecture(name) for name in TORCHVISION_NAMES),
         *((ClipViTArchitecture if CLIP_TOWERS[name].patch else ClipResNetArchitecture)(name) for name in CLIP_TOWERS),
@@ -49,10 +51,10 @@ class BackboneSummary:
 
 
 def list_backbones() -> list[str]:
-    """Return the names that `create_backbone` knows, the bundled one first.
+    """Return the names that `create_backbone` knows, the bundled ones first.
 
     >>> list_backbones()[:2]
-    ['tafm-compact', 'alexnet']
+    ['tafm-lite', 'tafm-compact']
     """
     return list(ARCHITECTURES)
 

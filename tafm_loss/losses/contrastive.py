@@ -75,7 +75,7 @@ class ContrastiveFeatureLoss(TaskAdaptiveFeatureLoss):
 
     def __init__(
         self,
-        backbone: str | Path | Backbone = "tafm-compact",
+        backbone: str | Path | Backbone = "tafm-lite",
         *,
         layers: Layers | None = None,
         distance: str = "l1",

@@ -91,7 +91,7 @@ class TaskAdaptiveFeatureLoss(nn.Module):
     @usual_defaults()
     def __init__(
         self,
-        backbone: str | Path | Backbone = "tafm-compact",
+        backbone: str | Path | Backbone = "tafm-lite",
         *,
         layers: Layers | None = None,
         distance: str | None = None,
