@@ -71,10 +71,10 @@ class AgainstMirrored(ContrastiveFeatureLoss):
         return super().forward(pred, target, target.flip(-1) if isinstance(target, Tensor) else target)
 
 
-STAGES = ["stage1", "stage2", "stage3", "stage4"]
 LOSSES = {
     "default": TaskAdaptiveFeatureLoss,
-    **{name: functools.partial(TaskAdaptiveFeatureLoss, layers=STAGES, distance=name) for name in DISTANCES},
+    **{name: functools.partial(TaskAdaptiveFeatureLoss, distance=name) for name in DISTANCES},
+    "compact": functools.partial(TaskAdaptiveFeatureLoss, "tafm-compact"),
     "batch-statistics": lambda: TaskAdaptiveFeatureLoss(trap_backbone()),
     "embedding": lambda: TaskAdaptiveFeatureLoss(trap_backbone(spatial=False), distance="l2"),
     "contrastive": AgainstMirrored,
