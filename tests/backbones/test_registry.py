@@ -12,7 +12,7 @@ from tafm_loss.backbones.config import BackboneConfig
 from tafm_loss.backbones.registry import ARCHITECTURES, describe_backbones
 from tafm_loss.backbones.torchvision_networks import TORCHVISION_NAMES
 
-NETWORKS = [name for name in list_backbones() if name != "tafm-compact" and "embedding" not in name]
+NETWORKS = [name for name in list_backbones() if not name.startswith("tafm-") and "embedding" not in name]
 
 
 def random_backbone(name: str, layers: Sequence[str] | str | None = None) -> Backbone:
@@ -129,5 +129,6 @@ def test_nothing_is_drawn_from_the_global_generator_to_load_weights() -> None:
     state = torch.get_rng_state()
     for architecture in ARCHITECTURES.values():
         architecture.build_empty(architecture.default_layers())
+    create_backbone("tafm-lite")
     create_backbone("tafm-compact")
     assert torch.equal(torch.get_rng_state(), state)

@@ -117,11 +117,21 @@ def test_a_backbone_that_recommends_nothing_is_compared_at_all_taps_in_normalize
     assert (loss_fn.layers, loss_fn.distance) == ({"fine": 0.5, "coarse": 0.5}, "normalized_l2")
 
 
-def test_the_default_is_the_form_of_the_bundled_backbone_that_was_put_to_the_test() -> None:
-    pred, target = image_batch(0, 2, 65, 94), image_batch(1, 2, 65, 94)
-    loss = TaskAdaptiveFeatureLoss()(pred, target)
-    assert torch.equal(loss, TaskAdaptiveFeatureLoss(layers=["stage1"], distance="structure")(pred, target))
-    assert torch.equal(loss, TaskAdaptiveFeatureLoss(create_backbone("tafm-compact"))(pred, target))
+def test_the_default_is_the_form_that_tafm_lite_recommends() -> None:
+    images = image_batch(0, 2, 65, 94), image_batch(1, 2, 65, 94)
+    backbone = create_backbone("tafm-lite")
+    weights = backbone.config.recommended_layers
+    assert list(weights) == ["stem", "block1", "block3", "block5"]
+    loss = TaskAdaptiveFeatureLoss()(*images)
+    assert torch.equal(loss, TaskAdaptiveFeatureLoss(layers=weights, distance="normalized_l2")(*images))
+    assert torch.equal(loss, TaskAdaptiveFeatureLoss(backbone)(*images))
+
+
+def test_tafm_compact_is_compared_in_the_form_that_was_put_to_the_test() -> None:
+    images = image_batch(0, 2, 65, 94), image_batch(1, 2, 65, 94)
+    loss = TaskAdaptiveFeatureLoss("tafm-compact")
+    explicit = TaskAdaptiveFeatureLoss("tafm-compact", layers=["stage1"], distance="structure")
+    assert torch.equal(loss(*images), explicit(*images))
 
 
 def test_a_recommended_distance_that_is_none_is_named_with_its_backbone() -> None:
@@ -157,7 +167,7 @@ def test_it_follows_the_loss_to_another_dtype_and_device() -> None:
 def test_a_name_loads_no_more_than_the_layers_need(layers: list[str] | None) -> None:
     backbone = create_backbone("tafm-compact")
     whole = TaskAdaptiveFeatureLoss(backbone, layers=list(backbone.config.taps))
-    cut = TaskAdaptiveFeatureLoss(layers=layers)
+    cut = TaskAdaptiveFeatureLoss("tafm-compact", layers=layers)
     assert set(cut.backbone.state()) < set(whole.backbone.state())
     pred, target = image_batch(0, 1, 64, 64), image_batch(1, 1, 64, 64)
     torch.testing.assert_close(cut(pred, target), whole.terms(pred, target)["stage1"] * 4)
@@ -312,8 +322,8 @@ def test_the_mean_of_the_map_is_the_loss(name: str) -> None:
     torch.testing.assert_close(distance_map.mean((1, 2, 3)), loss_fn(PRED, TARGET), rtol=0.02, atol=0)
 
 
-def test_the_map_of_the_bundled_backbone_has_the_size_of_the_image() -> None:
-    loss_fn = TaskAdaptiveFeatureLoss(layers=["stage1", "stage4"], distance="normalized_l2")
+def test_the_map_of_the_default_has_the_size_of_the_image() -> None:
+    loss_fn = TaskAdaptiveFeatureLoss(layers=["stem", "block5"])
     pred, target = image_batch(0, 1, 65, 94), image_batch(1, 1, 65, 94)
     distance_map = loss_fn.distance_map(pred, target)
     assert distance_map.shape == (1, 1, 65, 94)

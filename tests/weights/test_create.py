@@ -22,8 +22,8 @@ from tafm_loss import (
     list_backbones,
     load_backbone,
 )
-from tafm_loss.backbones import compact
-from tafm_loss.backbones.architecture import Download
+from tafm_loss.backbones import compact, lite
+from tafm_loss.backbones.architecture import Bundled, Download
 from tafm_loss.backbones.torchvision_networks import TorchvisionArchitecture
 
 Opener = Callable[[str], object]
@@ -50,19 +50,21 @@ def test_an_unknown_name_is_the_same_error_everywhere(opener: Opener) -> None:
 # The bundled backbone
 
 
-def test_the_bundled_weights_are_those_of_the_constant() -> None:
-    asset = importlib.resources.files("tafm_loss.backbones") / "assets" / compact.WEIGHTS.file
-    assert hashlib.sha256(asset.read_bytes()).hexdigest() == compact.WEIGHTS.sha256
-    backbone = create_backbone("tafm-compact")
+@pytest.mark.parametrize(("name", "weights"), [("tafm-lite", lite.WEIGHTS), ("tafm-compact", compact.WEIGHTS)])
+def test_the_bundled_weights_are_those_of_the_constant(name: str, weights: Bundled) -> None:
+    asset = importlib.resources.files("tafm_loss.backbones") / "assets" / weights.file
+    assert hashlib.sha256(asset.read_bytes()).hexdigest() == weights.sha256
+    backbone = create_backbone(name)
     assert backbone.serialise() == asset.read_bytes()
-    assert backbone.sha256 == compact.WEIGHTS.sha256
+    assert backbone.sha256 == weights.sha256
 
 
-def test_the_bundled_backbone_keeps_what_its_file_says_and_can_be_cut() -> None:
-    whole = create_backbone("tafm-compact")
+@pytest.mark.parametrize("name", ["tafm-lite", "tafm-compact"])
+def test_a_bundled_backbone_keeps_what_its_file_says_and_can_be_cut(name: str) -> None:
+    whole = create_backbone(name)
     first, second, *_ = whole.config.taps
     images = torch.rand(1, 3, 45, 61, generator=torch.Generator().manual_seed(0))
-    cut = create_backbone("tafm-compact", layers=[second])
+    cut = create_backbone(name, layers=[second])
     assert list(cut.config.taps) == [second]
     assert cut.config.mean == whole.config.mean
     assert all(first not in units and set(units) <= {second} for units in cut.config.units.values())
