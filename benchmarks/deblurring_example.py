@@ -39,7 +39,7 @@ NAMES = {
     START: "20,000 steps of L1",
     ARMS[0]: "and 1,000 more: L1 alone",
     ARMS[1]: "and 1,000 more: L1 and random features",
-    ARMS[2]: "and 1,000 more: L1 and tafm-compact",
+    ARMS[2]: "and 1,000 more: L1 and tafm-lite",
 }
 
 

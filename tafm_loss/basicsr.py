@@ -26,9 +26,9 @@ __all__ = ["PIXEL_LOSSES", "PixelTAFMLoss", "TAFMLoss", "TAFMPerceptualLoss", "n
 NEGATIVE_PSNR_EPS = 1e-8
 # What the perceptual losses of BasicSR, neosr and traiNNer-redux are told, and what says it here.
 VGG_OPTIONS = {
-    "layer_weights": "its taps are called layers here, as in layers: {stage1: 1.0}, and have other names; leave it out "
+    "layer_weights": "its taps are called layers here, as in layers: {block1: 1.0}, and have other names; leave it out "
     "for those that the backbone recommends",
-    "vgg_type": "the network is called backbone here; leave it out for the bundled one",
+    "vgg_type": "the network is called backbone here; leave it out for the default",
     "criterion": "it is called distance here, l1 or l2 as there; leave it out for the one that the backbone recommends",
     "use_input_norm": "leave it out: the backbone normalises",
     "range_norm": "for images in [-1, 1] write input_range: [-1, 1]",

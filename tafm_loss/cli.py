@@ -269,7 +269,7 @@ def _add_report(commands: Commands) -> None:
         "measure what a backbone sees, on your own images",
         "Measures how far blur is from sharp for a backbone, next to changes that are not blur, and whether its "
         "gradient can be trusted; with --before also the backbone that it was tuned from. Prints a table and writes "
-        "report.json and report.png. About a minute for the bundled backbone, on one processor core.",
+        "report.json and report.png. About a minute for a bundled backbone, on one processor core.",
         json="the measurements",
         device=True,
     )

@@ -37,7 +37,7 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if "owner/name" in page.read_text():
-        push_backbone(load_backbone("tafm-compact"), "owner/name", token=hub.token, tag="v1")
+        push_backbone(load_backbone("tafm-lite"), "owner/name", token=hub.token, tag="v1")
     namespace: dict[str, object] = {}
     for block in PYTHON.findall(page.read_text()):
         exec(compile(block, _name(page), "exec"), namespace)

@@ -63,6 +63,15 @@ def test_every_file_that_states_the_version_states_the_same() -> None:
     assert f'"{tafm_loss.__version__}"' not in (ROOT / "pyproject.toml").read_text()
 
 
+def test_the_texts_that_the_licences_ask_for_travel() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)
+    assert project["project"]["license-files"] == ["LICENSE", "NOTICE"]
+    assert {"/LICENSE", "/NOTICE"} <= set(project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
+    base = tafm_loss.create_backbone("tafm-lite").config.base_weights
+    assert base.partition(",")[0].split(": ")[1] in (ROOT / "NOTICE").read_text()
+
+
 def test_type_marker_and_bundled_weights_are_in_the_package() -> None:
     package = Path(tafm_loss.__file__).parent
     assert (package / "py.typed").exists()

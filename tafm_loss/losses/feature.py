@@ -48,7 +48,7 @@ class FeatureMaps:
 
 
 class TaskAdaptiveFeatureLoss(nn.Module):
-    """Distance between restored and sharp images in the features of a backbone that has learned what blur is.
+    """Distance between restored and sharp images in the features of a backbone that knows images, blur, or both.
 
     Each tap's distance is averaged over the image and divided by its unit: a loss of 1 is as far as a 10 px shake, on
     average over the validation images of the tuning. A backbone that carries no units gives plain distances.
@@ -66,7 +66,7 @@ class TaskAdaptiveFeatureLoss(nn.Module):
         distance: "l1", "l2", "charbonnier", "cosine", "normalized_l2" or "structure"; None for the one that the config
             recommends.
         reduction: over the batch: "mean" or "sum", giving (), or "none", giving (N,).
-        weight: what the loss is multiplied by; `calibrate_weight` finds it. For the default about 0.017 beside L1.
+        weight: what the loss is multiplied by; `calibrate_weight` finds it.
         input_range: the values of black and white in the images.
 
     Raises:

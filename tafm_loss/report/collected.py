@@ -40,7 +40,7 @@ def report(backbone: Backbone, images: Tensor, *, seed: int = 0, progress: bool 
     Args:
         backbone: what is measured; without units for the recommended distance it is given those of `images`.
         images: sharp, (N, 3, H, W) in [0, 1]; H and W at least `least_report_size(backbone)`. 30 of 160 px are enough
-            and take less than a minute on one core for the bundled backbone.
+            and take less than a minute on one core for a bundled backbone.
         seed: of all that is random.
         progress: show a progress bar.
 

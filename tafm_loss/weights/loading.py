@@ -48,7 +48,7 @@ def create_backbone(
 
     Args:
         name: one of `list_backbones()`.
-        weights: "default" for the weights in the package (`tafm-compact`), torchvision's ImageNet weights or
+        weights: "default" for the weights in the package (`tafm-lite`, `tafm-compact`), torchvision's ImageNet weights or
             OpenAI's CLIP weights; a path to a .safetensors file or a pickled state dict (.pth, .pt, .bin) with the
             names of torchvision or open_clip, which may hold more than the network needs; None for random weights,
             drawn from PyTorch's global generator. CLIP's weights have no head for the backbones that end in an
@@ -64,7 +64,7 @@ def create_backbone(
     Warns:
         UserWarning: if `weights` is None, or a head is drawn.
 
-    >>> create_backbone("tafm-compact").config.licence
+    >>> create_backbone("tafm-lite").config.licence
     'Apache-2.0'
     """
     architecture = locate(name)
@@ -126,8 +126,8 @@ def load_backbone(
         ValueError: if a tap is unknown, or an option does not apply to `source`, or has no value that it can have.
         TypeError: if an argument is of another type.
 
-    >>> load_backbone("tafm-compact").config.architecture
-    'tafm-compact'
+    >>> load_backbone("tafm-lite").config.architecture
+    'tafm-lite'
     """
     place = locate(source, revision)
     sha256 = _checked_sha256(sha256)

@@ -90,7 +90,7 @@ def _psnr() -> Loss:
     return negative_psnr
 
 
-def _feature_loss(*, backbone: str = "tafm-compact", random: bool = False, **options: Any) -> Loss:
+def _feature_loss(*, backbone: str = "tafm-lite", random: bool = False, **options: Any) -> Loss:
     """Return a `TaskAdaptiveFeatureLoss`; `random` takes the backbone's architecture with random weights, a control."""
     if not random:
         return tafm_loss.TaskAdaptiveFeatureLoss(backbone, **options)
