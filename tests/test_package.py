@@ -64,10 +64,8 @@ def test_every_file_that_states_the_version_states_the_same() -> None:
 
 
 def test_the_texts_that_the_licences_ask_for_travel() -> None:
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        project = tomllib.load(file)
-    assert project["project"]["license-files"] == ["LICENSE", "NOTICE"]
-    assert {"/LICENSE", "/NOTICE"} <= set(project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
+    project = (ROOT / "pyproject.toml").read_text()
+    assert 'license-files = ["LICENSE", "NOTICE"]' in project and '"/LICENSE", "/NOTICE"]' in project
     base = tafm_loss.create_backbone("tafm-lite").config.base_weights
     assert base.partition(",")[0].split(": ")[1] in (ROOT / "NOTICE").read_text()
 
