@@ -98,7 +98,7 @@ def test_the_package_does_not_import_this_module_nor_this_module_basicsr(tmp_pat
 
 def test_the_perceptual_slot_gets_two_terms_the_second_none() -> None:
     pred, target = images(seed=0), images(seed=1)
-    options: dict[str, Any] = {"layers": {"stage1": 0.5, "stage3": 2.0}, "distance": "l1", "input_range": [-1, 1]}
+    options: dict[str, Any] = {"layers": {"stem": 0.5, "block3": 2.0}, "distance": "l1", "input_range": [-1, 1]}
     loss, style = TAFMPerceptualLoss(perceptual_weight=0.25, **options)(pred, target)
     assert style is None
     assert loss == TaskAdaptiveFeatureLoss(weight=0.25, **options)(pred, target) > 0
@@ -173,7 +173,7 @@ def test_nothing_is_trained_or_saved_and_all_of_it_moves(loss_fn: nn.Module) -> 
         ({"loss_weight": -1}, "loss_weight must be finite and not negative"),
         ({"perceptual_weight": math.inf}, "weight must be finite and not negative"),
         ({"distance": "l3"}, "distance must be one of"),
-        ({"layers": {"relu5_4": 1.0}}, "no tap 'relu5_4'; it has stage1"),
+        ({"layers": {"relu5_4": 1.0}}, "no tap 'relu5_4'; it has stem"),
     ],
 )
 def test_mistakes_in_an_option_file_are_named(options: dict[str, Any], message: str) -> None:

@@ -252,7 +252,7 @@ def test_both_curves_of_the_response_are_1_at_10_px(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("tafm_loss.demo.plot_response", keep)
     scenes = generate_scenes(7, 64, generator=torch.Generator().manual_seed(0))
     _draw_response(Pairs(scenes, scenes), "scenes", 0, tmp_path / "response.png")
-    assert list(drawn) == ["TAFM (tafm-compact)", "mean squared error"] and (tmp_path / "response.png").exists()
+    assert list(drawn) == ["TAFM (tafm-lite)", "mean squared error"] and (tmp_path / "response.png").exists()
     for values in drawn.values():
         assert values.shape == (len(RESPONSE_EXTENTS), 6)
         assert float(values[RESPONSE_EXTENTS.index(10.0)].mean()) == pytest.approx(1.0)

@@ -3,14 +3,14 @@
 import dataclasses
 import hashlib
 import importlib.metadata
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from tafm_loss import Backbone
-from tafm_loss.backbones.lite import LITE_CONFIG, LiteNetwork
+from tafm_loss import Backbone, create_backbone
 
 __all__ = ["BASE_WEIGHTS", "base_backbone"]
 
@@ -29,12 +29,20 @@ def base_backbone() -> Backbone:
         ModuleNotFoundError: if the package is not installed.
         ValueError: if its file is another.
     """
-    network = LiteNetwork()
-    network.load_state_dict(dict(network.state_dict(), **_folded(_package_weights(), network)))
-    config = dataclasses.replace(
-        LITE_CONFIG, name="efficientnet-lite0", base_weights=BASE_WEIGHTS, training_data="ImageNet-1k"
+    weights = _package_weights()
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        backbone = create_backbone("tafm-lite", weights=None)
+    network = backbone.network
+    network.load_state_dict(dict(network.state_dict(), **_folded(weights, network)))
+    backbone.config = dataclasses.replace(
+        backbone.config,
+        name="efficientnet-lite0",
+        licence="Apache-2.0",
+        base_weights=BASE_WEIGHTS,
+        training_data="ImageNet-1k",
     )
-    return Backbone(network, config).eval()
+    return backbone
 
 
 def _package_weights() -> dict[str, Tensor]:
@@ -51,7 +59,7 @@ def _package_weights() -> dict[str, Tensor]:
     return weights
 
 
-def _folded(weights: Mapping[str, Tensor], network: LiteNetwork) -> dict[str, Tensor]:
+def _folded(weights: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     """Return the convolutions of `network` by its own names, each with its normalisation folded into it."""
     folded: dict[str, Tensor] = {}
     for name, module in network.named_modules():

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from examples.bundled.base import BASE_WEIGHTS
 from tafm_loss import Backbone
-from tafm_loss.backbones.lite import LITE_CONFIG
 from tafm_loss.report import measure_units
 
 __all__ = ["described"]
@@ -38,8 +37,8 @@ def described(backbone: Backbone, tap_weights: Mapping[str, float], photographs:
     whole = sum(parts.values())
     backbone.config = dataclasses.replace(
         backbone.config,
-        name=LITE_CONFIG.name,
-        licence=LITE_CONFIG.licence,
+        name="tafm-lite",
+        licence="Apache-2.0",
         base_weights=BASE_WEIGHTS,
         training_data=TRAINING_DATA,
         recipe=RECIPE,

@@ -48,11 +48,11 @@ def create_backbone(
 
     Args:
         name: one of `list_backbones()`.
-        weights: "default" for the weights in the package (`tafm-lite`, `tafm-compact`), torchvision's ImageNet weights or
-            OpenAI's CLIP weights; a path to a .safetensors file or a pickled state dict (.pth, .pt, .bin) with the
-            names of torchvision or open_clip, which may hold more than the network needs; None for random weights,
-            drawn from PyTorch's global generator. CLIP's weights have no head for the backbones that end in an
-            embedding: it is drawn likewise, and means nothing until `finetune_backbone` has tuned it.
+        weights: "default" for the weights in the package (`tafm-lite` and `tafm-compact`), torchvision's ImageNet
+            weights or OpenAI's CLIP weights; a path to a .safetensors file or a pickled state dict (.pth, .pt, .bin)
+            with the names of torchvision or open_clip, which may hold more than the network needs; None for random
+            weights, drawn from PyTorch's global generator. CLIP's weights have no head for the backbones that end in
+            an embedding: it is drawn likewise, and means nothing until `finetune_backbone` has tuned it.
         layers: the taps to read; the network is cut after the deepest. None: what the config of a file says that this
             package wrote; else the last tap of every resolution (so `relu1_2`, `relu2_2`, `relu3_3`, `relu4_3` and
             `relu5_3` for vgg16), or `block3` for CLIP's ViTs. "recommended": what that config recommends.
