@@ -92,8 +92,8 @@ def gopro_pairs(folder: Path, indices: slice) -> Pairs:
 
 
 def reds_pairs(folder: Path, indices: slice) -> Pairs:
-    """Return real pairs of several scenes, which come reduced four times."""
-    return _real_pairs(folder / "train_blur", folder / "train_sharp", indices, reduced=1)
+    """Return real pairs of four scenes that no benchmark has judged by before, which come reduced four times."""
+    return _real_pairs(folder / "test_blur", folder / "test_sharp", indices, reduced=1)
 
 
 def _real_pairs(blurred: Path, sharp: Path, indices: slice, reduced: int) -> Pairs:

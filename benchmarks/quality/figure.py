@@ -11,11 +11,11 @@ from _common import write_figure
 
 from quality.arms import PIXEL
 from quality.measuring import METRICS
-from quality.plan import INDEPENDENT, OURS, PRICES, PRIMARY, SEEN, STAGES, TUNED
+from quality.plan import BASE, INDEPENDENT, OURS, PRICES, PRIMARY, SEEN, STAGES
 from quality.summary import students_interval
 
 INCHES, CURVE_INCHES, FRONT_INCHES = (11.0, 7.0), (8.0, 5.0), (10.0, 2.9)
-COLOURS = {OURS: "#c0392b", TUNED: "#2c6fbb"}
+COLOURS = {OURS: "#c0392b", BASE: "#2c6fbb"}
 OTHER_COLOUR = "#bbbbbb"
 SHADES = {PRICES[0]: 1.0, PRICES[1]: 0.55}
 JUDGES = (PRIMARY, INDEPENDENT, "dists", "mdsi")
@@ -62,7 +62,7 @@ def _draw_gains(axis: Any, result: Mapping[str, Any], metric: str, prices: Seque
 
 def _gains(result: Mapping[str, Any], arm: str, metric: str, price: float) -> list[float] | None:
     """Return the gain of every seed in per cent, or None if the price is not reached on one of them."""
-    ratio = result["ratios"][arm][str(price)]
+    ratio = result["ratios"][arm]
     own, pixel = (
         {run["seed"]: run["equal"][str(price)][SEEN] for run in result["runs"] if (run["arm"], run["ratio"]) == which}
         for which in ((arm, ratio), (PIXEL, 0.0))
@@ -89,7 +89,7 @@ def _draw_curves(axis: Any, runs: Sequence[Mapping[str, Any]]) -> None:
         axis.plot(*zip(*points, strict=True), "-o", markersize=4, label=f"L1 + {arm}")
     axis.set_xlabel("PSNR against L1 as it is, dB")
     axis.set_ylabel(METRICS[PRIMARY].heading)
-    axis.set_title("Each arm over its four ratios, as trained\n(one seed, validation photographs)")
+    axis.set_title("Each arm over its ratios, as trained\n(one seed, validation photographs)")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 

@@ -22,9 +22,7 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
         made["deblurring_trials"] = _result(found["trials"], _trials_table(found["trials"]))
     if "confirmation" in found:
         runs = Runs(folder, "confirmation")
-        made["deblurring_quality"] = _result(runs.found, _arms_table(runs)) | {
-            "ratios": {arm: {str(price): ratio for price, ratio in own.items()} for arm, own in runs.ratios.items()}
-        }
+        made["deblurring_quality"] = _result(runs.found, _arms_table(runs)) | {"ratios": runs.ratios}
         made["deblurring_gains"] = {"table": _gains_table(runs), "metadata": runs.found[-1]["metadata"]}
         made["deblurring_contrasts"] = _contrasts_result(runs)
     return made
@@ -85,18 +83,18 @@ def _cell(values: Iterable[float], metric: str) -> str:
 
 
 def _arms_table(runs: Runs) -> dict[str, Any]:
-    low, high = PRICES
+    low = PRICES[0]
     columns = [
         *((price, SEEN, metric) for metric in (PRIMARY, INDEPENDENT, "dists", "mdsi") for price in PRICES),
         *((low, case, PRIMARY) for case in REAL),
     ]
-    pixel = runs.of(PIXEL, low)
+    pixel = runs.of(PIXEL)
     counted = ", ".join(f"{case}: {len(pixel[0]['raw'][case]['psnr'])}" for case in REAL)
     arms = sorted(runs.arms, key=lambda arm: float(runs.means(arm, low, SEEN, PRIMARY).mean()))
     return {
         "columns": [
             "arm",
-            f"ratio, -{low} / -{high} dB",
+            "ratio",
             *(
                 f"{METRICS[metric].heading}, -{price} dB" + (f", real: {case}" if case in REAL else "")
                 for price, case, metric in columns
@@ -106,9 +104,9 @@ def _arms_table(runs: Runs) -> dict[str, Any]:
         "rows": [
             [
                 _title(arm),
-                " / ".join(f"{ratio:g}" for ratio in runs.ratios[arm].values()) if arm != PIXEL else "",
+                f"{runs.ratios[arm]:g}" if arm != PIXEL else "",
                 *(_cell(runs.means(arm, price, case, metric).tolist(), metric) for price, case, metric in columns),
-                _relative_time(runs, arm, low),
+                _relative_time(runs, arm),
             ]
             for arm in arms
         ],
@@ -144,20 +142,20 @@ def _gains_table(runs: Runs) -> dict[str, Any]:
             [
                 arm,
                 *("-" if each is None else f"{each.gain:+.1f} %" for each in gains[arm]),
-                _relative_time(runs, arm, price),
+                _relative_time(runs, arm),
             ]
             for arm in ordered
         ],
         "caption": f"What each loss gains over L1 with its best mask, {price} dB below the PSNR of L1 as it is: means "
-        f"over {len(runs.of(PIXEL, price))} seeds; above 0 is better. A dash: not on every seed. Time: over that of "
+        f"over {len(runs.of(PIXEL))} seeds; above 0 is better. A dash: not on every seed. Time: over that of "
         "L1.",
     }
 
 
-def _relative_time(runs: Runs, arm: str, price: float) -> str:
+def _relative_time(runs: Runs, arm: str) -> str:
     """Return how long the training of an arm takes over that of L1, the median over seeds."""
-    pixel = {run["seed"]: run["seconds"] for run in runs.of(PIXEL, price)}
-    return f"{statistics.median(run['seconds'] / pixel[run['seed']] for run in runs.of(arm, price)):.1f}"
+    pixel = {run["seed"]: run["seconds"] for run in runs.of(PIXEL)}
+    return f"{statistics.median(run['seconds'] / pixel[run['seed']] for run in runs.of(arm)):.1f}"
 
 
 def _contrasts_result(runs: Runs) -> dict[str, Any]:

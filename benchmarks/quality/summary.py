@@ -11,7 +11,7 @@ import torch
 from examples.deblurring.evaluation.statistics import sign_flip_test
 from quality.arms import PIXEL
 from quality.measuring import METRICS
-from quality.plan import INDEPENDENT, PRICES, PRIMARY, RATIOS, SEEN, STAGES
+from quality.plan import INDEPENDENT, PRIMARY, RATIOS, SEEN, STAGES
 from quality.runs import Run
 
 RunFigures = Mapping[str, Any]
@@ -36,28 +36,26 @@ class Contrast(NamedTuple):
     seeds: int
 
 
-def chosen_ratios(folder: Path, arm: str) -> dict[float, float]:
-    """Return {price: the ratio at which an arm is best on validation photographs that chose no mask}.
+def chosen_ratio(folder: Path, arm: str) -> float:
+    """Return the ratio at which an arm is best on validation photographs that chose no mask.
 
-    Best is the least geometric mean of the primary and the independent metric, so that one ratio serves both.
+    Best is the least geometric mean of the primary and the independent metric over all prices: one ratio serves all.
 
     Raises:
-        FileNotFoundError: if a trial of the arm is missing, or none reaches a level.
+        FileNotFoundError: if a trial of the arm is missing, or none reaches all levels.
     """
     tried = {run["ratio"]: run for run in Run.found(folder, "trials") if run["arm"] == arm}
-    if missing := sorted({*RATIOS[arm]} - tried.keys()):
+    if missing := sorted({*RATIOS} - tried.keys()):
         raise FileNotFoundError(f"{arm} has not been tried at {missing}: run the stage trials first")
-    found = {}
-    for price, tried_price in zip(PRICES, STAGES["trials"].prices, strict=True):
-        values = {
-            ratio: mean(run, tried_price, SEEN, PRIMARY) * mean(run, tried_price, SEEN, INDEPENDENT)
-            for ratio, run in tried.items()
-            if run["equal"][str(tried_price)][SEEN]
-        }
-        if not values:
-            raise FileNotFoundError(f"no ratio brings {arm} to a price of {price} dB; leave it out of the confirmation")
-        found[price] = min(values, key=lambda ratio: values[ratio])
-    return found
+    prices = STAGES["trials"].prices
+    values = {
+        ratio: math.prod(mean(run, price, SEEN, metric) for price in prices for metric in (PRIMARY, INDEPENDENT))
+        for ratio, run in tried.items()
+        if all(run["equal"][str(price)][SEEN] for price in prices)
+    }
+    if not values:
+        raise FileNotFoundError(f"no ratio brings {arm} to all prices; leave it out of the confirmation")
+    return min(values, key=lambda ratio: values[ratio])
 
 
 def mean(run: RunFigures, price: float, case: str, metric: str) -> float:
@@ -67,29 +65,29 @@ def mean(run: RunFigures, price: float, case: str, metric: str) -> float:
 
 
 class Runs:
-    """The runs of a tested stage: of each arm and price those with the ratio that the trials chose."""
+    """The runs of a tested stage: of each arm those with the ratio that the trials chose."""
 
     def __init__(self, folder: Path, stage: str) -> None:
         self.found = Run.found(folder, stage)
         self.arms = list(dict.fromkeys(run["arm"] for run in self.found))
-        self.ratios = {arm: chosen_ratios(folder, arm) for arm in self.arms if arm != PIXEL}
+        self.ratios = {arm: chosen_ratio(folder, arm) for arm in self.arms if arm != PIXEL}
 
-    def of(self, arm: str, price: float) -> list[RunFigures]:
-        """Return the runs of an arm for a price, in the order of seeds: none of an arm that was not run."""
-        ratio = 0.0 if arm == PIXEL else self.ratios.get(arm, {}).get(price)
+    def of(self, arm: str) -> list[RunFigures]:
+        """Return the runs of an arm in the order of seeds: none of an arm that was not run."""
+        ratio = self.ratios.get(arm, 0.0)
         own = [run for run in self.found if run["arm"] == arm and run["ratio"] == ratio]
         return sorted(own, key=lambda run: run["seed"])
 
     def means(self, arm: str, price: float, case: str, metric: str) -> torch.Tensor:
         """Return a mean over photographs for each seed (S,), float64."""
-        return torch.tensor([mean(run, price, case, metric) for run in self.of(arm, price)], dtype=torch.float64)
+        return torch.tensor([mean(run, price, case, metric) for run in self.of(arm)], dtype=torch.float64)
 
     def contrast(self, arm: str, other: str, price: float, case: str, metric: str) -> Contrast | None:
         """Return how much better `arm` is than `other`, or None if one does not get to the price on every seed.
 
         Seeds on which an arm does badly must not be left out: what remains would flatter it.
         """
-        seeds = [[run["seed"] for run in self.of(name, price)] for name in (arm, other)]
+        seeds = [[run["seed"] for run in self.of(name)] for name in (arm, other)]
         ours, theirs = (self.means(name, price, case, metric) for name in (arm, other))
         if len(ours) < 2 or seeds[0] != seeds[1] or bool((ours - theirs).isnan().any()):
             return None

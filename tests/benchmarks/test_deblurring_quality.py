@@ -209,37 +209,39 @@ def trials(part: Any, *arms: str, best: int = 1) -> list[Any]:
     return [
         run_figures(part, arm, 100, [0.3 + 0.01 * abs(place - best)], ratio=ratio, stage="trials")
         for arm in arms
-        for place, ratio in enumerate(ratios.get(arm, (0.0,)))
+        for place, ratio in enumerate(ratios if arm != "L1" else (0.0,))
     ]
 
 
-def test_of_the_ratios_that_reach_a_level_the_one_both_judges_like_best_is_taken(part: Any, tmp_path: Path) -> None:
-    runs, chosen_ratios = trials(part, "SSIM", best=2), part("summary").chosen_ratios
+def test_of_the_ratios_that_reach_all_levels_the_one_both_judges_like_best_is_taken(part: Any, tmp_path: Path) -> None:
+    runs, chosen_ratio = trials(part, "SSIM", best=1), part("summary").chosen_ratio
     keep(tmp_path, runs[:-1])
     with pytest.raises(FileNotFoundError, match=r"SSIM has not been tried at \[4.0\]"):
-        chosen_ratios(tmp_path, "SSIM")
-    first, second = part("plan").STAGES["trials"].prices
-    runs[2]["equal"][str(first)]["shake"] = None
-    runs[3]["equal"][str(second)]["shake"] |= {"lpips": [0.27], "stlpips": [0.33]}
+        chosen_ratio(tmp_path, "SSIM")
     keep(tmp_path, runs)
-    assert list(chosen_ratios(tmp_path, "SSIM").values()) == [1.0, 4.0]
+    assert chosen_ratio(tmp_path, "SSIM") == 2.0
+    first, second = part("plan").STAGES["trials"].prices
+    runs[2]["equal"][str(second)]["shake"] |= {"lpips": [0.27], "stlpips": [0.3]}
+    keep(tmp_path, runs)
+    assert chosen_ratio(tmp_path, "SSIM") == 4.0
+    runs[2]["equal"][str(first)]["shake"] = None
+    keep(tmp_path, runs)
+    assert chosen_ratio(tmp_path, "SSIM") == 2.0
     for run in runs:
         run["equal"][str(first)]["shake"] = None
     keep(tmp_path, runs)
-    with pytest.raises(FileNotFoundError, match=r"no ratio brings SSIM to a price of 0.1 dB"):
-        chosen_ratios(tmp_path, "SSIM")
+    with pytest.raises(FileNotFoundError, match=r"no ratio brings SSIM to all prices"):
+        chosen_ratio(tmp_path, "SSIM")
 
 
 @pytest.fixture
 def confirmed(part: Any, tmp_path: Path) -> Any:
     """Two arms over eight seeds; the second is better by a tenth, and a little more on later seeds."""
     keep(tmp_path, trials(part, "SSIM", "VGG16 relu3_3"))
-    ratio = {arm: part("plan").RATIOS[arm][1] for arm in ("SSIM", "VGG16 relu3_3")}
-    runs = [run_figures(part, "SSIM", seed, [0.4, 0.6], ratio=ratio["SSIM"]) for seed in range(8)]
+    ratio = part("plan").RATIOS[1]
+    runs = [run_figures(part, "SSIM", seed, [0.4, 0.6], ratio=ratio) for seed in range(8)]
     ours = ([0.4 - 0.001 * seed, 0.5] for seed in range(8))
-    runs += [
-        run_figures(part, "VGG16 relu3_3", seed, each, ratio=ratio["VGG16 relu3_3"]) for seed, each in enumerate(ours)
-    ]
+    runs += [run_figures(part, "VGG16 relu3_3", seed, each, ratio=ratio) for seed, each in enumerate(ours)]
     keep(tmp_path, runs)
     return tmp_path
 
@@ -273,7 +275,7 @@ def test_the_tables_name_all_arms_and_the_named_contrasts_are_corrected_together
     arms = ["L1", *plan.CONFIRMED]
     runs = trials(part, *arms)
     for place, arm in enumerate(arms):
-        ratio = plan.RATIOS.get(arm, (0.0, 0.0))[1]
+        ratio = plan.RATIOS[1] if arm != "L1" else 0.0
         runs += [run_figures(part, arm, seed, [0.3 + 0.01 * place] * 2, ratio=ratio) for seed in range(8)]
     keep(tmp_path, runs)
     made = part("results").results(tmp_path)
