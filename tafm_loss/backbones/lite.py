@@ -15,7 +15,7 @@ from tafm_loss.backbones.architecture import Bundled
 from tafm_loss.backbones.bundled import BundledArchitecture, without_autocast
 from tafm_loss.backbones.config import BackboneConfig, Tap
 
-__all__ = ["LITE_CONFIG", "LiteArchitecture", "LiteNetwork"]
+__all__ = ["LITE_CONFIG", "LiteArchitecture", "LiteNetwork", "without_nyquist"]
 
 WEIGHTS = Bundled("tafm-lite.safetensors", "3c2d175da0f243bb81a681bb28ba538e4b6cf5a6a1cda1c555b49bae7b14f0e4")
 
@@ -94,7 +94,7 @@ class LiteNetwork(nn.Module):
 
     def _features(self, images: Tensor) -> dict[str, Tensor]:
         # Channels last, which saves a sixth of the time of a step on a processor; written so that vmap takes it.
-        images = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        images = without_nyquist(images).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         features = F.relu6(self.stem(images))
         maps = {"stem": features}
         for index, block in enumerate(self.blocks):
@@ -154,3 +154,20 @@ def _initialise(convolution: nn.Conv2d, nonlinearity: Literal["linear", "relu"] 
     nn.init.kaiming_normal_(convolution.weight, nonlinearity=nonlinearity)
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)
+
+
+def without_nyquist(images: Tensor) -> Tensor:
+    """Return images (N, C, H, W) without what alternates from pixel to pixel along rows or columns.
+
+    The stem has a stride of 2: it weighs pixels of odd and of even rows differently, so that a gradient which is smooth
+    in the features has a checkerboard in the image. The filter (-1, 2, 6, 2, -1) / 8 along both axes keeps the mean and
+    a period of 4 px as they are, and removes a period of 2 px: from the features and, with them, from the gradient.
+    """
+    for axis in (-2, -1):
+        size = images.shape[axis]
+        first, last = images.narrow(axis, 0, 1), images.narrow(axis, size - 1, 1)
+        padded = torch.cat([first, first, images, last, last], axis)
+        near = padded.narrow(axis, 1, size) + padded.narrow(axis, 3, size)
+        far = padded.narrow(axis, 0, size) + padded.narrow(axis, 4, size)
+        images = 0.75 * images + 0.25 * near - 0.125 * far
+    return images
