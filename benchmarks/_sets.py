@@ -74,6 +74,13 @@ PROGRAMS = [
         results=(),
     ),
     Program(
+        "blur_meter",
+        "Can the extent of blur be read from one image alone, by a regression on features?",
+        "10 minutes",
+        "--datasets {datasets} --weights {weights}",
+        "--quick --datasets {datasets} --weights {weights} --out {out}/blur_meter.json",
+    ),
+    Program(
         "blur_throughput",
         "How fast is BlurSynthesizer, beside other packages and as images and kernels grow?",
         "10 minutes",
