@@ -78,7 +78,9 @@ PROGRAMS = [
         "Can the extent of blur be read from one image alone, by a regression on features?",
         "10 minutes",
         "--datasets {datasets} --weights {weights}",
-        "--quick --datasets {datasets} --weights {weights} --out {out}/blur_meter.json",
+        "--quick --datasets {datasets} --weights {weights} --out {out}/blur_meter.json --picture {out}/blur_meter.png",
+        results=("blur_meter", "blur_meter_ranks", "blur_meter_errors"),
+        plots=True,
     ),
     Program(
         "blur_throughput",

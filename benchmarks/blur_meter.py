@@ -16,18 +16,23 @@ The verdict, as it was named before anything was measured on those photographs: 
 - it orders at least 90 % of the real pairs, the blurred image being read as the more blurred.
 
     python benchmarks/blur_meter.py --datasets DATASETS --weights WEIGHTS
+    python benchmarks/blur_meter.py --plot      # only draws docs/blur_meter.png again, from the result file
 
 DATASETS holds cc0-photos, bsds500/test, gopro-scene, reds-320x180 and real-blur; WEIGHTS squeezenet1_0-imagenet.
-safetensors. Minutes on one thread. Writes results/blur_meter.json.
+safetensors. Minutes on one thread. Writes results/blur_meter.json and, for two more tables, blur_meter_ranks.json and
+blur_meter_errors.json; draws docs/blur_meter.png, and docs/blur_meter_maps.png of photographs that calibrate.
 """
 
 import argparse
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from _common import RESULTS, command_line, metadata, refuse_quick_results, write_result
+import torch.nn.functional as F
+from _common import RESULTS, ROOT, command_line, metadata, refuse_quick_results, write_result
 from _photographs import central_crops
 from finetuning import random_compact
 from meter.features import (
@@ -39,9 +44,11 @@ from meter.features import (
     tenengrad,
     together,
 )
+from meter.figure import draw, draw_maps
 from meter.images import CONDITIONS, Graded, Sharp, judged, real_pairs, scenes, shaken, sharp_crops
-from meter.measuring import OURS, VERDICT_CONDITIONS, figures, verdict
+from meter.measuring import CLASSICAL, OURS, VERDICT_CONDITIONS, figures, verdict, without_photographs
 from meter.regression import Meter, fitted
+from meter.tables import errors_table, ranks_table, verdict_table
 from torch import Tensor
 from tqdm import tqdm
 
@@ -56,18 +63,26 @@ SQUEEZENET = "SqueezeNet, ImageNet"
 SLOW = (SQUEEZENET,)
 
 
+# Photographs that calibrate, with a blurred background of their own; made smaller.
+MAPPED = ("budgie_fragrant-chamomile.jpg", "lomiri_seeding_by_Clements_Engelhardt.jpg", "budgie_canyon-wren.jpg")
+MAPPED_REDUCTION = 2
+
+
 def arms(weights: Path) -> dict[str, Callable[[], Windows]]:
     """Return what makes each arm: ours first, then the controls."""
     squeezenet = weights / "squeezenet1_0-imagenet.safetensors"
+    classical = (
+        laplacian,
+        laplacian_of_image,
+        tenengrad,
+        spectral_slope,
+        together(laplacian, tenengrad, spectral_slope),
+    )
     return {
         OURS: lambda: energies(create_backbone("tafm-compact").frozen_copy()),
         "tafm-compact, random weights": lambda: energies(random_compact(0).frozen_copy()),
         SQUEEZENET: lambda: energies(create_backbone("squeezenet1_0", weights=squeezenet).frozen_copy()),
-        "variance of Laplacian": lambda: laplacian,
-        "variance of Laplacian, whole image": lambda: laplacian_of_image,
-        "Tenengrad": lambda: tenengrad,
-        "spectral slope": lambda: spectral_slope,
-        "these three": lambda: together(laplacian, tenengrad, spectral_slope),
+        **{name: lambda arm=arm: arm for name, arm in zip(CLASSICAL, classical, strict=True)},
     }
 
 
@@ -100,10 +115,14 @@ class Data:
         return {**{name: len(each) for name, each in images.items()}, "judged": len(tested), "pairs": len(self.pairs)}
 
 
-def measured(arm: Windows, data: Data, *, slow: bool) -> dict[str, Any]:
-    """Return all that is measured of an arm; of one that takes long, on the conditions of the verdict alone."""
+def made(arm: Windows, data: Data) -> Meter:
+    """Return an arm's meter, calibrated."""
     meter = fitted(windows_of(arm, data.learned.images), data.learned.extents)
-    meter = meter.calibrated(windows_of(arm, data.calibrating.images), data.calibrating.extents)
+    return meter.calibrated(windows_of(arm, data.calibrating.images), data.calibrating.extents)
+
+
+def measured(arm: Windows, meter: Meter, data: Data, *, slow: bool) -> dict[str, Any]:
+    """Return all that is measured of an arm; of one that takes long, on the conditions of the verdict alone."""
 
     def extent(image: Tensor) -> float:
         return float(meter.read(arm(image)).of_images().values.expm1().clamp(min=0))
@@ -129,23 +148,48 @@ def _interval(meter: Meter, features: Tensor) -> list[float]:
     return [float(value.expm1().clamp(min=0)) for value in (read.values - reach, read.values, read.values + reach)]
 
 
+def map_photographs(arm: Windows, meter: Meter, folder: Path, path: Path) -> None:
+    """Draw the maps that are read from some photographs as they are."""
+    photographs = [read_image(folder / name) for name in MAPPED]
+    smaller = [F.avg_pool2d(photograph, MAPPED_REDUCTION) for photograph in photographs]
+    draw_maps(smaller, [meter.read(arm(photograph[None])) for photograph in smaller], path)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Measure all arms, one after the other, and write the result files."""
+    data = Data(options.datasets, every=10 if options.quick else 1)
+    found = {}
+    for name, make in tqdm(arms(options.weights).items(), desc="arms"):
+        arm = make()
+        meter = made(arm, data)
+        found[name] = measured(arm, meter, data, slow=name in SLOW)
+        if name == OURS:
+            maps = options.picture.with_stem(f"{options.picture.stem}_maps")
+            map_photographs(arm, meter, options.datasets / "cc0-photos", maps)
+    decided, images = verdict(found), data.facts()
+    facts = {"metadata": metadata(command_line())}
+    kept = {"images": images, "verdict": decided, "arms": without_photographs(found)}
+    write_result(options.out, {"table": verdict_table(found, decided, images), **facts, **kept})
+    for name, table in (("ranks", ranks_table(found)), ("errors", errors_table(found, CLASSICAL[-1]))):
+        write_result(options.out.with_stem(f"{options.out.stem}_{name}"), {"table": table, **facts})
+
+
 def main() -> None:
-    """Measure all arms, one after the other, or draw."""
+    """Measure and draw, or draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--datasets", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
+    measuring = "--plot" not in sys.argv
+    parser.add_argument("--datasets", type=Path, required=measuring)
+    parser.add_argument("--weights", type=Path, required=measuring)
     parser.add_argument("--out", type=Path, default=RESULTS / "blur_meter.json")
+    parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "blur_meter.png")
     parser.add_argument("--quick", action="store_true", help="a tenth of the images; the figures mean nothing")
+    parser.add_argument("--plot", action="store_true", help="measure nothing, draw the figure again")
     options = parser.parse_args()
     refuse_quick_results(parser, quick=options.quick, out=options.out)
-    torch.set_num_threads(1)
-    data = Data(options.datasets, every=10 if options.quick else 1)
-    found = {
-        name: measured(make(), data, slow=name in SLOW)
-        for name, make in tqdm(arms(options.weights).items(), desc="arms")
-    }
-    result = {"metadata": metadata(command_line()), "images": data.facts(), "verdict": verdict(found), "arms": found}
-    write_result(options.out, result)
+    if not options.plot:
+        torch.set_num_threads(1)
+        measure(options)
+    draw(json.loads(options.out.read_text())["arms"], options.picture)
 
 
 if __name__ == "__main__":

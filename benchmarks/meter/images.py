@@ -180,7 +180,7 @@ CONDITIONS = {
     "gaussian": Condition("kind", "gaussian"),
     "strong noise": Condition("noise", "shake", _strong),
     "correlated noise": Condition("noise", "shake", _correlated),
-    "JPEG": Condition("JPEG", "shake", _jpeg),
+    "JPEG": Condition("compression", "shake", _jpeg),
     "gamma 2.2": Condition("camera", "shake", options={"transfer": 2.2}),
     "stored values": Condition("camera", "shake", options={"transfer": None}),
     "lamps": Condition("camera", "shake", options={"highlight_gain": 20.0, "highlight_threshold": 0.9}),

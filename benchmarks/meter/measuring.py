@@ -1,7 +1,7 @@
 """How good readings are: ranks, errors, coverage, the order of real pairs; and the verdict on all of it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,13 @@ from torch import Tensor
 from meter.regression import Readings
 
 OURS = "tafm-compact"
+CLASSICAL = (
+    "variance of Laplacian",
+    "variance of Laplacian, whole image",
+    "Tenengrad",
+    "spectral slope",
+    "these three",
+)
 # What the verdict asks of, and how much.
 VERDICT_CONDITIONS = ("linear", "defocus", "strong noise", "correlated noise")
 LEAST_COVERED, LEAST_ORDERED = 0.8, 0.9
@@ -63,23 +70,37 @@ def ordered(pairs: Sequence[Mapping[str, Any]]) -> float:
 
 def verdict(arms: Arms) -> dict[str, Any]:
     """Return whether the meter enters the public API by the rule of blur_meter.py, and by how much it does not."""
-    conditions = {}
-    for name in VERDICT_CONDITIONS:
-        ours = arms[OURS]["conditions"][name]
-        others = {arm: found["conditions"][name] for arm, found in arms.items() if arm != OURS}
-        best = max(others, key=lambda arm: others[arm]["rank"])
-        gap = margin(ours, others[best])
-        conditions[name] = {
-            "best_control": best,
-            "margin": gap,
-            "margins": {arm: margin(ours, found) for arm, found in others.items()},
-            "higher": gap[1] > 0,
-            "covered": ours["covered"] >= LEAST_COVERED,
-        }
+    conditions = {name: _demanded(arms, name) for name in VERDICT_CONDITIONS}
     share = ordered(arms[OURS]["pairs"])
-    passed = [each[rule] for each in conditions.values() for rule in ("higher", "covered")]
+    met = all(found["higher"] and found["covered"] for found in conditions.values())
+    return {"conditions": conditions, "ordered": share, "passes": met and share >= LEAST_ORDERED}
+
+
+def _demanded(arms: Arms, condition: str) -> dict[str, Any]:
+    found = {arm: figures["conditions"][condition] for arm, figures in arms.items()}
+    ours = found.pop(OURS)
+
+    def best(names: Iterable[str]) -> str:
+        return max(names, key=lambda arm: float(found[arm]["rank"]))
+
+    margins = {arm: margin(ours, other) for arm, other in found.items()}
+    control = best(found)
     return {
-        "conditions": conditions,
-        "ordered": share,
-        "passes": all(passed) and share >= LEAST_ORDERED,
+        "best_control": control,
+        "best_classical": best(CLASSICAL),
+        "margins": margins,
+        "higher": margins[control][1] > 0,
+        "covered": ours["covered"] >= LEAST_COVERED,
     }
+
+
+def without_photographs(arms: Arms) -> dict[str, Any]:
+    """Return what is published: of controls, only the figures over all photographs."""
+    kept = {}
+    for arm, found in arms.items():
+        conditions = {
+            name: {key: value for key, value in figures.items() if arm == OURS or key not in ("read", "extents")}
+            for name, figures in found["conditions"].items()
+        }
+        kept[arm] = {**found, "conditions": conditions}
+    return kept
