@@ -16,7 +16,7 @@ The verdict, as it was named before anything was measured on those photographs: 
 - it orders at least 90 % of the real pairs, the blurred image being read as the more blurred.
 
     python benchmarks/blur_meter.py --datasets DATASETS --weights WEIGHTS
-    python benchmarks/blur_meter.py --plot      # only draws docs/blur_meter.png again, from the result file
+    python benchmarks/blur_meter.py --plot      # only makes the tables and docs/blur_meter.png again
 
 DATASETS holds cc0-photos, bsds500/test, gopro-scene, reds-320x180 and real-blur; WEIGHTS squeezenet1_0-imagenet.
 safetensors. Minutes on one thread. Writes results/blur_meter.json and, for two more tables, blur_meter_ranks.json and
@@ -26,7 +26,7 @@ blur_meter_errors.json; draws docs/blur_meter.png, and docs/blur_meter_maps.png 
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ def map_photographs(arm: Windows, meter: Meter, folder: Path, path: Path) -> Non
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Measure all arms, one after the other, and write the result files."""
+    """Measure all arms, one after the other, draw maps, and write the results."""
     data = Data(options.datasets, every=10 if options.quick else 1)
     found = {}
     for name, make in tqdm(arms(options.weights).items(), desc="arms"):
@@ -166,12 +166,24 @@ def measure(options: argparse.Namespace) -> None:
         if name == OURS:
             maps = options.picture.with_stem(f"{options.picture.stem}_maps")
             map_photographs(arm, meter, options.datasets / "cc0-photos", maps)
-    decided, images = verdict(found), data.facts()
-    facts = {"metadata": metadata(command_line())}
-    kept = {"images": images, "verdict": decided, "arms": without_photographs(found)}
-    write_result(options.out, {"table": verdict_table(found, decided, images), **facts, **kept})
-    for name, table in (("ranks", ranks_table(found)), ("errors", errors_table(found, CLASSICAL[-1]))):
-        write_result(options.out.with_stem(f"{options.out.stem}_{name}"), {"table": table, **facts})
+    kept = {"images": data.facts(), "verdict": verdict(found), "arms": without_photographs(found)}
+    write_results(options.out, metadata(command_line()), kept)
+
+
+def write_results(path: Path, origin: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
+    """Write what was measured, and each table in a file of its own."""
+    found = kept["arms"]
+    table = verdict_table(found, kept["verdict"], kept["images"])
+    write_result(path, {"table": table, "metadata": origin, **kept})
+    for name, more in (("ranks", ranks_table(found)), ("errors", errors_table(found, CLASSICAL[-1]))):
+        write_result(path.with_stem(f"{path.stem}_{name}"), {"table": more, "metadata": origin})
+
+
+def publish_again(path: Path, picture: Path) -> None:
+    """Make the tables and the figure from what was measured."""
+    result = json.loads(path.read_text())
+    write_results(path, result["metadata"], {key: result[key] for key in ("images", "verdict", "arms")})
+    draw(result["arms"], picture)
 
 
 def main() -> None:
@@ -183,13 +195,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "blur_meter.json")
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "blur_meter.png")
     parser.add_argument("--quick", action="store_true", help="a tenth of the images; the figures mean nothing")
-    parser.add_argument("--plot", action="store_true", help="measure nothing, draw the figure again")
+    parser.add_argument("--plot", action="store_true", help="measure nothing, make tables and figure again")
     options = parser.parse_args()
     refuse_quick_results(parser, quick=options.quick, out=options.out)
     if not options.plot:
         torch.set_num_threads(1)
         measure(options)
-    draw(json.loads(options.out.read_text())["arms"], options.picture)
+    publish_again(options.out, options.picture)
 
 
 if __name__ == "__main__":

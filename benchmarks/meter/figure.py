@@ -17,7 +17,7 @@ from meter.regression import COVERAGE, Readings
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INCHES, MAP_INCHES = (12.0, 8.0), (9.0, 6.4)
+INCHES, MAP_INCHES = (12.0, 8.0), (10.0, 4.2)
 COLOUR, CONTROL, NETWORK = "#c0392b", "#999999", "#2c6fbb"
 SHOWN = ("shake", *VERDICT_CONDITIONS)
 SHADES = ("#444444", "#1f77b4", "#2ca02c", "#d62728", "#ff9f1c")
