@@ -76,7 +76,7 @@ PROGRAMS = [
     Program(
         "blur_meter",
         "Can the extent of blur be read from one image alone, by a regression on features?",
-        "10 minutes",
+        "a quarter of an hour",
         "--datasets {datasets} --weights {weights}",
         "--quick --datasets {datasets} --weights {weights} --out {out}/blur_meter.json --picture {out}/blur_meter.png",
         results=("blur_meter", "blur_meter_ranks", "blur_meter_errors"),

@@ -19,8 +19,9 @@ The verdict, as it was named before anything was measured on those photographs: 
     python benchmarks/blur_meter.py --plot      # only makes the tables and docs/blur_meter.png again
 
 DATASETS holds cc0-photos, bsds500/test, gopro-scene, reds-320x180 and real-blur; WEIGHTS squeezenet1_0-imagenet.
-safetensors. Minutes on one thread. Writes results/blur_meter.json and, for two more tables, blur_meter_ranks.json and
-blur_meter_errors.json; draws docs/blur_meter.png, and docs/blur_meter_maps.png of photographs that calibrate.
+safetensors. It takes a quarter of an hour on one thread. Writes results/blur_meter.json and, for two more tables,
+blur_meter_ranks.json and blur_meter_errors.json; draws docs/blur_meter.png, and docs/blur_meter_maps.png of photographs
+that calibrate.
 """
 
 import argparse

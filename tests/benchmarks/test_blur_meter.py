@@ -1,6 +1,9 @@
 """Blur has the extent that it is said to have, a reading finds what features tell, and the verdict is as named."""
 
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -8,8 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+import tafm_loss
 from tafm_loss import BlurSynthesizer, create_backbone
 from tafm_loss.scenes import generate_scenes
+
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+TABLES = ("blur_meter_ranks.json", "blur_meter_errors.json")
 
 stats = pytest.importorskip("scipy.stats")
 
@@ -168,3 +175,29 @@ def test_of_controls_no_photographs_are_published(measuring: ModuleType) -> None
     for name, arm in kept.items():
         assert arm["pairs"] == given[name]["pairs"]
         assert all(("read" in figures) == (name == measuring.OURS) for figures in arm["conditions"].values())
+
+
+def test_tables_and_figure_are_made_again_from_what_was_measured(
+    script: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    shutil.copy(RESULTS / "blur_meter.json", tmp_path)
+    script("blur_meter").publish_again(tmp_path / "blur_meter.json", tmp_path / "figure.png")
+    for name in ("blur_meter.json", *TABLES):
+        assert (tmp_path / name).read_bytes() == (RESULTS / name).read_bytes(), name
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_failed_its_rule_is_not_public(measuring: ModuleType) -> None:
+    result = json.loads((RESULTS / "blur_meter.json").read_text())
+    demands = result["verdict"]["conditions"]
+    for name, found in demands.items():
+        arms = result["arms"]
+        control = max(
+            (arm for arm in arms if arm != measuring.OURS), key=lambda arm: arms[arm]["conditions"][name]["rank"]
+        )
+        assert found["best_control"] == control
+        assert found["higher"] == (found["margins"][control][1] > 0)
+    passes = all(found["higher"] and found["covered"] for found in demands.values())
+    assert result["verdict"]["passes"] == (passes and result["verdict"]["ordered"] >= measuring.LEAST_ORDERED)
+    assert ("blur_meter" in tafm_loss.__all__) == result["verdict"]["passes"]
