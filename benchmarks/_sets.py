@@ -74,6 +74,15 @@ PROGRAMS = [
         results=(),
     ),
     Program(
+        "blur_meter",
+        "Can the extent of blur be read from one image alone, by a regression on features?",
+        "a quarter of an hour",
+        "--datasets {datasets} --weights {weights}",
+        "--quick --datasets {datasets} --weights {weights} --out {out}/blur_meter.json --picture {out}/blur_meter.png",
+        results=("blur_meter", "blur_meter_ranks", "blur_meter_errors"),
+        plots=True,
+    ),
+    Program(
         "blur_throughput",
         "How fast is BlurSynthesizer, beside other packages and as images and kernels grow?",
         "10 minutes",
