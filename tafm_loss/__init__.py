@@ -1,4 +1,4 @@
-"""A feature-matching loss for image deblurring whose backbone has learned what blur is.
+"""A feature-matching loss for image deblurring whose backbone knows images and what deblurring leaves.
 
 The public names stand in `__init__.pyi`. They are imported when they are first used, so that `tafm-loss --help` does
 not wait for torch.

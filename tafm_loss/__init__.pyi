@@ -1,4 +1,4 @@
-"""A feature-matching loss for image deblurring whose backbone has learned what blur is."""
+"""A feature-matching loss for image deblurring whose backbone knows images and what deblurring leaves."""
 
 from ._version import __version__
 from .backbones.backbone import Backbone

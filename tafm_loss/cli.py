@@ -105,7 +105,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = _Parser(prog="tafm-loss", description="A loss that has learned what blur is.")
+    parser = _Parser(prog="tafm-loss", description="A loss that knows what deblurring leaves.")
     parser.add_argument("--version", action="version", version=f"tafm-loss {__version__}")
     _add_completion(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)

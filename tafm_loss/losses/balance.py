@@ -15,9 +15,9 @@ from tafm_loss.losses.options import checked_weight
 
 __all__ = ["RECOMMENDED_RATIO", "Loss", "calibrate_weight", "gradient_norm", "gradient_ratio", "multi_output"]
 
-# How strong the gradient of a feature loss should be beside that of the pixel loss. With it the recommended form of
-# tafm-compact was put to the test: benchmarks/results/deblurring_quality.json.
-RECOMMENDED_RATIO = 0.6
+# How strong the gradient of a feature loss should be beside that of the pixel loss. The trials chose it for the
+# recommended forms of both bundled backbones: benchmarks/results/deblurring_trials.json.
+RECOMMENDED_RATIO = 1.0
 
 Loss = Callable[[Tensor, Any], Tensor]
 
