@@ -53,7 +53,6 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    print(f"photographs: sha256 {digest(options.photographs)}")
     reduced = reduce_photographs(options.photographs, options.out_dir / "photographs")
     networks = deblurring_networks(
         reduced, feature_losses(options.trunks), options.out_dir / "networks", shorten=options.shorten
@@ -69,7 +68,7 @@ def main() -> None:
     fit.train(scenes, wanted, steps=STEPS // options.shorten, batch_size=BATCH_SIZE, seed=0)
     show("fitted", fit.errors(held_out, wanted_of_held_out))
 
-    made = described(fit.backbone, fit.tap_weights(), central_crops(reduced, UNITS_SIZE))
+    made = described(fit.backbone, fit.tap_weights(), central_crops(reduced, UNITS_SIZE), digest(options.photographs))
     save_backbone(made, options.out_dir)
     print(f"sha256 {made.sha256}")
     if options.install:

@@ -12,11 +12,16 @@ from tafm_loss.report import measure_units
 __all__ = ["described"]
 
 DISTANCE = "normalized_l2"
-TRAINING_DATA = "the base weights: ImageNet-1k; the gains and what was tuned: photographs in the public domain (CC0)"
-RECIPE = "examples/bundled; units are means over its validation photographs"
+TRAINING_DATA = (
+    "the base weights: ImageNet-1k; what was fitted: photographs of sha256 {digest}, restored by networks that were "
+    "trained on them, as LPIPS (squeeze) judges them"
+)
+RECIPE = (
+    "python examples/train_lite.py OUT_DIR --photographs DIR --install; units are means over its halved photographs"
+)
 
 
-def described(backbone: Backbone, tap_weights: Mapping[str, float], photographs: Tensor) -> Backbone:
+def described(backbone: Backbone, tap_weights: Mapping[str, float], photographs: Tensor, digest: str) -> Backbone:
     """Put into its config what the backbone is, its units and the recommended form; return `backbone`.
 
     The loss divides the distance of each tap by its unit. So that tap k counts as `tap_weights[k]` times its plain
@@ -27,6 +32,7 @@ def described(backbone: Backbone, tap_weights: Mapping[str, float], photographs:
         backbone: of the architecture tafm-lite, with all of its taps.
         tap_weights: {tap: factor on its plain `normalized_l2`}, positive; only their proportions matter.
         photographs: (N, 3, H, W) in [0, 1], on which units are measured.
+        digest: the SHA-256 of the photographs that it was fitted on, see `train_lite.py`.
     """
     # Rounded, so that every machine writes the same.
     units = {
@@ -40,7 +46,7 @@ def described(backbone: Backbone, tap_weights: Mapping[str, float], photographs:
         name="tafm-lite",
         licence="Apache-2.0",
         base_weights=BASE_WEIGHTS,
-        training_data=TRAINING_DATA,
+        training_data=TRAINING_DATA.format(digest=digest),
         recipe=RECIPE,
         recommended_layers={tap: _rounded(part / whole) for tap, part in parts.items()},
         recommended_distance=DISTANCE,

@@ -17,7 +17,7 @@ from tafm_loss.backbones.config import BackboneConfig, Tap
 
 __all__ = ["LITE_CONFIG", "LiteArchitecture", "LiteNetwork", "without_nyquist"]
 
-WEIGHTS = Bundled("tafm-lite.safetensors", "3c2d175da0f243bb81a681bb28ba538e4b6cf5a6a1cda1c555b49bae7b14f0e4")
+WEIGHTS = Bundled("tafm-lite.safetensors", "f07ad128da5e8cf6291034d9ac4b4edd79d1d1604d3edc3b6d8324067cb24a17")
 
 
 class Shape(NamedTuple):

@@ -79,9 +79,9 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 @torch.no_grad()
 def test_the_described_form_keeps_what_each_tap_counts_and_is_1_at_the_unit(random_lite: Backbone) -> None:
     photographs = generate_scenes(3, 64, generator=torch.Generator().manual_seed(0))
-    backbone = described(random_lite, TAP_WEIGHTS, photographs)
+    backbone = described(random_lite, TAP_WEIGHTS, photographs, "0123")
     config = backbone.config
-    assert (config.name, config.base_weights) == ("tafm-lite", BASE_WEIGHTS)
+    assert (config.name, config.base_weights) == ("tafm-lite", BASE_WEIGHTS) and "0123" in config.training_data
     assert sum(config.recommended_layers.values()) == pytest.approx(1, rel=1e-3)
     near, far = photographs, photographs.flip(-1)
     terms = TaskAdaptiveFeatureLoss(backbone).terms(near, far)
