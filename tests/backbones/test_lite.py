@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tafm_loss.backbones.lite import LITE_CONFIG, LiteArchitecture, LiteNetwork
+from tafm_loss.backbones.lite import LITE_CONFIG, LiteArchitecture, LiteNetwork, without_nyquist
 
 
 @pytest.fixture
@@ -62,3 +62,21 @@ def test_half_precision_around_it_costs_no_digits(network: LiteNetwork) -> None:
 def test_shapes_can_be_asked_for_without_values() -> None:
     maps = LiteArchitecture().build_empty(["block5", "stem"])(torch.empty(1, 3, 33, 48, device="meta"))
     assert {tap: tuple(features.shape[2:]) for tap, features in maps.items()} == {"block5": (3, 3), "stem": (17, 24)}
+
+
+@pytest.mark.parametrize("size", [(48, 48), (49, 62)])
+def test_what_alternates_from_pixel_to_pixel_is_not_seen(network: LiteNetwork, size: tuple[int, int]) -> None:
+    smooth = images(*size)
+    rows, columns = ((-1.0) ** torch.arange(side) for side in size)
+    for pattern in (rows[:, None].expand(size), columns.expand(size), rows[:, None] * columns):
+        inner = without_nyquist(pattern.expand(1, 3, *size))[..., 2:-2, 2:-2]
+        assert inner.abs().max() < 1e-6
+        before, after = (network(given)["block1"][..., 3:-3, 3:-3] for given in (smooth, smooth + 0.5 * pattern))
+        torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+
+
+def test_the_filter_keeps_the_mean_and_periods_of_four_px() -> None:
+    stripes = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(8)
+    stripes = stripes[:, None].expand(1, 3, 32, 32)
+    torch.testing.assert_close(without_nyquist(stripes)[..., 2:-2, :], stripes[..., 2:-2, :])
+    torch.testing.assert_close(without_nyquist(torch.full((1, 3, 5, 7), 0.3)), torch.full((1, 3, 5, 7), 0.3))
