@@ -1,4 +1,4 @@
-"""Makes the bundled backbone: tunes `tafm-compact` from random weights on generated scenes, no photograph involved.
+"""Makes the bundled backbone `tafm-compact`: tunes it from random weights on generated scenes, no photograph involved.
 
     python examples/train_compact.py OUT_DIR
     python examples/train_compact.py OUT_DIR --describe
