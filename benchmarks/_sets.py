@@ -165,6 +165,12 @@ PROGRAMS = [
         plots=True,
     ),
     Program(
+        "default_cost",
+        "What does the default loss cost, beside lpips, VGG19 and a step of NAFNet?",
+        "two minutes",
+        quick="--quick --out {out}/default_cost.json",
+    ),
+    Program(
         "negatives_gallery",
         "What do the two kinds of progressive negatives look like? Pictures only.",
         "a minute",

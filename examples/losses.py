@@ -4,7 +4,7 @@
 
 The batch is under a shake; "restored" is what a network may have made of it, the same scenes under a shorter exposure
 of that shake. The table has, for each loss, its value, the norm of its gradient relative to that of L1, the weight that
-makes this the recommended ratio of 1, and the time of a step, forward and backward, relative to the usual perceptual
+makes this the recommended ratio of 2, and the time of a step, forward and backward, relative to the usual perceptual
 loss. The picture shows the gradients. Half a minute on one processor core.
 """
 

@@ -21,7 +21,7 @@ l1 = nn.L1Loss()
 loss_fn = TaskAdaptiveFeatureLoss()
 targets = loss_fn.features(sharp)  # once, since these targets never change
 
-# The weight that makes the loss pull as hard as L1 where this training starts: the recommended ratio.
+# The weight that makes the loss pull twice as hard as L1 where this training starts: the recommended ratio.
 weight = calibrate_weight(loss_fn, l1, blurred, sharp)
 
 for step in range(20):

@@ -17,7 +17,7 @@ __all__ = ["RECOMMENDED_RATIO", "Loss", "calibrate_weight", "gradient_norm", "gr
 
 # How strong the gradient of a feature loss should be beside that of the pixel loss. The trials chose it for the
 # recommended forms of both bundled backbones: benchmarks/results/deblurring_trials.json.
-RECOMMENDED_RATIO = 1.0
+RECOMMENDED_RATIO = 2.0
 
 Loss = Callable[[Tensor, Any], Tensor]
 

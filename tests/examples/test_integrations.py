@@ -50,7 +50,7 @@ def steps_of_the_network(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
 def test_a_page_trains_on_both_terms(name: str, steps_of_the_network: list[torch.Tensor]) -> None:
     log = page(name).main(steps=2)
     assert log["pixel"] > 0 and log["feature"] > 0
-    assert log.get("ratio", 1.0) == pytest.approx(1.0, rel=1e-3)
+    assert log.get("ratio", 2.0) == pytest.approx(2.0, rel=1e-3)
     assert len(steps_of_the_network) == 2 and all(bool(gradient.any()) for gradient in steps_of_the_network)
 
 

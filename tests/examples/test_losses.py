@@ -75,7 +75,7 @@ def test_it_prints_each_loss_and_draws_it(
     expected = pixel.clone()
     for name in ("TAFM", "MDF", "contrastive"):
         value, ratio, weight, _ = map(float, rows[name])
-        assert value > 0 and ratio * weight == pytest.approx(1.0, rel=0.02)
+        assert value > 0 and ratio * weight == pytest.approx(2.0, rel=0.02)
         expected += weight * drawn[name]
     # The weights are read from the table, to three digits.
     torch.testing.assert_close(drawn["all together"], expected, rtol=0.02, atol=0.006 * float(pixel.abs().max()))

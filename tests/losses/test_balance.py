@@ -88,7 +88,7 @@ def test_a_wrong_ratio_is_an_error(ratio: float) -> None:
 
 def test_the_recommended_ratio_is_taken_if_none_is_given() -> None:
     found = calibrate_weight(L2, L1, PRED, TARGET)
-    assert found == calibrate_weight(L2, L1, PRED, TARGET, RECOMMENDED_RATIO) and RECOMMENDED_RATIO == 1.0
+    assert found == calibrate_weight(L2, L1, PRED, TARGET, RECOMMENDED_RATIO) and RECOMMENDED_RATIO == 2.0
 
 
 # ---- several outputs ----
@@ -194,7 +194,7 @@ def test_the_ratio_over_several_outputs_is_that_of_their_sums() -> None:
         for loss in (loss_fn, L1)
     ]
     assert gradient_ratio(loss_fn, L1, preds, TARGET) == pytest.approx(float(norms[0] / norms[1]), rel=1e-5)
-    assert calibrate_weight(loss_fn, L1, preds, TARGET) == pytest.approx(float(norms[1] / norms[0]), rel=1e-5)
+    assert calibrate_weight(loss_fn, L1, preds, TARGET) == pytest.approx(2 * float(norms[1] / norms[0]), rel=1e-5)
 
 
 def test_cached_features_stand_for_their_images() -> None:
