@@ -15,8 +15,8 @@ TRIAL_SHARE = 0.8
 # The same for every arm. One of them serves both prices: a user trains once.
 RATIOS = (1.0, 2.0, 4.0)
 OURS, BASE, ON_BLUR = "tafm-lite", "EfficientNet-Lite0", "EfficientNet-Lite0, triplet"
-CONFIRMED = (OURS, BASE, ON_BLUR, "LPIPS squeeze", "tafm-compact, structure", "VGG16 relu3_3")
-TRIED_ALONE = ("SqueezeNet 1.0, triplet", "SSIM")
+CONFIRMED = (OURS, BASE, ON_BLUR, "LPIPS squeeze", "VGG16 relu3_3")
+TRIED_ALONE = ("SqueezeNet 1.0, triplet", "tafm-compact, structure", "SSIM")
 SEEN, UNSEEN = "shake", ("linear", "defocus")
 
 
