@@ -248,7 +248,7 @@ def test_a_negative_sharper_than_pred_does_not_make_it_blurrier_as_the_plain_rat
     sharp = generate_scenes(1, 64, generator=torch.Generator().manual_seed(1))
     blur = BlurSynthesizer((0.0, 2.5, 6.0))
     _, negative, pred = blur(sharp, generator=torch.Generator().manual_seed(2))
-    loss_fn = ContrastiveFeatureLoss("tafm-compact")
+    loss_fn = ContrastiveFeatureLoss()
     pred = pred.requires_grad_()
     parts = loss_fn._measured(pred, sharp, negative).values()
     (plain,) = torch.autograd.grad(sum((at.positive / at.negative[0]).mean() for at in parts), pred)
