@@ -51,8 +51,8 @@ class ContrastiveFeatureLoss(TaskAdaptiveFeatureLoss):
     `features` and `distance_map` are those of `TaskAdaptiveFeatureLoss`: they know no negatives.
 
     Args:
-        backbone: as for `TaskAdaptiveFeatureLoss`. The default is another: where the negative is sharper than `pred`, the
-            gradient with `tafm-lite` may lead away from the target.
+        backbone: as for `TaskAdaptiveFeatureLoss`. The default is another: where the negative is sharper than
+            `pred`, the gradient with `tafm-lite` may lead away from the target.
         layers: the taps to compare: None for all of the backbone's, averaged; a sequence of names, averaged; or
             {name: weight}, summed as given.
         distance: "l1", as AECR-Net, whose gradient stays as long near the target as farther off; "l2", "charbonnier",
