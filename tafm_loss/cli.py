@@ -162,7 +162,7 @@ def _add_demo(commands: Commands) -> None:
         "demo",
         "train a small deblurring network with and without the loss, and compare",
         "Trains a small deblurring network twice from one start, with L1 and with L1 + the loss, on blur made on the "
-        "fly; prints a table over held-out scenes and writes demo.png and response.png. About two minutes on two "
+        "fly; prints a table over held-out scenes and writes demo.png and response.png. A few minutes on two "
         "processor cores.",
         json="the table",
         device=True,
