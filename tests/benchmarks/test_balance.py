@@ -89,7 +89,7 @@ def test_the_tables_and_the_picture_are_made_of_what_was_run(
     ]
     settings = {"steps": 600, "held_out": 25, "ratio": arms.RATIO, "loss": "tafm-compact, stage1, structure"}
     table = benchmark.weight_table(runs[:1], settings)
-    assert table["rows"] == [["U-Net 8, L1", "0.03", "0.03", "0.06"]] and len(table["columns"]) == 4
+    assert table["rows"] == [["U-Net 8, L1", "0.1", "0.1", "0.2"]] and len(table["columns"]) == 4
     table = benchmark.as_table(runs, settings)
     quality = "25.00 / 0.7000 / 0.0800"
     drift, weights = "0.20 → 0.20 → 0.10 → 0.10", "0.03 → 0.03 → 0.06"
