@@ -92,7 +92,7 @@ def test_the_tables_and_the_picture_are_made_of_what_was_run(
     assert table["rows"] == [["U-Net 8, L1", "0.1", "0.1", "0.2"]] and len(table["columns"]) == 4
     table = benchmark.as_table(runs, settings)
     quality = "25.00 / 0.7000 / 0.0800"
-    drift, weights = "0.20 → 0.20 → 0.10 → 0.10", "0.03 → 0.03 → 0.06"
+    drift, weights = "0.20 → 0.20 → 0.10 → 0.10", "0.1 → 0.1 → 0.2"
     assert table["rows"] == [["U-Net 8, L1", drift, "", "", weights, quality, quality, "", quality, ""]]
     assert len(table["columns"]) == len(table["rows"][0])
     assert f"ratio 3: {quality}" in table["caption"] and "U-Net 8 0.06 M" in table["caption"]
