@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tafm_loss.backbones.architecture import Architecture, Bundled, measure_taps
 from tafm_loss.backbones.config import BackboneConfig, Tap
 
-__all__ = ["BundledArchitecture", "without_autocast"]
+__all__ = ["BundledArchitecture", "replicate_border", "without_autocast"]
 
 
 class BundledArchitecture(Architecture):
@@ -63,3 +63,14 @@ def without_autocast(images: Tensor) -> AbstractContextManager[object]:
     # Tensors without values, on the device "meta", know no autocast.
     kind = images.device.type
     return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
+
+
+def replicate_border(images: Tensor, width: int) -> Tensor:
+    """Return images (N, C, H, W) with their outermost pixels repeated `width` times on every side.
+
+    By concatenation, because the gradient of PyTorch's replicating `pad` does not compile for a CPU.
+    """
+    for axis in (-2, -1):
+        first, last = images.narrow(axis, 0, 1), images.narrow(axis, -1, 1)
+        images = torch.cat([*[first] * width, images, *[last] * width], axis)
+    return images

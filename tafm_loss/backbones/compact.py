@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tafm_loss.backbones.architecture import Bundled
-from tafm_loss.backbones.bundled import BundledArchitecture, without_autocast
+from tafm_loss.backbones.bundled import BundledArchitecture, replicate_border, without_autocast
 from tafm_loss.backbones.config import BackboneConfig, Tap
 
 __all__ = ["COMPACT_CONFIG", "CompactArchitecture", "CompactNetwork"]
@@ -119,7 +119,9 @@ class Stem(nn.Module):
         weight = torch.cat([fine, smooth.view(-1, 3, STEM_SIZE, STEM_SIZE), self.nyquist])
         bias = F.pad(self.bias, (0, NYQUIST_CHANNELS), value=FLOOR / math.sqrt(NYQUIST_CHANNELS))
         # Pixels of each parity as channels, and stride 1: the same sum, and a faster gradient than with stride 2.
-        return F.conv2d(_parities_as_channels(_replicate_border(images)), _parities_as_channels(weight), bias)
+        return F.conv2d(
+            _parities_as_channels(replicate_border(images, STEM_BORDER)), _parities_as_channels(weight), bias
+        )
 
 
 class FlooredConv(nn.Module):
@@ -150,17 +152,6 @@ class BlurPool(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return features (N, C, H // 2, W // 2)."""
         return F.conv2d(features, self.kernel, stride=2, padding=1, groups=len(self.kernel))
-
-
-def _replicate_border(images: Tensor) -> Tensor:
-    """Return images with a border of `STEM_BORDER` px.
-
-    By concatenation, because the gradient of PyTorch's replicating `pad` does not compile for a CPU.
-    """
-    for axis in (-2, -1):
-        first, last = images.narrow(axis, 0, 1), images.narrow(axis, -1, 1)
-        images = torch.cat([*[first] * STEM_BORDER, images, *[last] * STEM_BORDER], axis)
-    return images
 
 
 def _parities_as_channels(maps: Tensor) -> Tensor:

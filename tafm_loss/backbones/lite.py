@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tafm_loss.backbones.architecture import Bundled
-from tafm_loss.backbones.bundled import BundledArchitecture, without_autocast
+from tafm_loss.backbones.bundled import BundledArchitecture, replicate_border, without_autocast
 from tafm_loss.backbones.config import BackboneConfig, Tap
 
 __all__ = ["LITE_CONFIG", "LiteArchitecture", "LiteNetwork", "without_nyquist"]
@@ -163,11 +163,9 @@ def without_nyquist(images: Tensor) -> Tensor:
     in the features has a checkerboard in the image. The filter (-1, 2, 6, 2, -1) / 8 along both axes keeps the mean and
     a period of 4 px as they are, and removes a period of 2 px: from the features and, with them, from the gradient.
     """
+    padded = replicate_border(images, 2)
     for axis in (-2, -1):
         size = images.shape[axis]
-        first, last = images.narrow(axis, 0, 1), images.narrow(axis, size - 1, 1)
-        padded = torch.cat([first, first, images, last, last], axis)
-        near = padded.narrow(axis, 1, size) + padded.narrow(axis, 3, size)
-        far = padded.narrow(axis, 0, size) + padded.narrow(axis, 4, size)
-        images = 0.75 * images + 0.25 * near - 0.125 * far
-    return images
+        far, near, here, beyond, farthest = (padded.narrow(axis, start, size) for start in range(5))
+        padded = 0.75 * here + 0.25 * (near + beyond) - 0.125 * (far + farthest)
+    return padded
