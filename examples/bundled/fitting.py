@@ -8,7 +8,6 @@ from tqdm import tqdm
 
 from examples.bundled.restorations import Scenes
 from tafm_loss import Backbone
-from tafm_loss.losses.distances import normalized_l2
 
 __all__ = ["Fit", "judged"]
 
@@ -16,6 +15,8 @@ BETAS = (0.9, 0.99)
 WARM_UP = 20
 # Log distances below this are those of equal images.
 FLOOR = 1e-9
+# Inside the root of lengths, as the loss has it.
+NORM_EPS = 1e-8
 # Distances of different scenes matter less than those of one: a training compares restorations of the same scene.
 ACROSS = 0.1
 AT_ONCE = 8
@@ -109,9 +110,13 @@ class Fit:
 
 
 def _distances(maps: Tensor, scenes: int, versions: int) -> Tensor:
-    by_scene = maps.unflatten(0, (scenes, versions + 1))
-    sharp = by_scene[:, :1].expand_as(by_scene[:, 1:]).flatten(0, 1)
-    return normalized_l2(by_scene[:, 1:].flatten(0, 1), sharp).mean((1, 2, 3)).view(scenes, versions)
+    """Return what `normalized_l2` says of the versions of scenes, whose sharp images come first (scenes, versions)."""
+    by_scene = _unit_length(maps).unflatten(0, (scenes, versions + 1))
+    return (by_scene[:, 1:] - by_scene[:, :1]).square().sum(2).mean((2, 3))
+
+
+def _unit_length(maps: Tensor) -> Tensor:
+    return maps * (maps.square().sum(1, keepdim=True) + NORM_EPS).rsqrt()
 
 
 def _within_and_across(errors: Tensor) -> tuple[Tensor, Tensor]:
