@@ -171,6 +171,16 @@ PROGRAMS = [
         quick="--quick --out {out}/default_cost.json",
     ),
     Program(
+        "misaligned",
+        "Which loss bears training pairs that do not line up?",
+        "two hours",
+        "--datasets {datasets} --weights {weights} --runs {runs}",
+        "--quick --seeds 0 1 --datasets {datasets} --weights {weights} --runs {out} --out {out} "
+        "--picture {out}/misaligned.png",
+        results=("misaligned", "misaligned_lpips", "misaligned_dists", "misaligned_gains"),
+        plots=True,
+    ),
+    Program(
         "negatives_gallery",
         "What do the two kinds of progressive negatives look like? Pictures only.",
         "a minute",

@@ -74,7 +74,7 @@ class Bench:
         path, network = self.runs / "start.safetensors", self._network()
         if not path.exists():
             print(f"training {path} with L1 alone", file=sys.stderr)
-            pairs = self._training(self.size.start, START_SEED, 0)
+            pairs = self._training(self.size.start, START_SEED)
             save_weights(self.trainer.trained(network, None, 0.0, pairs, self.size.start), path)
         load_weights(network, path)
         return network.eval()
@@ -89,13 +89,12 @@ class Bench:
             self.terms[arm] = self.arms[arm]()
         return self.terms[arm]
 
-    def training(self, stage: Stage, seed: int) -> Pairs:
-        """Return the pairs of a stage and seed, the same for all arms."""
-        return self._training(self.size.fine_tune, seed, stage.shift).to(self.device)
+    def training(self, seed: int) -> Pairs:
+        """Return the pairs of a seed, the same for all arms."""
+        return self._training(self.size.fine_tune, seed).to(self.device)
 
-    def _training(self, schedule: Schedule, seed: int, shift: int) -> Pairs:
-        count = BATCH_SIZE * schedule.steps
-        return training_pairs(self.photographs / "train", count, size=self.size.crop, seed=seed, shift=shift)
+    def _training(self, schedule: Schedule, seed: int) -> Pairs:
+        return training_pairs(self.photographs / "train", BATCH_SIZE * schedule.steps, size=self.size.crop, seed=seed)
 
     def judge(self, stage: Stage) -> Judge:
         """Return what measures the arms of a stage."""
@@ -140,7 +139,7 @@ def carry_out(bench: Bench, runs: Sequence[Run], stage: Stage) -> None:
     todo = [run for run in runs if not run.path.exists()]
     if not todo:
         return
-    pairs, judge, start = bench.training(stage, todo[0].seed), bench.judge(stage), bench.start()
+    pairs, judge, start = bench.training(todo[0].seed), bench.judge(stage), bench.start()
     facts = {"batches": pairs.digest(), "start": bench.start_digest(), "metadata": metadata(command_line())}
     pixel = runs[0]
     bar = tqdm(todo, unit="run")

@@ -15,6 +15,7 @@ from .losses import (
     TaskAdaptiveFeatureLoss,
     calibrate_weight,
     gradient_ratio,
+    matched_crops,
     multi_output,
 )
 from .mdf import DiscriminativeFeatureLoss, train_discriminators
@@ -58,6 +59,7 @@ __all__ = [
     "gradient_ratio",
     "list_backbones",
     "load_backbone",
+    "matched_crops",
     "multi_output",
     "push_backbone",
     "save_backbone",

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import stat
+import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -98,11 +99,17 @@ def read_object(data: bytes | str) -> dict[str, Any]:
 
     Raises:
         ValueError: if it is no UTF-8, no JSON, no object, nested too deeply, or holds a key twice or a number that is
-            not finite.
+            not finite, or is an integer that no float can hold.
     """
     try:
         text = data.decode() if isinstance(data, bytes) else data
-        value = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_without_doubles)
+        value = json.loads(
+            text,
+            parse_constant=_refuse,
+            parse_float=_finite,
+            parse_int=_no_larger_than_floats,
+            object_pairs_hook=_without_doubles,
+        )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):
@@ -117,6 +124,12 @@ def _refuse(text: str) -> NoReturn:
 def _finite(text: str) -> float:
     number = float(text)
     return number if math.isfinite(number) else _refuse(text)
+
+
+def _no_larger_than_floats(text: str) -> int:
+    # Python's integers have no bound, and each reader would have to expect an OverflowError.
+    number = int(text)
+    return number if abs(number) <= sys.float_info.max else _refuse(f"an integer of {len(text)} digits")
 
 
 def _without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The model card: what README.md on the Hub says of a backbone, which is what its config and its reports say."""
 
 import contextlib
-import math
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -251,7 +251,7 @@ def _measurements(numbers: Mapping[str, Any]) -> dict[str, float]:
             found[f"selectivity_{distractor.replace(' ', '_')}"] = least_selectivity(selectivity.get(distractor, {}))
         measured = {name: found[name] for name in MEASUREMENTS if found.get(name) is not None}
         for value in measured.values():
-            if type(value) not in (int, float) or not math.isfinite(value):
+            if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
                 raise TypeError(f"expected a finite number, got {str(value)[:60]}")
         return {name: float(value) for name, value in measured.items()}
 

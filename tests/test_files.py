@@ -40,6 +40,7 @@ def test_what_may_never_end_is_not_opened(tmp_path: Path) -> None:
         ('{"a": 1, "a": 2}', "a key comes twice"),
         ('{"a": NaN}', "must be finite, got NaN"),
         ('{"a": 1e999}', "must be finite, got 1e999"),
+        ('{"a": 1' + "0" * 400 + "}", "must be finite, got an integer of 401 digits"),
         ('{"a": ' + "[" * 100_000, "nested too deeply"),
         ("{", "Expecting"),
         (b"\xff", "can't decode"),

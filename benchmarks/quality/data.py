@@ -1,6 +1,7 @@
 """What the networks train on and are judged on: photographs and their blur, drawn once; and pairs of real cameras."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,19 @@ EXTENTS = (3.0, 9.0)
 # A camera's, see `add_sensor_noise`.
 NOISE = {"shot_noise": 8.9e-5, "read_noise": 2.9e-5}
 SEEN = "shake"
+# px: a frame of GoPro, about whose middle a camera turns, and what is cut off all around where images are displaced.
+FRAME = (1280, 720)
+ROOM = 8
+
+
+class Displacement(NamedTuple):
+    """How far the targets lie beside: up to some px along both axes, and turned about the middle of a whole frame.
+
+    Crops are of any part of the frame, and so are shifted by a turn too: one by 0.2 degrees moves them by up to 2.6 px.
+    """
+
+    pixels: float = 0.0
+    degrees: float = 0.0
 
 
 class Pairs(NamedTuple):
@@ -45,7 +59,9 @@ class Pairs(NamedTuple):
         return digest.hexdigest()[:16]
 
 
-def training_pairs(photographs: Path, count: int, *, size: int, seed: int, shift: int = 0) -> Pairs:
+def training_pairs(
+    photographs: Path, count: int, *, size: int, seed: int, displaced: Displacement | None = None
+) -> Pairs:
     """Return pairs of random crops under shakes of 3 to 9 px, turned and mirrored.
 
     Args:
@@ -53,17 +69,22 @@ def training_pairs(photographs: Path, count: int, *, size: int, seed: int, shift
         count: how many.
         size: px, the side of the crops.
         seed: determines all; the first pairs do not depend on the count.
-        shift: px; each sharp crop is moved by so much or less along both axes, as where two cameras are not aligned.
+        displaced: how far the sharp crops lie beside. It is what the camera saw that is moved, before it is blurred:
+            the sharp crops are not interpolated. Crops, blur and directions are the same for all of these.
     """
     dataset = SyntheticPairs(photographs, extents=EXTENTS, kind=SEEN, **NOISE)
     images = [dataset.sharp(index) for index in range(len(dataset))]
     generator = torch.Generator().manual_seed(seed)
-    side = size + 2 * shift + dataset.margin
+    side = size + dataset.margin + (0 if displaced is None else 2 * ROOM)
+    directions = torch.Generator().manual_seed(seed)
     parts = []
     for start in range(0, count, 8):
         crops = torch.stack([_random_crop(images, side, generator) for _ in range(min(8, count - start))])
-        blurred, sharp = dataset.blur(crops.float().div(255), generator)
-        parts.append(_moved(blurred, sharp, shift, generator))
+        seen = sharp = crops.float().div(255)
+        if displaced is not None:
+            seen = _displaced(sharp, displaced, directions)
+        blurred, _ = dataset.blur(seen, generator)
+        parts.append([_eight_bits(_middle(images, size)) for images in (blurred, sharp)])
     return Pairs(*(torch.cat(halves) for halves in zip(*parts, strict=True)))
 
 
@@ -116,18 +137,21 @@ def _random_crop(images: list[Tensor], side: int, generator: torch.Generator) ->
     return crop.flip(2) if _draw(2, generator) else crop
 
 
-def _moved(blurred: Tensor, sharp: Tensor, shift: int, generator: torch.Generator) -> list[Tensor]:
-    """Return crops of the final size in 8 bits, the sharp ones each from a place of its own."""
-    size = sharp.shape[-1] - 2 * shift
-    if shift:
-        places = torch.randint(2 * shift + 1, (len(sharp), 2), generator=generator).tolist()
-        sharp = torch.stack([_square(image, y, x, size) for image, (y, x) in zip(sharp, places, strict=True)])
-        blurred = _square(blurred, shift, shift, size)
-    return [_eight_bits(blurred), _eight_bits(sharp)]
+def _displaced(images: Tensor, by: Displacement, generator: torch.Generator) -> Tensor:
+    """Return square images turned and moved, each in a direction of its own."""
+    count, side = len(images), images.shape[-1]
+    moves = by.pixels * (2 * torch.rand(count, 2, generator=generator) - 1)
+    angles = math.radians(by.degrees) * (2 * torch.rand(count, generator=generator) - 1)
+    places = (torch.rand(count, 2, generator=generator) - 0.5) * torch.tensor(FRAME)
+    turns = torch.stack([angles.cos(), -angles.sin(), angles.sin(), angles.cos()], 1).view(-1, 2, 2)
+    moves = moves + (turns @ places[..., None])[..., 0] - places
+    grid = F.affine_grid(torch.cat([turns, 2 * moves[..., None] / side], 2), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bicubic", padding_mode="reflection", align_corners=False).clamp(0, 1)
 
 
-def _square(images: Tensor, top: int, left: int, size: int) -> Tensor:
-    return images[..., top : top + size, left : left + size]
+def _middle(images: Tensor, size: int) -> Tensor:
+    cut = (images.shape[-1] - size) // 2
+    return images[..., cut : cut + size, cut : cut + size]
 
 
 def _draw(choices: int, generator: torch.Generator) -> int:

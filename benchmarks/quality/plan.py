@@ -71,14 +71,12 @@ class Stage(NamedTuple):
         arms: besides L1.
         seeds: each gives batches of its own, the same for all arms.
         tested: whether on test photographs and real pairs; if not, on validation photographs that choose no mask.
-        shift: px by which the targets that are trained on may lie beside.
     """
 
     about: str
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     tested: bool = True
-    shift: int = 0
 
     @property
     def prices(self) -> tuple[float, ...]:
@@ -89,5 +87,4 @@ class Stage(NamedTuple):
 STAGES = {
     "trials": Stage("Which ratio does each arm want?", (*CONFIRMED, *TRIED_ALONE), (100,), tested=False),
     "confirmation": Stage("Does it hold over seeds, under other blur, on real pairs?", CONFIRMED, tuple(range(8))),
-    "shifted": Stage("Does it hold where the targets lie up to 2 px beside?", (OURS, BASE), tuple(range(4)), shift=2),
 }

@@ -24,6 +24,13 @@ RESTORED_AT_ONCE = 4
 
 # Called with restored, sharp and blurred images.
 Term = Callable[[Tensor, Tensor, Tensor], Tensor]
+# Called with restored and sharp images; returns what of them all losses compare.
+Match = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def as_they_lie(restored: Tensor, sharp: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both as they are."""
+    return restored, sharp
 
 
 class Schedule(NamedTuple):
@@ -38,10 +45,14 @@ class Schedule(NamedTuple):
 
 
 class Trainer(NamedTuple):
-    """Where and in which precision networks compute; losses compute in float32 unless an arm says otherwise."""
+    """Where and in which precision networks compute, and what of a batch is compared.
+
+    Losses compute in float32 unless an arm says otherwise.
+    """
 
     device: torch.device
     dtype: torch.dtype
+    match: Match = as_they_lie
 
     def calibrated(self, network: nn.Module, term: Term, pairs: Pairs, ratio: float) -> float:
         """Return the weight that makes the term's gradient `ratio` times that of L1, the median over batches."""
@@ -49,12 +60,12 @@ class Trainer(NamedTuple):
         for index in range(min(CALIBRATION_BATCHES, len(pairs.sharp) // BATCH_SIZE)):
             batch = pairs.batch(_indices(index), self.device)
             with torch.no_grad():
-                restored = self._run(network, batch.blurred)
+                restored, sharp = self.match(self._run(network, batch.blurred), batch.sharp)
 
             def on_batch(x: Tensor, y: Tensor, blurred: Tensor = batch.blurred) -> Tensor:
                 return term(x, y, blurred)
 
-            weights.append(calibrate_weight(on_batch, F.l1_loss, restored, batch.sharp, ratio))
+            weights.append(calibrate_weight(on_batch, F.l1_loss, restored, sharp, ratio))
         return statistics.median(weights)
 
     def trained(
@@ -68,10 +79,10 @@ class Trainer(NamedTuple):
             for group in optimizer.param_groups:
                 group["lr"] = schedule(step)
             optimizer.zero_grad(set_to_none=True)
-            restored = self._run(arm, batch.blurred)
-            loss = F.l1_loss(restored, batch.sharp)
+            restored, sharp = self.match(self._run(arm, batch.blurred), batch.sharp)
+            loss = F.l1_loss(restored, sharp)
             if term is not None:
-                loss = loss + weight * term(restored, batch.sharp, batch.blurred)
+                loss = loss + weight * term(restored, sharp, batch.blurred)
             loss.backward()
             nn.utils.clip_grad_norm_(arm.parameters(), CLIP)
             optimizer.step()

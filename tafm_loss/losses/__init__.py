@@ -5,6 +5,7 @@ from tafm_loss.losses.balanced import BalancedLoss
 from tafm_loss.losses.contrastive import ContrastiveFeatureLoss
 from tafm_loss.losses.feature import FeatureMaps, TaskAdaptiveFeatureLoss
 from tafm_loss.losses.latent import LatentComparisonLoss
+from tafm_loss.losses.matching import matched_crops
 from tafm_loss.losses.negatives import ProgressiveNegatives
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "TaskAdaptiveFeatureLoss",
     "calibrate_weight",
     "gradient_ratio",
+    "matched_crops",
     "multi_output",
 ]

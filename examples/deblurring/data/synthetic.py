@@ -1,7 +1,7 @@
 """Pairs made of sharp photographs, blurred by a camera's shake when they are asked for."""
 
 import hashlib
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -152,4 +152,4 @@ def _middle_and_jitter(extents: Sequence[float]) -> tuple[float, float]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max

@@ -1,0 +1,1 @@
+"""What `misaligned.py` is made of."""
