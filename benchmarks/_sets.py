@@ -177,7 +177,7 @@ PROGRAMS = [
         "--datasets {datasets} --weights {weights} --runs {runs}",
         "--quick --seeds 0 1 --datasets {datasets} --weights {weights} --runs {out} --out {out} "
         "--picture {out}/misaligned.png",
-        results=("misaligned", "misaligned_lpips", "misaligned_dists", "misaligned_gains"),
+        results=("misaligned", "misaligned_lpips", "misaligned_dists", "misaligned_gains", "misaligned_from_nothing"),
         plots=True,
     ),
     Program(

@@ -69,9 +69,14 @@ class Bench:
         self.terms: dict[str, Term | None] = {}
         self.measures = Measures(METRICS, places.trunks, self.device)
 
+    def network(self) -> nn.Module:
+        """Return the network with random weights."""
+        network = create_network(NETWORK, width=self.size.width).to(self.device)
+        return network.to(memory_format=torch.channels_last)
+
     def start(self) -> nn.Module:
         """Return the network that all arms start from, trained with L1 now if it is not there."""
-        path, network = self.runs / "start.safetensors", self._network()
+        path, network = self.runs / "start.safetensors", self.network()
         if not path.exists():
             print(f"training {path} with L1 alone", file=sys.stderr)
             pairs = self._training(self.size.start, START_SEED)
@@ -119,14 +124,10 @@ class Bench:
         """Return the precision in which all networks of these runs compute, chosen once by what is faster here."""
         path = self.runs / "precision.json"
         if not path.exists():
-            dtype = faster_precision(self._network(), self.size.crop, self.device)
+            dtype = faster_precision(self.network(), self.size.crop, self.device)
             path.write_text(json.dumps(str(dtype).removeprefix("torch.")))
         chosen: torch.dtype = getattr(torch, json.loads(path.read_text()))
         return chosen
-
-    def _network(self) -> nn.Module:
-        network = create_network(NETWORK, width=self.size.width).to(self.device)
-        return network.to(memory_format=torch.channels_last)
 
 
 def runs_folder(runs: Path, size: str) -> Path:

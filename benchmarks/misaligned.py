@@ -1,7 +1,8 @@
 """Which loss bears training pairs that do not line up, as those of two cameras?
 
 A small network goes on from one start with L1 and each loss, on pairs whose targets lie beside by up to 0, 1, 2 and 4
-px, or are turned by up to 0.2 degrees. All are judged on aligned photographs. benchmarks/README.md states the method.
+px, or are turned by up to 0.2 degrees. Some arms also begin with random weights, since a network that is compared with
+what fits it best might drift. All are judged on aligned photographs. benchmarks/README.md states the method.
 
     python benchmarks/misaligned.py --datasets DATASETS --weights WEIGHTS --runs RUNS
 
@@ -13,6 +14,7 @@ of everything, which means nothing. --plot draws the picture from the result fil
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -29,13 +31,13 @@ sys.path.insert(0, str(ROOT))
 from deblurring_quality import BLUR_SEEDS, TESTED, Bench
 from misalignment.arms import MATCHED, PLAIN, Arm, arms
 from misalignment.figure import draw
-from misalignment.tables import Means, found_runs, results
+from misalignment.tables import Means, found_runs, from_nothing_result, results
 from quality.arms import PIXEL, Places
 from quality.data import Displacement, Pairs, held_out_pairs, training_pairs
 from quality.measuring import Reference
 from quality.plan import SEEN
 from quality.runs import Run
-from quality.training import BATCH_SIZE
+from quality.training import BATCH_SIZE, Schedule
 
 CONDITIONS = {
     "aligned": Displacement(),
@@ -44,9 +46,14 @@ CONDITIONS = {
     "4 px": Displacement(4),
     "0.2 degrees": Displacement(degrees=0.2),
 }
-SEEDS = (0, 1, 2, 3)
-# Who is far beside L1 alone may do better with less of L1, whose targets lie beside.
-HIGH_RATIO, WITH_HIGH_RATIO, HIGH_RATIO_CONDITIONS = 20.0, (PLAIN, "FDL", "contextual"), ("2 px", "4 px")
+FROM_NOTHING = {"aligned, from nothing": Displacement(), "4 px, from nothing": Displacement(4)}
+SEEDS, FROM_NOTHING_SEEDS = (0, 1, 2, 3), (0, 1)
+ARMS_FROM_NOTHING = (PIXEL, f"{PIXEL}, matched crops", MATCHED)
+FROM_NOTHING_STEPS = 3000
+# With less of L1, whose targets lie beside, an arm may do better.
+HIGH_RATIO, WITH_HIGH_RATIO, HIGH_RATIO_CONDITIONS = 20.0, (PLAIN, "FDL", "contextual"), ("4 px",)
+# They take six times as long as the others.
+SLOW = {"FDL": ("aligned", "2 px", "4 px"), "FDL, matched crops": ("2 px", "4 px")}
 METRICS = {"psnr": 1, "lpips": 1, "dists": 2}
 QUICK_ARMS = (PIXEL, PLAIN, MATCHED)
 PICTURE = ROOT / "docs" / "misaligned.png"
@@ -65,9 +72,26 @@ class Study:
 
     def training(self, condition: str, seed: int) -> Pairs:
         """Return the pairs of a condition and seed, the same for all arms."""
-        count = BATCH_SIZE * self.size.fine_tune.steps
-        by = CONDITIONS[condition]
+        count = BATCH_SIZE * self.schedule(condition).steps
+        by = (CONDITIONS | FROM_NOTHING)[condition]
         return training_pairs(self.photographs / "train", count, size=self.size.crop, seed=seed, displaced=by)
+
+    def schedule(self, condition: str) -> Schedule:
+        """Return how long and at which rate the networks of a condition are trained."""
+        start = self.size.start
+        return (
+            start._replace(steps=min(start.steps, FROM_NOTHING_STEPS))
+            if condition in FROM_NOTHING
+            else self.size.fine_tune
+        )
+
+    def start(self, condition: str, seed: int) -> nn.Module:
+        """Return the network that all arms of a condition and seed start from."""
+        if condition not in FROM_NOTHING:
+            return self.bench.start()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.bench.network()
 
     def judged(self) -> tuple[Pairs, Reference]:
         """Return aligned photographs that no arm has been trained on, and what compares with them."""
@@ -82,7 +106,7 @@ class Study:
         term = arm.make()
         weight = 0.0 if term is None else trainer.calibrated(start, term, pairs, run.ratio)
         began = time.perf_counter()
-        network = trainer.trained(start, term, weight, pairs, self.size.fine_tune)
+        network = trainer.trained(start, term, weight, pairs, self.schedule(run.stage))
         return network, {"weight": weight, "seconds": time.perf_counter() - began}
 
 
@@ -94,7 +118,9 @@ def folder_of(options: argparse.Namespace) -> Path:
 
 def runs_of(study: Study, condition: str, seed: int, names: Sequence[str]) -> list[Run]:
     """Return the runs of a condition and seed: each arm at the recommended ratio, and some at a high one too."""
-    ratios = [(name, study.arms[name].ratio) for name in names]
+    ratios = [(name, study.arms[name].ratio) for name in names if condition in SLOW.get(name, (condition,))]
+    if condition in FROM_NOTHING:
+        ratios = [each for each in ratios if each[0] in ARMS_FROM_NOTHING]
     if condition in HIGH_RATIO_CONDITIONS:
         ratios += [(name, HIGH_RATIO) for name in names if name in WITH_HIGH_RATIO]
     return [Run(study.folder, condition, seed, name, ratio) for name, ratio in ratios]
@@ -105,7 +131,8 @@ def carry_out(study: Study, runs: Sequence[Run]) -> None:
     todo = [run for run in runs if not run.path.exists()]
     if not todo:
         return
-    pairs, start = study.training(todo[0].stage, todo[0].seed), study.bench.start()
+    condition, seed = todo[0].stage, todo[0].seed
+    pairs, start = study.training(condition, seed), study.start(condition, seed)
     judged, reference = study.judged()
     facts = {"batches": pairs.digest(), "start": study.bench.start_digest(), "metadata": metadata(command_line())}
     for run in (bar := tqdm(todo, unit="run")):
@@ -119,10 +146,13 @@ def carry_out(study: Study, runs: Sequence[Run]) -> None:
 def measure(options: argparse.Namespace, names: Sequence[str]) -> None:
     """Carry out what is asked for, and write the results of all that is there."""
     study = Study(options)
-    for seed in options.seeds:
-        for condition in options.conditions:
+    for seed, condition in itertools.product(options.seeds, options.conditions):
+        if condition in CONDITIONS or seed in FROM_NOTHING_SEEDS:
             carry_out(study, runs_of(study, condition, seed, names))
-    for name, result in results(found_runs(study.folder, list(CONDITIONS), SEEDS)).items():
+    made = results(found_runs(study.folder, list(CONDITIONS), SEEDS))
+    if from_nothing := found_runs(study.folder, list(FROM_NOTHING), FROM_NOTHING_SEEDS):
+        made["misaligned_from_nothing"] = from_nothing_result(from_nothing)
+    for name, result in made.items():
         write_result(options.out / f"{name}.json", result)
 
 
@@ -132,7 +162,8 @@ def main() -> None:
     parser.add_argument("--datasets", type=Path, default=Path("datasets"))
     parser.add_argument("--weights", type=Path, default=Path("weights"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
+    every = CONDITIONS | FROM_NOTHING
+    parser.add_argument("--conditions", nargs="+", choices=every, default=list(every))
     parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=list(SEEDS))
     known: dict[str, Arm] = arms(Places(Path(), Path(), Path()))
     parser.add_argument("--arms", nargs="+", choices=known, metavar="ARM", help=f"of {', '.join(known)}")

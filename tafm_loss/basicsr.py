@@ -19,6 +19,7 @@ from tafm_loss.losses.balance import Loss, multi_output
 from tafm_loss.losses.balanced import BalancedLoss
 from tafm_loss.losses.distances import DISTANCES
 from tafm_loss.losses.feature import TaskAdaptiveFeatureLoss
+from tafm_loss.losses.matching import checked_reach, matched_crops
 from tafm_loss.losses.options import checked_weight, require_one_of
 
 __all__ = ["PIXEL_LOSSES", "PixelTAFMLoss", "TAFMLoss", "TAFMPerceptualLoss", "negative_psnr", "register"]
@@ -146,6 +147,8 @@ class PixelTAFMLoss(nn.Module):
         perceptual_weight: what the feature loss is multiplied by; 1 if None.
         gradient_ratio: instead of `perceptual_weight`: how long the gradient of the feature loss is kept, relative to
             that of the pixel loss, as by `BalancedLoss`.
+        reach: for pairs that do not line up: both losses compare `matched_crops`, which look so many px around; None
+            for pairs as they are.
         reduction: "mean"; with any other the weights would depend on the size of the crop.
         options: `backbone`, `layers`, `distance` and `input_range`, as for `TaskAdaptiveFeatureLoss`.
 
@@ -162,14 +165,17 @@ class PixelTAFMLoss(nn.Module):
         loss_weight: float = 1.0,
         perceptual_weight: float | None = None,
         gradient_ratio: float | None = None,
+        reach: int | None = None,
         reduction: str = "mean",
         **options: Any,
     ) -> None:
         super().__init__()
         require_one_of(reduction, ["mean"], "reduction")
-        self.pixel_loss = _pixel_loss(pixel, loss_weight, "loss_weight")
         self.feature = _feature_loss(type(self).__name__, perceptual_weight, gradient_ratio, options)
-        self.balanced = _balanced(self.pixel_loss, self.feature, gradient_ratio)
+        pixel_loss = _pixel_loss(pixel, loss_weight, "loss_weight")
+        # In a tuple, so that the feature loss is not registered twice.
+        self.losses = tuple(_on_matched_crops(loss, reach) for loss in (pixel_loss, self.feature))
+        self.balanced = _balanced(*self.losses, gradient_ratio)
 
     def forward(self, pred: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
         """Return the sum of both losses, ().
@@ -181,10 +187,10 @@ class PixelTAFMLoss(nn.Module):
         if self.balanced is not None:
             terms = _balanced_terms(self.balanced, pred, target)
             return terms["pixel"] + terms["feature"]
-        if isinstance(pred, Tensor):
-            total: Tensor = self.pixel_loss(pred, target) + self.feature(pred, target)
-            return total
-        return multi_output(self.pixel_loss, pred, target) + multi_output(self.feature, pred, target)
+        pixel, feature = (
+            loss(pred, target) if isinstance(pred, Tensor) else multi_output(loss, pred, target) for loss in self.losses
+        )
+        return pixel + feature
 
 
 def negative_psnr(pred: Tensor, target: Tensor) -> Tensor:
@@ -228,7 +234,15 @@ def _feature_loss(
     return TaskAdaptiveFeatureLoss(weight=1.0 if weight is None else weight, reduction="mean", **options)
 
 
-def _balanced(pixel: Loss, feature: TaskAdaptiveFeatureLoss, ratio: float | None) -> BalancedLoss | None:
+def _on_matched_crops(loss: Loss, reach: int | None) -> Loss:
+    return loss if reach is None else functools.partial(_of_matched_crops, loss, checked_reach(reach))
+
+
+def _of_matched_crops(loss: Loss, reach: int, pred: Tensor, target: Tensor) -> Tensor:
+    return loss(*matched_crops(pred, target, reach=reach))
+
+
+def _balanced(pixel: Loss, feature: Loss, ratio: float | None) -> BalancedLoss | None:
     return None if ratio is None else BalancedLoss(pixel, feature, ratio=ratio)
 
 

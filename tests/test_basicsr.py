@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tafm_loss import TaskAdaptiveFeatureLoss, WeightsError
+from tafm_loss import TaskAdaptiveFeatureLoss, WeightsError, matched_crops
 from tafm_loss.basicsr import PIXEL_LOSSES, PixelTAFMLoss, TAFMLoss, TAFMPerceptualLoss, register
 from tests.basicsr_copies import Registry, install_basicsr, install_hinet, install_nafnet
 
@@ -173,6 +173,7 @@ def test_nothing_is_trained_or_saved_and_all_of_it_moves(loss_fn: nn.Module) -> 
         ({"loss_weight": -1}, "loss_weight must be finite and not negative"),
         ({"perceptual_weight": math.inf}, "weight must be finite and not negative"),
         ({"distance": "l3"}, "distance must be one of"),
+        ({"reach": 0}, "reach must be a number of px, 1 or more, got 0"),
         ({"layers": {"relu5_4": 1.0}}, "no tap 'relu5_4'; it has stem"),
     ],
 )
@@ -203,6 +204,22 @@ def test_a_vgg_option_file_with_another_type_is_told_what_maps_to_what(kind: typ
         assert part in str(error.value)
     with pytest.raises(TypeError, match="perceptual_wieght"):
         kind(perceptual_wieght=1.0)
+
+
+# ---- pairs that do not line up ----
+
+
+@pytest.mark.parametrize("ratio", [None, 0.5])
+def test_both_losses_compare_what_shows_the_same(ratio: float | None) -> None:
+    scene = images(64)
+    pred, target = scene[..., 1:61, 4:64].clone().requires_grad_(), scene[..., 4:64, 2:62]
+    options: dict[str, Any] = {"perceptual_weight": None if ratio else 0.1, "gradient_ratio": ratio}
+    darker = 0.9 * pred
+    found, expected = PixelTAFMLoss(reach=4, **options)(darker, target), PixelTAFMLoss(**options)
+    torch.testing.assert_close(found, expected(*matched_crops(darker, target)))
+    loss_fn = PixelTAFMLoss(reach=4, **options)
+    assert float(loss_fn(pred, target)) == pytest.approx(0, abs=1e-6)
+    assert float(loss_fn([pred, pred], target)) == pytest.approx(0, abs=1e-6)
 
 
 # ---- one tensor, and a ratio instead of a weight ----

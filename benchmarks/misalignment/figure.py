@@ -23,14 +23,15 @@ def draw(means: Means, path: Path) -> None:
 
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots(1, 2)
-    arms = [arm for arm in means.arms() if all(means.values(arm, condition, "psnr") for condition in DISTANCES)]
+    arms = [arm for arm in means.arms() if "ratio" not in arm]
     others = iter(OTHERS)
     colours = {arm: COLOURS.get(arm) or next(others) for arm in arms}
     for axis, metric in zip(axes, ("psnr", "lpips"), strict=True):
         for arm in arms:
-            values = [statistics.fmean(means.values(arm, condition, metric).values()) for condition in DISTANCES]
+            found = {px: means.values(arm, condition, metric) for condition, px in DISTANCES.items()}
+            points = [(px, statistics.fmean(values.values())) for px, values in found.items() if values]
             style = "--" if arm.endswith("matched crops") else "-"
-            axis.plot(list(DISTANCES.values()), values, style, marker="o", markersize=4, color=colours[arm], label=arm)
+            axis.plot(*zip(*points, strict=True), style, marker="o", markersize=4, color=colours[arm], label=arm)
         axis.set_xlabel("targets lie beside by up to, px")
         axis.set_ylabel(f"{METRICS[metric].heading} on aligned photographs")
         axis.grid(alpha=0.3)

@@ -74,6 +74,21 @@ def results(runs: Sequence[RunFigures]) -> dict[str, dict[str, Any]]:
     return {"misaligned": {"table": _table(means, JUDGES[0]), "metadata": origin, "runs": list(runs)}, **made}
 
 
+def from_nothing_result(runs: Sequence[RunFigures]) -> dict[str, Any]:
+    """Return the content of the result file of the networks that began with random weights."""
+    means = Means(runs)
+    conditions = means.conditions
+    names = [each.partition(",")[0] for each in conditions]
+    arms = sorted(dict.fromkeys(map(_title, runs)))
+    table = {
+        "columns": ["arm", *(f"{METRICS[metric].heading}: {name}" for metric in JUDGES for name in names)],
+        "rows": [[arm, *(means.cell(arm, each, metric) for metric in JUDGES for each in conditions)] for arm in arms],
+        "caption": f"Means over {len({run['seed'] for run in runs})} seeds, the same aligned test photographs, 3,000 "
+        "steps from random weights. Columns: how far the targets that were trained on lie beside.",
+    }
+    return {"table": table, "metadata": runs[-1]["metadata"], "runs": list(runs)}
+
+
 def all_gains(means: Means) -> list[dict[str, Any]]:
     """Return what matched crops gain over the plain loss and over rivals in every condition, by every judge."""
     rows = []

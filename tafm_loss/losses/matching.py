@@ -44,8 +44,7 @@ def matched_crops(restored: Tensor, sharp: Tensor, *, reach: int = 4) -> tuple[T
         >>> own.shape, bool((own == target).all())
         (torch.Size([2, 3, 56, 56]), True)
     """
-    if isinstance(reach, bool) or not isinstance(reach, int) or reach < 1:
-        raise ValueError(f"reach must be a number of px, 1 or more, got {reach!r}")
+    reach = checked_reach(reach)
     for name, images in (("restored", restored), ("sharp", sharp)):
         check_images(images, name, channels=None, minimum_size=2 * reach + 1)
     if len(restored) == 0:
@@ -57,6 +56,13 @@ def matched_crops(restored: Tensor, sharp: Tensor, *, reach: int = 4) -> tuple[T
     with torch.no_grad():
         rows, columns = _best_places(middle.float(), sharp.float(), reach)
         return middle, _crops(sharp, rows, columns, middle.shape[-2:])
+
+
+def checked_reach(reach: int) -> int:
+    """Return `reach`; raise a ValueError unless it is a number of px, 1 or more."""
+    if isinstance(reach, bool) or not isinstance(reach, int) or reach < 1:
+        raise ValueError(f"reach must be a number of px, 1 or more, got {reach!r}")
+    return reach
 
 
 def _best_places(middle: Tensor, sharp: Tensor, reach: int) -> tuple[Tensor, Tensor]:
