@@ -174,7 +174,7 @@ class PixelTAFMLoss(nn.Module):
         self.feature = _feature_loss(type(self).__name__, perceptual_weight, gradient_ratio, options)
         pixel_loss = _pixel_loss(pixel, loss_weight, "loss_weight")
         # In a tuple, so that the feature loss is not registered twice.
-        self.losses = tuple(_on_matched_crops(loss, reach) for loss in (pixel_loss, self.feature))
+        self.losses = _on_matched_crops(pixel_loss, reach), _on_matched_crops(self.feature, reach)
         self.balanced = _balanced(*self.losses, gradient_ratio)
 
     def forward(self, pred: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from misalignment.arms import MATCHED, PLAIN, RIVALS
 from tafm_loss.losses import RECOMMENDED_RATIO
 
 JUDGES = ("psnr", "lpips", "dists")
-ALIGNED, ORDERED_BY, DECIDING = "aligned", "2 px", ("2 px", "4 px")
+ALIGNED, ORDERED_BY, DECIDING = "aligned", "4 px", ("2 px", "4 px")
 # What matched crops may cost where pairs line up: dB, and per cent.
 MOST_DB, MOST_PER_CENT = 0.03, 1.0
 
@@ -39,7 +39,7 @@ class Means:
         self.conditions = list(dict.fromkeys(run["stage"] for run in runs))
 
     def arms(self) -> list[str]:
-        """Return the arms in the order of their LPIPS at 2 px, the best first."""
+        """Return the arms in the order of their LPIPS at 4 px, the best first."""
         names = dict.fromkeys(_title(run) for run in self.runs)
         return sorted(names, key=lambda arm: statistics.fmean(self.values(arm, ORDERED_BY, "lpips").values()))
 
