@@ -51,7 +51,7 @@ SEEDS, FROM_NOTHING_SEEDS = (0, 1, 2, 3), (0, 1)
 ARMS_FROM_NOTHING = (PIXEL, f"{PIXEL}, matched crops", MATCHED)
 FROM_NOTHING_STEPS = 3000
 # With less of L1, whose targets lie beside, an arm may do better.
-HIGH_RATIO, WITH_HIGH_RATIO, HIGH_RATIO_CONDITIONS = 20.0, (PLAIN, "FDL", "contextual"), ("4 px",)
+HIGH_RATIO, WITH_HIGH_RATIO, HIGH_RATIO_CONDITIONS = 20.0, (PLAIN, MATCHED, "FDL", "contextual"), ("4 px",)
 # They take six times as long as the others.
 SLOW = {"FDL": ("aligned", "2 px", "4 px"), "FDL, matched crops": ("2 px", "4 px")}
 METRICS = {"psnr": 1, "lpips": 1, "dists": 2}
