@@ -152,4 +152,5 @@ def _middle_and_jitter(extents: Sequence[float]) -> tuple[float, float]:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max
