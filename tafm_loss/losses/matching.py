@@ -19,7 +19,8 @@ def matched_crops(restored: Tensor, sharp: Tensor, *, reach: int = 4) -> tuple[T
     For pairs that do not line up, as those of two cameras: what a pixel loss and a feature loss then compare shows the
     same. Each sharp image is moved by whole px, by the shift with the least squared error; its pixels stay as they are.
     A turn or a change of scale acts as a shift within a crop of some hundred px. Where images are flat, nothing is
-    moved. No gradient passes through the choice. Where all pairs line up, this costs the border alone.
+    moved. No gradient passes through the choice. Nothing teaches a network that begins with random weights what to do
+    at the border of an image: let it begin on crops as they are, if they line up well enough.
 
     RealBlur's evaluation registers what it compares too, by a homography (Rim et al., ECCV 2020). What this does as a
     part of the loss was measured: docs/results/misaligned.md.
