@@ -1,0 +1,212 @@
+"""What is added to L1: a frozen distance, one adapted once, one refreshed on the way, and adversaries."""
+
+import functools
+import json
+import statistics
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quality.data import Pairs, held_out_pairs
+from quality.training import BATCH_SIZE, Term, Trainer
+from quality.tuned import SETTINGS, Restorations
+from refreshing.adapting import Guard, MaskedObjective, Refresher, Refreshing
+from refreshing.adversaries import Adversary
+from tafm_loss import Backbone, TaskAdaptiveFeatureLoss, calibrate_weight, create_backbone, finetune_backbone
+from tafm_loss import load_backbone as load
+from tafm_loss.finetune import GradedObjective, Objective, TripletObjective
+from tafm_loss.losses import RECOMMENDED_RATIO
+
+BACKBONE = "tafm-lite"
+# Photographs of val that neither choose masks nor are tried on, and the side of what the guard looks at.
+GUARDED, GUARD_SIZE = range(2, 100, 16), 64
+GEOMETRY = 1.0
+# Batches before a discriminator's term counts, and those on which a weight is found anew.
+WARM_UP, RECENT = 50, 2
+
+
+class Plan(NamedTuple):
+    """How much is tuned: steps of adapting once, and how the backbone is refreshed by each objective."""
+
+    adapting: int
+    refreshing: Mapping[str, Refreshing]
+
+
+# The graded objectives look at six times as many images: within a fifth of a step there is room for less of them.
+PLAN = Plan(
+    150,
+    {
+        "triplet": Refreshing(every=25, steps=2, scenes=4),
+        "graded": Refreshing(every=50, steps=2, scenes=2),
+        "masked": Refreshing(every=50, steps=2, scenes=2),
+    },
+)
+
+
+class Setting(NamedTuple):
+    """What a run gives an arm to begin with.
+
+    Args:
+        network: the one that all arms start from.
+        pairs: of the run, in their order.
+        ratio: of gradients.
+        seed: of the run.
+        trainer: where things compute.
+        photographs: the folder with train and val.
+        made: the folder of what is made once for all runs.
+        plan: how much is tuned.
+    """
+
+    network: nn.Module
+    pairs: Pairs
+    ratio: float
+    seed: int
+    trainer: Trainer
+    photographs: Path
+    made: Path
+    plan: Plan
+
+
+class Started(Protocol):
+    """An arm that has begun: called in every step, it returns its weighted term; what happened, it tells."""
+
+    def __call__(self, restored: Tensor, sharp: Tensor, blurred: Tensor) -> Tensor: ...
+
+    def told(self) -> dict[str, Any]: ...
+
+
+class Frozen:
+    """A distance that stays as it is, by a weight that stays too."""
+
+    def __init__(self, setting: Setting, backbone: Backbone, **about: Any) -> None:
+        self.loss = TaskAdaptiveFeatureLoss(backbone).to(setting.trainer.device)
+        self.weight = setting.trainer.calibrated(setting.network, _on_pairs(self.loss), setting.pairs, setting.ratio)
+        self.about = about
+
+    def __call__(self, restored: Tensor, sharp: Tensor, blurred: Tensor) -> Tensor:
+        return self.weight * self.loss(restored, sharp)
+
+    def told(self) -> dict[str, Any]:
+        return {"weight": self.weight, **self.about}
+
+
+class Refreshed(Frozen):
+    """A distance that is tuned on the network's output every so many steps; the weight keeps the ratio."""
+
+    def __init__(self, setting: Setting, backbone: Backbone, name: str, **about: Any) -> None:
+        super().__init__(setting, backbone, **about)
+        guard, goal = Guard(_guarded(setting.photographs)), OBJECTIVES[name]()
+        self.ratio, self.plan = setting.ratio, setting.plan.refreshing[name]
+        self.refresher = Refresher(backbone, goal, create_backbone(BACKBONE), self.plan, guard, setting.seed)
+        self.recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=RECENT)
+        self.weights = [self.weight]
+        self.steps = 0
+
+    def __call__(self, restored: Tensor, sharp: Tensor, blurred: Tensor) -> Tensor:
+        self.recent.append((restored.detach(), sharp))
+        if self.steps and self.steps % self.plan.every == 0 and self.refresher(restored, sharp, blurred):
+            self.loss = self.refresher.loss()
+            found = [calibrate_weight(self.loss, F.l1_loss, *batch, self.ratio) for batch in self.recent]
+            # Few batches tell little of a weight, and a lot of how it changes: half a step towards what they say.
+            self.weight = (self.weight * statistics.fmean(found)) ** 0.5
+            self.weights.append(self.weight)
+        self.steps += 1
+        return super().__call__(restored, sharp, blurred)
+
+    def told(self) -> dict[str, Any]:
+        happened = {"refreshes": self.refresher.told, "weights": self.weights, "stopped": self.refresher.stopped}
+        return super().told() | happened
+
+
+class Against:
+    """A discriminator's term, alone or beside the frozen default at its recommended ratio."""
+
+    def __init__(self, setting: Setting, *, matching: bool, beside: bool) -> None:
+        trainer = setting.trainer
+        self.adversary = Adversary(matching=matching, seed=setting.seed, device=trainer.device)
+        self._warm_up(setting)
+        self.weight = trainer.calibrated(setting.network, _on_pairs(self.adversary.term), setting.pairs, setting.ratio)
+        frozen = setting._replace(ratio=RECOMMENDED_RATIO)
+        self.frozen = Frozen(frozen, create_backbone(BACKBONE)) if beside else None
+
+    def _warm_up(self, setting: Setting) -> None:
+        device = setting.trainer.device
+        for start in range(0, min(WARM_UP * BATCH_SIZE, len(setting.pairs.sharp)), BATCH_SIZE):
+            some = Pairs(*(images[start : start + BATCH_SIZE] for images in setting.pairs))
+            restored = setting.trainer.restore(setting.network, some).clone()
+            self.adversary.learn(restored, some.batch(slice(None), device).sharp)
+
+    def __call__(self, restored: Tensor, sharp: Tensor, blurred: Tensor) -> Tensor:
+        self.adversary.learn(restored, sharp)
+        term = self.weight * self.adversary.term(restored, sharp)
+        return term if self.frozen is None else term + self.frozen(restored, sharp, blurred)
+
+    def told(self) -> dict[str, Any]:
+        return {"weight": self.weight, "discriminator": self.adversary.told[::25]}
+
+
+OBJECTIVES: dict[str, Callable[[], Objective]] = {
+    "triplet": TripletObjective,
+    "graded": lambda: GradedObjective(geometry=GEOMETRY),
+    "masked": lambda: MaskedObjective(geometry=GEOMETRY),
+}
+
+FROZEN = "frozen"
+ARMS: dict[str, Callable[[Setting], Started]] = {
+    FROZEN: lambda setting: Frozen(setting, create_backbone(BACKBONE)),
+    **{f"adapted once, {name}": functools.partial(lambda name, setting: _once(setting, name), name) for name in OBJECTIVES},
+    **{f"refreshed, {name}": functools.partial(lambda name, setting: _anew(setting, name), name) for name in OBJECTIVES},
+    "patch features": lambda setting: Against(setting, matching=True, beside=False),
+    "tafm-lite, patch features": lambda setting: Against(setting, matching=True, beside=True),
+    "tafm-lite, RaGAN": lambda setting: Against(setting, matching=False, beside=True),
+}
+
+
+def adapted(setting: Setting, name: str) -> tuple[Backbone, float]:
+    """Return the default backbone adapted to the start network, and how long that took in s: made once, and kept."""
+    out = setting.made / f"{BACKBONE}-{name}-{setting.plan.adapting}"
+    took = out.with_suffix(".json")
+    if not took.exists():
+        began = time.perf_counter()
+        finetune_backbone(
+            create_backbone(BACKBONE),
+            setting.photographs / "train",
+            synthesizer=Restorations(setting.network),
+            objective=OBJECTIVES[name](),
+            steps=setting.plan.adapting,
+            out_dir=out,
+            resume=True,
+            **SETTINGS,
+        )
+        took.write_text(json.dumps(time.perf_counter() - began))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return load(out), json.loads(took.read_text())
+
+
+def _once(setting: Setting, name: str) -> Started:
+    backbone, seconds = adapted(setting, name)
+    return Frozen(setting, backbone, adapting=seconds)
+
+
+def _anew(setting: Setting, name: str) -> Started:
+    backbone, seconds = adapted(setting, name)
+    return Refreshed(setting, backbone, name, adapting=seconds)
+
+
+@functools.cache
+def _guarded(photographs: Path) -> Tensor:
+    sharp = held_out_pairs(photographs / "val", "shake", list(GUARDED)).sharp.float() / 255
+    side = (sharp.shape[-1] - GUARD_SIZE) // 2
+    return sharp[..., side : side + GUARD_SIZE, side : side + GUARD_SIZE]
+
+
+def _on_pairs(loss: Callable[[Tensor, Tensor], Tensor]) -> Term:
+    return lambda restored, sharp, blurred: loss(restored, sharp)
