@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from quality.tuned import GRADES
 from tafm_loss import Backbone, TaskAdaptiveFeatureLoss
 from tafm_loss.demo import Mask
-from tafm_loss.finetune import GradedObjective, Measured, Objective, default_synthesizer
+from tafm_loss.finetune import GradedObjective, Measured, Objective, TripletObjective, default_synthesizer
 
 EPS = 1e-8
 SCENES_APART = 2**16
@@ -42,6 +42,25 @@ class MaskedObjective(GradedObjective):
             (measured.distances[name] + 1e-9).log()[index] for name, index in (("blurred", 1), ("masked", 0))
         )
         return super().terms(measured) | {"masked": 2 * F.relu(restored + self.mask_margin - masked).mean()}
+
+
+class AnchoredTriplet(GradedObjective):
+    """The paper's triplet, and a term that keeps what is not blur as far apart as the backbone had it before tuning.
+
+    Args:
+        geometry: the weight of that term, which is the graded objective's.
+    """
+
+    def __init__(self, geometry: float) -> None:
+        super().__init__(distractors=False, geometry=geometry)
+        self.triplet = TripletObjective()
+
+    def __repr__(self) -> str:
+        return f"AnchoredTriplet(geometry={self.geometry})"
+
+    def terms(self, measured: Measured) -> dict[str, Tensor]:
+        """Return the order by the triplet, and the geometry."""
+        return super().terms(measured) | self.triplet.terms(measured)
 
 
 class Distance:
