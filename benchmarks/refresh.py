@@ -1,14 +1,14 @@
 """Should a distance follow the network that it trains?
 
-One small network is trained on with L1 and the default loss: frozen, adapted once to what the network leaves, or refreshed
-on its output as it goes on; and beside discriminators that learn on the way. All arms take the same time, see the same
-batches and are judged as in deblurring_quality.py, whose start they share.
+One small network is trained on with L1 and the default loss: frozen, adapted once to what the network leaves, or
+refreshed on its output as it goes on; and beside discriminators that learn on the way. All arms take the same time, see
+the same batches and are judged as in deblurring_quality.py, whose start they share.
 
     python benchmarks/refresh.py --datasets DATASETS --weights WEIGHTS --runs RUNS
 
-DATASETS, WEIGHTS and RUNS are those of deblurring_quality.py. Every run is a file in RUNS/refresh, and runs that are there
-are skipped. Writes results/refresh.json and refresh_trials.json of all that is there. --quick does little of everything,
-which means nothing. --plot draws docs/refresh.png from the result file.
+DATASETS, WEIGHTS and RUNS are those of deblurring_quality.py. Every run is a file in RUNS/refresh, and runs that are
+there are skipped. Writes results/refresh.json and refresh_trials.json of all that is there. --quick does little of
+everything, which means nothing. --plot draws docs/refresh.png from the result file.
 """
 
 import argparse
@@ -32,17 +32,17 @@ from quality.plan import Stage
 from quality.runs import Run
 from quality.training import BATCH_SIZE, Schedule
 from refreshing.adapting import Refreshing
-from refreshing.arms import ARMS, PLAN, Plan, Setting, Started
+from refreshing.arms import ARMS, TUNINGS, Setting, Started, adapted
 from refreshing.figure import draw
-from refreshing.plan import CONFIRMED, FROZEN, PIXEL, STAGES, TRIED
+from refreshing.plan import CONFIRMED, FROZEN, LONGER, PIXEL, STAGES, TRIED, TUNED
 from refreshing.results import results
 
 from examples.deblurring.models.checkpoints import save_weights
 
 PICTURE = ROOT / "docs" / "refresh.png"
-ROUNDS = 3
-QUICK_PLAN = Plan(2, dict.fromkeys(PLAN.refreshing, Refreshing(every=2, steps=1, scenes=2)))
-QUICK_ARMS = (FROZEN, "refreshed, triplet", "tafm-lite, RaGAN")
+ROUNDS = 2
+QUICK = {"steps": 2, "refreshing": Refreshing(every=2, steps=1, scenes=2)}
+QUICK_ARMS = (FROZEN, "refreshed, anchored 6", "tafm-lite, RaGAN")
 
 
 class Bench(deblurring_quality.Bench):
@@ -51,7 +51,8 @@ class Bench(deblurring_quality.Bench):
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
         self.quick = options.size == "quick"
-        self.plan = QUICK_PLAN if self.quick else PLAN
+        changed = QUICK if self.quick else {}
+        self.tunings = {name: tuning._replace(**changed) for name, tuning in TUNINGS.items()}
         self.own = options.runs / ("refresh_quick" if self.quick else "refresh")
         self.own.mkdir(parents=True, exist_ok=True)
         self._steps: dict[str, int] = {}
@@ -60,18 +61,22 @@ class Bench(deblurring_quality.Bench):
         """Return what an arm begins with."""
         made = self.own / "backbones"
         made.mkdir(exist_ok=True)
-        return Setting(self.start(), pairs, ratio, seed, self.trainer, self.photographs, made, self.plan)
+        return Setting(self.start(), pairs, ratio, seed, self.trainer, self.photographs, made, self.tunings)
 
     def seconds(self) -> dict[str, float]:
-        """Return how long a step of each arm takes, measured once, in rounds over all arms in one process.
+        """Return how long a step of each arm takes in s, measured once, in rounds over all arms in one process.
 
-        A round is as many steps as lie between two refreshes of the rarest kind.
+        A round is as many steps as lie between two refreshes of the rarest kind. "adapting" is how long that takes.
         """
         path = self.own / "seconds.json"
         if not path.exists():
-            every = max(each.every for each in self.plan.refreshing.values())
+            every = max(each.refreshing.every for each in self.tunings.values())
             pairs = self.pairs(Stage("", (), ()), 0, 2 * every)
-            begun = {arm: begin(self.setting(pairs, 1.0, 0)) for arm, begin in ARMS.items() if self._has(arm)}
+            begun = {
+                arm: begin(self.setting(pairs, 1.0, 0))
+                for arm, begin in ARMS.items()
+                if arm in self.used() and arm != LONGER
+            }
             taken: dict[str, list[float]] = {arm: [] for arm in (PIXEL, *begun)}
             for _ in tqdm(range(1 + ROUNDS), desc="seconds"):
                 for arm, all_taken in taken.items():
@@ -79,19 +84,24 @@ class Bench(deblurring_quality.Bench):
                     self.trainer.trained(self.start(), begun.get(arm), 1.0, pairs, Schedule(every, 3e-4))
                     all_taken.append((time.perf_counter() - began) / every)
             # Nothing is refreshed in the first round.
-            path.write_text(json.dumps({arm: statistics.median(each[1:]) for arm, each in taken.items()}))
+            steps = {arm: statistics.median(each[1:]) for arm, each in taken.items()}
+            _, adapting = adapted(self.setting(pairs, 1.0, 0), TUNED)
+            path.write_text(json.dumps(steps | {"adapting": adapting}))
         found: dict[str, float] = json.loads(path.read_text())
         return found
 
     def steps(self) -> dict[str, int]:
-        """Return how many steps each arm takes: the slowest as many as in deblurring_quality.py, the others all its time.
+        """Return how many steps each arm takes: the slowest as many as in deblurring_quality.py.
 
-        L1 alone, from which the prices are counted, takes as many as there too.
+        The others take all its time; one of them also the time that adapting takes. L1 alone, from which the prices
+        are counted, takes as many steps as there too.
         """
         if not self._steps:
             seconds, least = self.seconds(), self.size.fine_tune.steps
-            slowest = max(seconds.values())
-            self._steps = {arm: round(least * slowest / own) for arm, own in seconds.items()} | {PIXEL: least}
+            adapting = seconds.pop("adapting")
+            time = least * max(seconds.values())
+            self._steps = {arm: round(time / own) for arm, own in seconds.items()}
+            self._steps |= {LONGER: round((time + adapting) / seconds[FROZEN]), PIXEL: least}
         return self._steps
 
     def pairs(self, stage: Stage, seed: int, steps: int) -> Pairs:
@@ -99,8 +109,9 @@ class Bench(deblurring_quality.Bench):
         count = BATCH_SIZE * steps
         return training_pairs(self.photographs / "train", count, size=self.size.crop, seed=seed).to(self.device)
 
-    def _has(self, arm: str) -> bool:
-        return not self.quick or arm in QUICK_ARMS
+    def used(self) -> tuple[str, ...]:
+        """Return the names of all arms that are run."""
+        return QUICK_ARMS if self.quick else tuple(TRIED)
 
 
 def carry_out(bench: Bench, runs: list[Run], stage: Stage) -> None:

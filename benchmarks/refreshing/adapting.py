@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from quality.tuned import GRADES
 from torch import Tensor
 from torch.optim import AdamW
 
-from quality.tuned import GRADES
 from tafm_loss import Backbone, TaskAdaptiveFeatureLoss
 from tafm_loss.demo import Mask
 from tafm_loss.finetune import GradedObjective, Measured, Objective, TripletObjective, default_synthesizer
@@ -76,7 +76,7 @@ class Distance:
         self.weights = {tap: weight / units.get(tap, 1.0) for tap, weight in layers.items()}
 
     def __call__(self, images: Tensor, scenes: int) -> Tensor:
-        """Return the distances (V, N) of V versions of N sharp scenes, which come first in `images` ((1 + V) N, ...)."""
+        """Return the distances (V, N) of V versions from N sharp scenes, the first of `images` ((1 + V) N, ...)."""
         features = self.backbone(images)
         total = []
         for tap, weight in self.weights.items():
@@ -123,12 +123,15 @@ class Refreshing(NamedTuple):
         steps: of tuning, each time.
         scenes: of the batch, in each step of tuning.
         rate: of AdamW.
+        weight: what the weight of the loss does after a refresh: it keeps the "ratio" to L1 that it began with, or the
+            "length" that the gradient had just before.
     """
 
     every: int
     steps: int
     scenes: int = 4
-    rate: float = 3e-4
+    rate: float = 1e-4
+    weight: str = "length"
 
 
 class Refresher:

@@ -1,7 +1,6 @@
 """What learns to tell restored from sharp images while the network trains: the usual rivals of an adapted distance."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +11,7 @@ SLOPE = 0.2
 
 
 class PatchDiscriminator(nn.Module):
-    """Four convolutions, each patch of 34 px judged for itself; spectral norms keep it from running away."""
+    """Four convolutions, each patch of 30 px judged for itself; spectral norms keep it from running away."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -95,10 +94,3 @@ class Adversary:
         with torch.no_grad():
             real = self.network(sharp)
         return generator_loss(self.network(restored), real)
-
-
-class Ratios(NamedTuple):
-    """Of gradients to that of L1: of tafm-lite, and of the adversary beside it."""
-
-    features: float
-    adversary: float

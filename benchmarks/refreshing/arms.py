@@ -10,16 +10,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from quality.data import Pairs, held_out_pairs
 from quality.training import BATCH_SIZE, Term, Trainer
 from quality.tuned import SETTINGS, Restorations
-from refreshing.adapting import Guard, MaskedObjective, Refresher, Refreshing
+from torch import Tensor, nn
+
+from refreshing.adapting import AnchoredTriplet, Guard, MaskedObjective, Refresher, Refreshing
 from refreshing.adversaries import Adversary
-from tafm_loss import Backbone, TaskAdaptiveFeatureLoss, calibrate_weight, create_backbone, finetune_backbone
+from refreshing.plan import FROZEN, LONGER
+from tafm_loss import (
+    Backbone,
+    TaskAdaptiveFeatureLoss,
+    calibrate_weight,
+    create_backbone,
+    finetune_backbone,
+    gradient_ratio,
+)
 from tafm_loss import load_backbone as load
 from tafm_loss.finetune import GradedObjective, Objective, TripletObjective
 from tafm_loss.losses import RECOMMENDED_RATIO
@@ -27,27 +34,35 @@ from tafm_loss.losses import RECOMMENDED_RATIO
 BACKBONE = "tafm-lite"
 # Photographs of val that neither choose masks nor are tried on, and the side of what the guard looks at.
 GUARDED, GUARD_SIZE = range(2, 100, 16), 64
-GEOMETRY = 1.0
 # Batches before a discriminator's term counts, and those on which a weight is found anew.
 WARM_UP, RECENT = 50, 2
 
 
-class Plan(NamedTuple):
-    """How much is tuned: steps of adapting once, and how the backbone is refreshed by each objective."""
+class Tuning(NamedTuple):
+    """How a backbone is adapted once, and then refreshed.
 
-    adapting: int
-    refreshing: Mapping[str, Refreshing]
+    Args:
+        objective: makes the objective of both.
+        steps: of adapting.
+        rate: of adapting, the highest.
+        refreshing: how it goes on.
+    """
+
+    objective: Callable[[], Objective]
+    steps: int
+    rate: float
+    refreshing: Refreshing
 
 
-# The graded objectives look at six times as many images: within a fifth of a step there is room for less of them.
-PLAN = Plan(
-    150,
-    {
-        "triplet": Refreshing(every=25, steps=2, scenes=4),
-        "graded": Refreshing(every=50, steps=2, scenes=2),
-        "masked": Refreshing(every=50, steps=2, scenes=2),
-    },
-)
+# A refresh must fit into a fifth of a training step. The graded objectives look at the most images.
+OFTEN, HEAVY = Refreshing(every=50, steps=2, scenes=3), Refreshing(every=50, steps=2, scenes=2)
+TUNINGS = {
+    "triplet": Tuning(TripletObjective, 50, 3e-4, OFTEN),
+    "anchored 3": Tuning(lambda: AnchoredTriplet(3.0), 150, 3e-4, OFTEN),
+    "anchored 6": Tuning(lambda: AnchoredTriplet(6.0), 150, 3e-4, OFTEN),
+    "graded": Tuning(lambda: GradedObjective(geometry=1.0), 30, 1e-4, HEAVY),
+    "masked": Tuning(lambda: MaskedObjective(geometry=1.0), 30, 1e-4, HEAVY),
+}
 
 
 class Setting(NamedTuple):
@@ -61,7 +76,7 @@ class Setting(NamedTuple):
         trainer: where things compute.
         photographs: the folder with train and val.
         made: the folder of what is made once for all runs.
-        plan: how much is tuned.
+        tunings: how backbones are tuned, by name.
     """
 
     network: nn.Module
@@ -71,7 +86,7 @@ class Setting(NamedTuple):
     trainer: Trainer
     photographs: Path
     made: Path
-    plan: Plan
+    tunings: Mapping[str, Tuning]
 
 
 class Started(Protocol):
@@ -98,13 +113,14 @@ class Frozen:
 
 
 class Refreshed(Frozen):
-    """A distance that is tuned on the network's output every so many steps; the weight keeps the ratio."""
+    """A distance that is tuned on the network's output every so many steps; the weight follows."""
 
     def __init__(self, setting: Setting, backbone: Backbone, name: str, **about: Any) -> None:
         super().__init__(setting, backbone, **about)
-        guard, goal = Guard(_guarded(setting.photographs)), OBJECTIVES[name]()
-        self.ratio, self.plan = setting.ratio, setting.plan.refreshing[name]
-        self.refresher = Refresher(backbone, goal, create_backbone(BACKBONE), self.plan, guard, setting.seed)
+        guard, tuning = Guard(_guarded(setting.photographs)), setting.tunings[name]
+        self.ratio, self.plan = setting.ratio, tuning.refreshing
+        anchor = create_backbone(BACKBONE)
+        self.refresher = Refresher(backbone, tuning.objective(), anchor, self.plan, guard, setting.seed)
         self.recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=RECENT)
         self.weights = [self.weight]
         self.steps = 0
@@ -112,13 +128,19 @@ class Refreshed(Frozen):
     def __call__(self, restored: Tensor, sharp: Tensor, blurred: Tensor) -> Tensor:
         self.recent.append((restored.detach(), sharp))
         if self.steps and self.steps % self.plan.every == 0 and self.refresher(restored, sharp, blurred):
-            self.loss = self.refresher.loss()
-            found = [calibrate_weight(self.loss, F.l1_loss, *batch, self.ratio) for batch in self.recent]
-            # Few batches tell little of a weight, and a lot of how it changes: half a step towards what they say.
-            self.weight = (self.weight * statistics.fmean(found)) ** 0.5
+            before, self.loss = self.loss, self.refresher.loss()
+            self.weight = self._new_weight(before)
             self.weights.append(self.weight)
         self.steps += 1
         return super().__call__(restored, sharp, blurred)
+
+    def _new_weight(self, before: TaskAdaptiveFeatureLoss) -> float:
+        if self.plan.weight == "ratio":
+            found = [calibrate_weight(self.loss, F.l1_loss, *batch, self.ratio) for batch in self.recent]
+            # So few batches tell little of a weight: half a step towards what they say.
+            return (self.weight * statistics.fmean(found)) ** 0.5
+        ratios = ([gradient_ratio(loss, F.l1_loss, *batch) for batch in self.recent] for loss in (before, self.loss))
+        return self.weight * statistics.fmean(old / new for old, new in zip(*ratios, strict=True))
 
     def told(self) -> dict[str, Any]:
         happened = {"refreshes": self.refresher.told, "weights": self.weights, "stopped": self.refresher.stopped}
@@ -152,17 +174,10 @@ class Against:
         return {"weight": self.weight, "discriminator": self.adversary.told[::25]}
 
 
-OBJECTIVES: dict[str, Callable[[], Objective]] = {
-    "triplet": TripletObjective,
-    "graded": lambda: GradedObjective(geometry=GEOMETRY),
-    "masked": lambda: MaskedObjective(geometry=GEOMETRY),
-}
-
-FROZEN = "frozen"
 ARMS: dict[str, Callable[[Setting], Started]] = {
-    FROZEN: lambda setting: Frozen(setting, create_backbone(BACKBONE)),
-    **{f"adapted once, {name}": functools.partial(lambda name, setting: _once(setting, name), name) for name in OBJECTIVES},
-    **{f"refreshed, {name}": functools.partial(lambda name, setting: _anew(setting, name), name) for name in OBJECTIVES},
+    **dict.fromkeys((FROZEN, LONGER), lambda setting: Frozen(setting, create_backbone(BACKBONE))),
+    **{f"adapted once, {name}": lambda setting, name=name: _once(setting, name) for name in TUNINGS},
+    **{f"refreshed, {name}": lambda setting, name=name: _anew(setting, name) for name in TUNINGS},
     "patch features": lambda setting: Against(setting, matching=True, beside=False),
     "tafm-lite, patch features": lambda setting: Against(setting, matching=True, beside=True),
     "tafm-lite, RaGAN": lambda setting: Against(setting, matching=False, beside=True),
@@ -170,8 +185,9 @@ ARMS: dict[str, Callable[[Setting], Started]] = {
 
 
 def adapted(setting: Setting, name: str) -> tuple[Backbone, float]:
-    """Return the default backbone adapted to the start network, and how long that took in s: made once, and kept."""
-    out = setting.made / f"{BACKBONE}-{name}-{setting.plan.adapting}"
+    """Return the default backbone adapted to the start network, and how long that took in s; it is kept, by seed."""
+    tuning = setting.tunings[name]
+    out = setting.made / f"{name.replace(' ', '-')}-{setting.seed}"
     took = out.with_suffix(".json")
     if not took.exists():
         began = time.perf_counter()
@@ -179,11 +195,13 @@ def adapted(setting: Setting, name: str) -> tuple[Backbone, float]:
             create_backbone(BACKBONE),
             setting.photographs / "train",
             synthesizer=Restorations(setting.network),
-            objective=OBJECTIVES[name](),
-            steps=setting.plan.adapting,
+            objective=tuning.objective(),
+            steps=tuning.steps,
             out_dir=out,
             resume=True,
-            **SETTINGS,
+            seed=setting.seed,
+            progress=False,
+            **(SETTINGS | {"learning_rate": tuning.rate}),
         )
         took.write_text(json.dumps(time.perf_counter() - began))
     with warnings.catch_warnings():

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from _common import write_figure
-
 from quality.measuring import METRICS
 from quality.plan import PRICES, SEEN
+
 from refreshing.plan import GUARDS, LEAST_GAIN, MOST_LOSS
 
 INCHES = (11.0, 3.4)
@@ -29,7 +29,7 @@ def draw(result: Path, path: Path) -> None:
 
 
 def _draw_gains(axis: Any, contrasts: Mapping[str, Any], metric: str) -> None:
-    for place, (arm, contrast) in enumerate(reversed(contrasts.items())):
+    for place, contrast in enumerate(reversed(contrasts.values())):
         for index, price in enumerate(PRICES):
             height = place + (0.2 if index == 0 else -0.2)
             (row,) = (

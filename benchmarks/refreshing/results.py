@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from quality.measuring import METRICS
 from quality.plan import INDEPENDENT, PRICES, PRIMARY, SEEN
 from quality.runs import Run
 from quality.summary import CASES, REAL, RunFigures, mean, students_interval
-from refreshing.plan import CONFIRMED, CONTRASTS, DECIDING, FROZEN, GUARDS, LEAST_GAIN, MOST_LOSS, PIXEL, STAGES
+
+from refreshing.plan import CONFIRMED, CONTRASTS, DECIDING, FROZEN, GUARDS, LEAST_GAIN, LONGER, MOST_LOSS, PIXEL, STAGES
 
 JUDGES = (PRIMARY, INDEPENDENT, "dists", "mdsi")
 
@@ -143,7 +143,7 @@ def _gains_table(confirmed: Confirmed, seconds: Mapping[str, float]) -> dict[str
         cells = [_gain_cell(confirmed.gains(arm, *column)) if arm != FROZEN else "" for column in columns]
         wins = verdict({(m, p): confirmed.gains(arm, p, SEEN, m) for m in GUARDS for p in PRICES})
         said = "" if arm in (PIXEL, FROZEN) else "yes" if wins else "no"
-        time = f"{1e3 * seconds[arm]:.0f}"
+        time = f"{1e3 * seconds[FROZEN if arm == LONGER else arm]:.0f}"
         rows.append([_title(arm, runs[0]["ratio"]), time, str(runs[0]["steps"]), *cells, said])
     return {
         "columns": [
