@@ -34,5 +34,5 @@ DECIDING, GUARDS = ("lpips", "stlpips"), ("lpips", "stlpips", "dists")
 LEAST_GAIN, MOST_LOSS = 2.0, 1.0
 STAGES = {
     "trials": Stage("Which form of each kind, and which ratio?", tuple(TRIED), (100,), tested=False),
-    "confirmation": Stage("Does it hold over seeds, under other blur, on real pairs?", tuple(CONFIRMED), (0, 1, 2, 3)),
+    "confirmation": Stage("Does it hold over seeds, under other blur, on real pairs?", tuple(CONFIRMED), tuple(range(8))),
 }
