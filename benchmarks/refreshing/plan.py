@@ -19,12 +19,14 @@ TRIED = {
     "tafm-lite, patch features": (0.25, 0.5),
     "tafm-lite, RaGAN": (0.05, 0.1),
 }
-# Of each kind the one that the trials found best, and its ratio; and the default with the time of adapting on top.
+# Of each kind the one that the trials found best, and its ratio, of the refreshed ones two: one is better by ST-LPIPS, the
+# other by LPIPS and DISTS. And the default with the time of adapting on top.
 CONFIRMED: dict[str, float] = {
     FROZEN: 2.0,
     LONGER: 2.0,
     f"adapted once, {TUNED}": 2.0,
     f"refreshed, {TUNED}": 2.0,
+    "refreshed, masked": 2.0,
     "tafm-lite, patch features": 0.25,
     "tafm-lite, RaGAN": 0.1,
 }
