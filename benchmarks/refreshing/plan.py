@@ -19,8 +19,8 @@ TRIED = {
     "tafm-lite, patch features": (0.25, 0.5),
     "tafm-lite, RaGAN": (0.05, 0.1),
 }
-# Of each kind the one that the trials found best, and its ratio, of the refreshed ones two: one is better by ST-LPIPS, the
-# other by LPIPS and DISTS. And the default with the time of adapting on top.
+# Of each kind the one that the trials found best, and its ratio, of the refreshed ones two: one is better by ST-LPIPS,
+# the other by LPIPS and DISTS. And the default with the time of adapting on top.
 CONFIRMED: dict[str, float] = {
     FROZEN: 2.0,
     LONGER: 2.0,
@@ -36,5 +36,5 @@ DECIDING, GUARDS = ("lpips", "stlpips"), ("lpips", "stlpips", "dists")
 LEAST_GAIN, MOST_LOSS = 2.0, 1.0
 STAGES = {
     "trials": Stage("Which form of each kind, and which ratio?", tuple(TRIED), (100,), tested=False),
-    "confirmation": Stage("Does it hold over seeds, under other blur, on real pairs?", tuple(CONFIRMED), tuple(range(8))),
+    "confirmation": Stage("Does it hold over seeds, and on real pairs?", tuple(CONFIRMED), tuple(range(8))),
 }
