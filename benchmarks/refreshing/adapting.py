@@ -123,15 +123,12 @@ class Refreshing(NamedTuple):
         steps: of tuning, each time.
         scenes: of the batch, in each step of tuning.
         rate: of AdamW.
-        weight: what the weight of the loss does after a refresh: it keeps the "ratio" to L1 that it began with, or the
-            "length" that the gradient had just before.
     """
 
     every: int
     steps: int
     scenes: int = 4
     rate: float = 1e-4
-    weight: str = "length"
 
 
 class Refresher:

@@ -22,7 +22,6 @@ from refreshing.plan import FROZEN, LONGER
 from tafm_loss import (
     Backbone,
     TaskAdaptiveFeatureLoss,
-    calibrate_weight,
     create_backbone,
     finetune_backbone,
     gradient_ratio,
@@ -113,12 +112,12 @@ class Frozen:
 
 
 class Refreshed(Frozen):
-    """A distance that is tuned on the network's output every so many steps; the weight follows."""
+    """A distance that is tuned on the network's output every so many steps; its gradient stays as long as it was."""
 
     def __init__(self, setting: Setting, backbone: Backbone, name: str, **about: Any) -> None:
         super().__init__(setting, backbone, **about)
         guard, tuning = Guard(_guarded(setting.photographs)), setting.tunings[name]
-        self.ratio, self.plan = setting.ratio, tuning.refreshing
+        self.plan = tuning.refreshing
         anchor = create_backbone(BACKBONE)
         self.refresher = Refresher(backbone, tuning.objective(), anchor, self.plan, guard, setting.seed)
         self.recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=RECENT)
@@ -135,10 +134,7 @@ class Refreshed(Frozen):
         return super().__call__(restored, sharp, blurred)
 
     def _new_weight(self, before: TaskAdaptiveFeatureLoss) -> float:
-        if self.plan.weight == "ratio":
-            found = [calibrate_weight(self.loss, F.l1_loss, *batch, self.ratio) for batch in self.recent]
-            # So few batches tell little of a weight: half a step towards what they say.
-            return (self.weight * statistics.fmean(found)) ** 0.5
+        """Return the weight at which the gradient is as long as it was before the refresh."""
         ratios = ([gradient_ratio(loss, F.l1_loss, *batch) for batch in self.recent] for loss in (before, self.loss))
         return self.weight * statistics.fmean(old / new for old, new in zip(*ratios, strict=True))
 

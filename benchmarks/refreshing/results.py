@@ -88,7 +88,8 @@ def _contrast(confirmed: Confirmed, arm: str) -> dict[str, Any]:
 
 def _result(runs: Sequence[RunFigures], table: dict[str, Any], seconds: Mapping[str, float]) -> dict[str, Any]:
     summarised = [_summarised(run) for run in runs]
-    return {"table": table, "metadata": runs[-1]["metadata"], "seconds": dict(seconds), "runs": summarised}
+    # Several processes may have shared the seeds: the first run stands for all.
+    return {"table": table, "metadata": runs[0]["metadata"], "seconds": dict(seconds), "runs": summarised}
 
 
 def _summarised(run: RunFigures) -> dict[str, Any]:
