@@ -277,3 +277,9 @@ def test_all_arms_of_a_seed_saw_the_same_and_a_refresh_stays_within_its_share(pa
     seconds = result["seconds"]
     for arm in part("plan").CONTRASTS:
         assert seconds[arm] <= 1.2 * seconds["frozen"] * 1.02
+
+
+def test_what_failed_its_rule_is_not_public(part: Any) -> None:
+    contrasts = json.loads((RESULTS / "refresh.json").read_text())["contrasts"]
+    won = any(contrasts[arm]["wins"] for arm in part("plan").CONTRASTS)
+    assert won or not hasattr(TaskAdaptiveFeatureLoss, "refresh")
