@@ -158,7 +158,7 @@ def _gains_table(confirmed: Confirmed, seconds: Mapping[str, float]) -> dict[str
             "wins",
         ],
         "rows": rows,
-        "caption": f"What each arm gains over L1 + the frozen default in the same time, %, at equal PSNR: means over "
+        "caption": f"What each arm gains over L1 + the frozen default, %, at equal PSNR: means over "
         f"{len(confirmed.of(FROZEN))} seeds, with the 95 % interval over seeds; above 0 is better. The prices are "
         "counted from L1 alone, whose 300 steps are a third of that time. Wins: by the rule.",
     }
