@@ -188,6 +188,15 @@ PROGRAMS = [
         results=(),
     ),
     Program(
+        "refresh",
+        "Should a distance follow the network that it trains?",
+        "an hour",
+        "--datasets {datasets} --weights {weights} --runs {runs}",
+        "--quick --datasets {datasets} --weights {weights} --runs {out} --out {out} --picture {out}/refresh.png",
+        results=("refresh", "refresh_trials"),
+        plots=True,
+    ),
+    Program(
         "sister_losses",
         "What do the sister losses do as training terms?",
         "half an hour",
