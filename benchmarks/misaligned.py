@@ -78,12 +78,9 @@ class Study:
 
     def schedule(self, condition: str) -> Schedule:
         """Return how long and at which rate the networks of a condition are trained."""
-        start = self.size.start
-        return (
-            start._replace(steps=min(start.steps, FROM_NOTHING_STEPS))
-            if condition in FROM_NOTHING
-            else self.size.fine_tune
-        )
+        if condition not in FROM_NOTHING:
+            return self.size.fine_tune
+        return self.size.start._replace(steps=min(self.size.start.steps, FROM_NOTHING_STEPS))
 
     def start(self, condition: str, seed: int) -> nn.Module:
         """Return the network that all arms of a condition and seed start from."""
@@ -103,7 +100,7 @@ class Study:
         """Return the network of a run, and facts about its training."""
         arm = self.arms[run.arm]
         trainer = self.bench.trainer._replace(match=arm.match)
-        term = arm.make()
+        term = arm.term()
         weight = 0.0 if term is None else trainer.calibrated(start, term, pairs, run.ratio)
         began = time.perf_counter()
         network = trainer.trained(start, term, weight, pairs, self.schedule(run.stage))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from quality.arms import LPIPS_FORM, PIXEL, Places
 from quality.training import Match, Term, as_they_lie
-from torch import Tensor, nn
+from torch import nn
 
 from examples.bundled.base import base_backbone
 from examples.deblurring.evaluation.perceptual import load_perceptual
@@ -22,28 +22,22 @@ RIVALS = ("FDL", "contextual", "LPIPS squeeze", "nearest features")
 
 
 class Arm(NamedTuple):
-    """What is added to L1, and which crops both compare."""
+    """What is added to L1, if anything, and which crops both compare."""
 
-    make: Callable[[], Term | None]
+    make: Callable[[], nn.Module] | None
     match: Match = as_they_lie
 
     @property
     def ratio(self) -> float:
         """Of the gradient of the term to that of L1."""
-        return RECOMMENDED_RATIO if isinstance(self.make, _OnPairs) else 0.0
+        return 0.0 if self.make is None else RECOMMENDED_RATIO
 
-
-class _OnPairs(NamedTuple):
-    make: Callable[[], nn.Module]
-
-    def __call__(self) -> Term:
+    def term(self) -> Term | None:
+        """Return what is added, made now."""
+        if self.make is None:
+            return None
         loss = self.make()
-
-        def term(restored: Tensor, sharp: Tensor, blurred: Tensor) -> Tensor:
-            value: Tensor = loss(restored, sharp).mean()
-            return value
-
-        return term
+        return lambda restored, sharp, blurred: loss(restored, sharp).mean()
 
 
 def arms(places: Places) -> dict[str, Arm]:
@@ -53,19 +47,22 @@ def arms(places: Places) -> dict[str, Arm]:
     def lite(*layers: str) -> TaskAdaptiveFeatureLoss:
         return TaskAdaptiveFeatureLoss(layers=layers or None)
 
-    # Its kernels of 5 x 5 do not fit into the maps that the deepest tap has of a small crop.
-    frequency = _OnPairs(lambda: FrequencyDistribution(lite("stem", "block1", "block3")))
+    def frequency() -> nn.Module:
+        # Its kernels of 5 x 5 do not fit into the maps that the deepest tap has of a small crop.
+        return FrequencyDistribution(lite("stem", "block1", "block3"))
+
+    def lpips() -> nn.Module:
+        return load_perceptual("lpips_squeeze", trunks=places.trunks, device="cpu")
+
     return {
-        PIXEL: Arm(lambda: None),
-        f"{PIXEL}, matched crops": Arm(lambda: None, matched),
-        PLAIN: Arm(_OnPairs(lite)),
-        MATCHED: Arm(_OnPairs(lite), matched),
-        "nearest features": Arm(_OnPairs(lambda: NearestFeatures(lite(), REACH))),
-        "contextual": Arm(_OnPairs(lambda: Contextual(lite("block3")))),
+        PIXEL: Arm(None),
+        f"{PIXEL}, matched crops": Arm(None, matched),
+        PLAIN: Arm(lite),
+        MATCHED: Arm(lite, matched),
+        "nearest features": Arm(lambda: NearestFeatures(lite(), REACH)),
+        "contextual": Arm(lambda: Contextual(lite("block3"))),
         "FDL": Arm(frequency),
         "FDL, matched crops": Arm(frequency, matched),
-        "LPIPS squeeze": Arm(
-            _OnPairs(lambda: load_perceptual("lpips_squeeze", trunks=places.trunks, device="cpu")),
-        ),
-        "EfficientNet-Lite0": Arm(_OnPairs(lambda: TaskAdaptiveFeatureLoss(base_backbone(), **LPIPS_FORM))),
+        "LPIPS squeeze": Arm(lpips),
+        "EfficientNet-Lite0": Arm(lambda: TaskAdaptiveFeatureLoss(base_backbone(), **LPIPS_FORM)),
     }
