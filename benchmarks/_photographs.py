@@ -14,6 +14,6 @@ def central_crops(folder: Path, size: int, *, every: int = 1) -> Tensor:
 
 
 def central_square(image: Tensor, size: int) -> Tensor:
-    """Return the middle of an image (C, H, W), (C, size, size)."""
-    top, left = ((side - size) // 2 for side in image.shape[1:])
-    return image[:, top : top + size, left : left + size]
+    """Return the middle of an image or of several (..., H, W), (..., size, size)."""
+    top, left = ((side - size) // 2 for side in image.shape[-2:])
+    return image[..., top : top + size, left : left + size]

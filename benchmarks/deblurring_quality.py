@@ -28,7 +28,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(ROOT))
 
 from quality.arms import PIXEL, Places, arms
-from quality.data import Pairs, gopro_pairs, held_out_pairs, reds_pairs, training_pairs
+from quality.data import Displacement, Pairs, gopro_pairs, held_out_pairs, reds_pairs, training_pairs
 from quality.figure import draw
 from quality.judging import Judge, Judged
 from quality.measuring import METRICS, Measures
@@ -36,7 +36,7 @@ from quality.plan import INDEPENDENT, OURS, PRIMARY, RATIOS, SEEN, SIZES, STAGES
 from quality.results import results
 from quality.runs import Run
 from quality.summary import chosen_ratio
-from quality.training import BATCH_SIZE, Schedule, Term, Trainer, faster_precision
+from quality.training import BATCH_SIZE, Term, Trainer, faster_precision
 
 from examples.deblurring.models.checkpoints import load_weights, save_weights
 from examples.deblurring.models.networks import create_network
@@ -79,7 +79,7 @@ class Bench:
         path, network = self.runs / "start.safetensors", self.network()
         if not path.exists():
             print(f"training {path} with L1 alone", file=sys.stderr)
-            pairs = self._training(self.size.start, START_SEED)
+            pairs = self.training(START_SEED, self.size.start.steps)
             save_weights(self.trainer.trained(network, None, 0.0, pairs, self.size.start), path)
         load_weights(network, path)
         return network.eval()
@@ -94,30 +94,29 @@ class Bench:
             self.terms[arm] = self.arms[arm]()
         return self.terms[arm]
 
-    def training(self, seed: int) -> Pairs:
-        """Return the pairs of a seed, the same for all arms."""
-        return self._training(self.size.fine_tune, seed).to(self.device)
-
-    def _training(self, schedule: Schedule, seed: int) -> Pairs:
-        return training_pairs(self.photographs / "train", BATCH_SIZE * schedule.steps, size=self.size.crop, seed=seed)
+    def training(self, seed: int, steps: int, displaced: Displacement | None = None) -> Pairs:
+        """Return the pairs of a seed for so many steps, the same for all arms."""
+        folder, count = self.photographs / "train", BATCH_SIZE * steps
+        return training_pairs(folder, count, size=self.size.crop, seed=seed, displaced=displaced)
 
     def judge(self, stage: Stage) -> Judge:
         """Return what measures the arms of a stage."""
         every = dict.fromkeys(METRICS, 1) | {"dists": 2}
         if stage.tested:
-            judged = {SEEN: self._held_out("test", SEEN, TESTED)}
-            judged |= {kind: self._held_out("test", kind, OTHER_BLUR) for kind in UNSEEN}
+            judged = {SEEN: self.held_out("test", SEEN, TESTED)}
+            judged |= {kind: self.held_out("test", kind, OTHER_BLUR) for kind in UNSEEN}
             judged["GoPro"] = gopro_pairs(self.datasets / "gopro-scene", slice(1, self.size.most, 2))
             judged["REDS"] = reds_pairs(self.datasets / "reds-320x180", slice(0, self.size.most, 3))
         else:
             every |= {INDEPENDENT: 2, "dists": 4}
-            judged = {SEEN: self._held_out("val", SEEN, TRIED)}
+            judged = {SEEN: self.held_out("val", SEEN, TRIED)}
         cases = {case: Judged(pairs, every) for case, pairs in judged.items()}
         restore = self.trainer.restore
-        choosing = self._held_out("val", SEEN, CHOOSING)
+        choosing = self.held_out("val", SEEN, CHOOSING)
         return Judge(choosing, cases, PRIMARY, self.measures, stage.prices, restore, self.device)
 
-    def _held_out(self, split: str, kind: str, indices: Sequence[int]) -> Pairs:
+    def held_out(self, split: str, kind: str, indices: Sequence[int]) -> Pairs:
+        """Return photographs of a split under a kind of blur, the same in every run."""
         return held_out_pairs(self.photographs / split, kind, indices[: self.size.most], seed=BLUR_SEEDS[split])
 
     def _dtype(self) -> torch.dtype:
@@ -140,7 +139,8 @@ def carry_out(bench: Bench, runs: Sequence[Run], stage: Stage) -> None:
     todo = [run for run in runs if not run.path.exists()]
     if not todo:
         return
-    pairs, judge, start = bench.training(todo[0].seed), bench.judge(stage), bench.start()
+    pairs = bench.training(todo[0].seed, bench.size.fine_tune.steps).to(bench.device)
+    judge, start = bench.judge(stage), bench.start()
     facts = {"batches": pairs.digest(), "start": bench.start_digest(), "metadata": metadata(command_line())}
     pixel = runs[0]
     bar = tqdm(todo, unit="run")

@@ -14,6 +14,7 @@ of everything, which means nothing. --plot draws the picture from the result fil
 """
 
 import argparse
+import functools
 import itertools
 import json
 import sys
@@ -28,16 +29,16 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(ROOT))
 
-from deblurring_quality import BLUR_SEEDS, TESTED, Bench
+from deblurring_quality import TESTED, Bench
 from misalignment.arms import MATCHED, PLAIN, Arm, arms
 from misalignment.figure import draw
 from misalignment.tables import Means, found_runs, from_nothing_result, results
 from quality.arms import PIXEL, Places
-from quality.data import Displacement, Pairs, held_out_pairs, training_pairs
+from quality.data import Displacement, Pairs
 from quality.measuring import Reference
 from quality.plan import SEEN
 from quality.runs import Run
-from quality.training import BATCH_SIZE, Schedule
+from quality.training import Schedule
 
 CONDITIONS = {
     "aligned": Displacement(),
@@ -67,14 +68,11 @@ class Study:
         self.size = self.bench.size
         self.folder = folder_of(options)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.photographs = options.datasets / "bsds500"
-        self.arms = arms(Places(self.photographs / "train", options.weights, options.runs / "backbones"))
+        self.arms = arms(Places(self.bench.photographs / "train", options.weights, options.runs / "backbones"))
 
     def training(self, condition: str, seed: int) -> Pairs:
         """Return the pairs of a condition and seed, the same for all arms."""
-        count = BATCH_SIZE * self.schedule(condition).steps
-        by = (CONDITIONS | FROM_NOTHING)[condition]
-        return training_pairs(self.photographs / "train", count, size=self.size.crop, seed=seed, displaced=by)
+        return self.bench.training(seed, self.schedule(condition).steps, (CONDITIONS | FROM_NOTHING)[condition])
 
     def schedule(self, condition: str) -> Schedule:
         """Return how long and at which rate the networks of a condition are trained."""
@@ -90,10 +88,10 @@ class Study:
             torch.manual_seed(seed)
             return self.bench.network()
 
+    @functools.cached_property
     def judged(self) -> tuple[Pairs, Reference]:
-        """Return aligned photographs that no arm has been trained on, and what compares with them."""
-        indices = TESTED[: self.size.most]
-        pairs = held_out_pairs(self.photographs / "test", SEEN, indices, seed=BLUR_SEEDS["test"])
+        """Aligned photographs that no arm has been trained on, and what compares with them."""
+        pairs = self.bench.held_out("test", SEEN, TESTED)
         return pairs, self.bench.measures.against(pairs.batch(slice(None), self.bench.device).sharp)
 
     def trained(self, run: Run, start: nn.Module, pairs: Pairs) -> tuple[nn.Module, dict[str, float]]:
@@ -130,8 +128,10 @@ def carry_out(study: Study, runs: Sequence[Run]) -> None:
         return
     condition, seed = todo[0].stage, todo[0].seed
     pairs, start = study.training(condition, seed), study.start(condition, seed)
-    judged, reference = study.judged()
-    facts = {"batches": pairs.digest(), "start": study.bench.start_digest(), "metadata": metadata(command_line())}
+    judged, reference = study.judged
+    facts = {"batches": pairs.digest(), "metadata": metadata(command_line())}
+    if condition not in FROM_NOTHING:
+        facts["start"] = study.bench.start_digest()
     for run in (bar := tqdm(todo, unit="run")):
         bar.set_description(f"{run.stage}, seed {run.seed}, {run.arm}, {run.ratio:g}")
         network, training = study.trained(run, start, pairs)

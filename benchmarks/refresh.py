@@ -27,10 +27,10 @@ from tqdm import tqdm
 sys.path.insert(0, str(ROOT))
 
 import deblurring_quality
-from quality.data import Pairs, training_pairs
+from quality.data import Pairs
 from quality.plan import Stage
 from quality.runs import Run
-from quality.training import BATCH_SIZE, Schedule
+from quality.training import Schedule
 from refreshing.adapting import Refreshing
 from refreshing.arms import ARMS, TUNINGS, Setting, Started, adapted
 from refreshing.figure import draw
@@ -71,7 +71,7 @@ class Bench(deblurring_quality.Bench):
         path = self.own / "seconds.json"
         if not path.exists():
             every = max(each.refreshing.every for each in self.tunings.values())
-            pairs = self.pairs(Stage("", (), ()), 0, 2 * every)
+            pairs = self.training(0, 2 * every).to(self.device)
             begun = {
                 arm: begin(self.setting(pairs, 1.0, 0))
                 for arm, begin in ARMS.items()
@@ -104,11 +104,6 @@ class Bench(deblurring_quality.Bench):
             self._steps |= {LONGER: round((time + adapting) / seconds[FROZEN]), PIXEL: least}
         return self._steps
 
-    def pairs(self, stage: Stage, seed: int, steps: int) -> Pairs:
-        """Return the pairs of a seed, the same for all arms."""
-        count = BATCH_SIZE * steps
-        return training_pairs(self.photographs / "train", count, size=self.size.crop, seed=seed).to(self.device)
-
     def used(self) -> tuple[str, ...]:
         """Return the names of all arms that are run."""
         return QUICK_ARMS if self.quick else tuple(TRIED)
@@ -120,7 +115,8 @@ def carry_out(bench: Bench, runs: list[Run], stage: Stage) -> None:
     if not todo:
         return
     steps = bench.steps()
-    pairs, judge, start = bench.pairs(stage, todo[0].seed, max(steps.values())), bench.judge(stage), bench.start()
+    pairs = bench.training(todo[0].seed, max(steps.values())).to(bench.device)
+    judge, start = bench.judge(stage), bench.start()
     facts = {"batches": pairs.digest(), "start": bench.start_digest(), "metadata": metadata(command_line())}
     levels = None if runs[0] in todo else runs[0].figures()["levels"]
     bar = tqdm(todo, unit="run")

@@ -84,7 +84,7 @@ def training_pairs(
         if displaced is not None:
             seen = _displaced(sharp, displaced, directions)
         blurred, _ = dataset.blur(seen, generator)
-        parts.append([_eight_bits(_middle(images, size)) for images in (blurred, sharp)])
+        parts.append([_eight_bits(central_square(images, size)) for images in (blurred, sharp)])
     return Pairs(*(torch.cat(halves) for halves in zip(*parts, strict=True)))
 
 
@@ -147,11 +147,6 @@ def _displaced(images: Tensor, by: Displacement, generator: torch.Generator) -> 
     moves = moves + (turns @ places[..., None])[..., 0] - places
     grid = F.affine_grid(torch.cat([turns, 2 * moves[..., None] / side], 2), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bicubic", padding_mode="reflection", align_corners=False).clamp(0, 1)
-
-
-def _middle(images: Tensor, size: int) -> Tensor:
-    cut = (images.shape[-1] - size) // 2
-    return images[..., cut : cut + size, cut : cut + size]
 
 
 def _draw(choices: int, generator: torch.Generator) -> int:

@@ -13,6 +13,8 @@ from quality.plan import CONTRASTS, INDEPENDENT, PRICES, PRIMARY, SEEN, STAGES, 
 from quality.runs import Run
 from quality.summary import CASES, REAL, RunFigures, Runs, mean
 
+FACTS = ("stage", "seed", "arm", "ratio", "weight", "seconds", "batches", "start", "levels", "masks")
+
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
     """Return {name of the result file: its content} of the stages of which there are runs."""
@@ -29,20 +31,19 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _result(runs: Sequence[RunFigures], table: dict[str, Any]) -> dict[str, Any]:
-    return {"table": table, "metadata": runs[-1]["metadata"], "runs": [_summarised(run) for run in runs]}
+    return {"table": table, "metadata": runs[-1]["metadata"], "runs": [summarised(run, FACTS) for run in runs]}
 
 
-def _summarised(run: RunFigures) -> dict[str, Any]:
-    """Return a run with means in place of the values of every photograph."""
+def summarised(run: RunFigures, facts: Sequence[str]) -> dict[str, Any]:
+    """Return some facts about a run, and means in place of the values of every photograph."""
 
     def means(values: Mapping[str, Any] | None) -> dict[str, float] | None:
         return values and {
             name: round(statistics.fmean(each) if isinstance(each, list) else each, 6) for name, each in values.items()
         }
 
-    about = ("stage", "seed", "arm", "ratio", "weight", "seconds", "batches", "start", "levels", "masks")
     return {
-        **{key: run[key] for key in about},
+        **{key: run[key] for key in facts},
         "raw": {case: means(values) for case, values in run["raw"].items()},
         "equal": {price: {case: means(each) for case, each in own.items()} for price, own in run["equal"].items()},
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch.nn.functional as F
+from _photographs import central_square
 from quality.data import Pairs, held_out_pairs
 from quality.training import BATCH_SIZE, Term, Trainer
 from quality.tuned import SETTINGS, Restorations
@@ -25,8 +26,8 @@ from tafm_loss import (
     create_backbone,
     finetune_backbone,
     gradient_ratio,
+    load_backbone,
 )
-from tafm_loss import load_backbone as load
 from tafm_loss.finetune import GradedObjective, Objective, TripletObjective
 from tafm_loss.losses import RECOMMENDED_RATIO
 
@@ -202,7 +203,7 @@ def adapted(setting: Setting, name: str) -> tuple[Backbone, float]:
         took.write_text(json.dumps(time.perf_counter() - began))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return load(out), json.loads(took.read_text())
+        return load_backbone(out), json.loads(took.read_text())
 
 
 def _once(setting: Setting, name: str) -> Started:
@@ -218,8 +219,7 @@ def _anew(setting: Setting, name: str) -> Started:
 @functools.cache
 def _guarded(photographs: Path) -> Tensor:
     sharp = held_out_pairs(photographs / "val", "shake", list(GUARDED)).sharp.float() / 255
-    side = (sharp.shape[-1] - GUARD_SIZE) // 2
-    return sharp[..., side : side + GUARD_SIZE, side : side + GUARD_SIZE]
+    return central_square(sharp, GUARD_SIZE)
 
 
 def _on_pairs(loss: Callable[[Tensor, Tensor], Tensor]) -> Term:

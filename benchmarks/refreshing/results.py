@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from quality.measuring import METRICS
 from quality.plan import INDEPENDENT, PRICES, PRIMARY, SEEN
+from quality.results import summarised
 from quality.runs import Run
 from quality.summary import CASES, REAL, RunFigures, mean, students_interval
 
 from refreshing.plan import CONFIRMED, CONTRASTS, DECIDING, FROZEN, GUARDS, LEAST_GAIN, LONGER, MOST_LOSS, PIXEL, STAGES
 
+FACTS = ("stage", "seed", "arm", "ratio", "steps", "seconds", "happened", "batches", "start", "levels", "masks")
 JUDGES = (PRIMARY, INDEPENDENT, "dists", "mdsi")
 
 
@@ -87,25 +89,9 @@ def _contrast(confirmed: Confirmed, arm: str) -> dict[str, Any]:
 
 
 def _result(runs: Sequence[RunFigures], table: dict[str, Any], seconds: Mapping[str, float]) -> dict[str, Any]:
-    summarised = [_summarised(run) for run in runs]
+    means = [summarised(run, FACTS) for run in runs]
     # Several processes may have shared the seeds: the first run stands for all.
-    return {"table": table, "metadata": runs[0]["metadata"], "seconds": dict(seconds), "runs": summarised}
-
-
-def _summarised(run: RunFigures) -> dict[str, Any]:
-    """Return a run with means in place of the values of every photograph."""
-
-    def means(values: Mapping[str, Any] | None) -> dict[str, float] | None:
-        return values and {
-            name: round(statistics.fmean(each) if isinstance(each, list) else each, 6) for name, each in values.items()
-        }
-
-    about = ("stage", "seed", "arm", "ratio", "steps", "seconds", "happened", "batches", "start", "levels", "masks")
-    return {
-        **{key: run[key] for key in about},
-        "raw": {case: means(values) for case, values in run["raw"].items()},
-        "equal": {price: {case: means(each) for case, each in own.items()} for price, own in run["equal"].items()},
-    }
+    return {"table": table, "metadata": runs[0]["metadata"], "seconds": dict(seconds), "runs": means}
 
 
 def _trials_table(runs: Sequence[RunFigures]) -> dict[str, Any]:
